@@ -1,0 +1,1 @@
+"""jitaccess: an identity-aware MCP gateway with a request desk behind it."""

@@ -1,0 +1,1 @@
+"""The ledger: append-only entries, put in order by one sequencer; cursors read them."""

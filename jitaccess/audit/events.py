@@ -1,0 +1,49 @@
+"""The vocabulary of the ledger: noun.past_participle."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Event(StrEnum):
+    REQUEST_SUBMITTED = "request.submitted"
+    REQUEST_APPROVED = "request.approved"
+    REQUEST_DENIED = "request.denied"
+    REQUEST_CANCELLED = "request.cancelled"
+    REQUEST_EXPIRED = "request.expired"
+    REQUEST_INVALIDATED = "request.invalidated"
+    DECISION_RECORDED = "decision.recorded"
+    GRANT_ACTIVATED = "grant.activated"
+    GRANT_EXPIRED = "grant.expired"
+    GRANT_RELEASED = "grant.released"
+    GRANT_REVOKED = "grant.revoked"
+    GRANT_SUBJECT_DISABLED = "grant.subject_disabled"
+    CALL_AUTHORIZED = "call.authorized"
+    CALL_DENIED = "call.denied"
+    CALL_COMPLETED = "call.completed"
+    CALL_FAILED = "call.failed"
+    CALL_NOT_SENT = "call.not_sent"
+    CALL_OUTCOME_UNKNOWN = "call.outcome_unknown"
+    TOKEN_ISSUED = "token.issued"  # noqa: S105 - the name of an event
+    TOKEN_REVOKED = "token.revoked"  # noqa: S105 - the name of an event
+    SIGN_IN_LINK_ISSUED = "sign_in_link.issued"
+    USER_SIGNED_IN = "user.signed_in"
+    AGENT_CREATED = "agent.created"
+    AGENT_DISABLED = "agent.disabled"
+    AGENT_ENABLED = "agent.enabled"
+    SERVER_REGISTERED = "server.registered"
+    TOOL_IMPORTED = "tool.imported"
+    TOOL_CHANGED = "tool.changed"
+    TOOL_REMOVED = "tool.removed"
+    TOOL_CLASSIFIED = "tool.classified"
+    ROLE_SAVED = "role.saved"
+    BINDING_CREATED = "binding.created"
+    BINDING_ENDED = "binding.ended"
+    CONFIGURATION_CHANGED = "configuration.changed"
+
+
+class Outcome(StrEnum):
+    ALLOWED = "allowed"
+    DENIED = "denied"
+    ERROR = "error"
+    NONE = ""

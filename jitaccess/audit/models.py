@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from typing import ClassVar
+
+from django.db import models
+
+from jitaccess.kernel.ids import uuid7
+
+
+class Entry(models.Model):
+    """One line of the ledger. Append-only: triggers refuse UPDATE, DELETE and TRUNCATE.
+
+    Plain values, no foreign keys: names are stored beside ids, so that history reads after what it names is gone.
+    `data` is canonical JSON in text: escaped, so that a NUL in somebody's arguments is storable on PostgreSQL.
+    """
+
+    uid = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    at = models.DateTimeField()
+    event = models.CharField(max_length=64)
+    outcome = models.CharField(max_length=16, blank=True)
+    agent = models.UUIDField(null=True)
+    agent_name = models.CharField(max_length=150, blank=True)
+    user = models.UUIDField(null=True)
+    user_name = models.CharField(max_length=150, blank=True)
+    client = models.CharField(max_length=200, blank=True)
+    source = models.CharField(max_length=64, blank=True)
+    request = models.UUIDField(null=True)
+    grant = models.UUIDField(null=True)
+    call = models.UUIDField(null=True)
+    server = models.UUIDField(null=True)
+    server_name = models.CharField(max_length=64, blank=True)
+    tool = models.CharField(max_length=200, blank=True)
+    tool_pin = models.CharField(max_length=80, blank=True)
+    bindings = models.TextField(default="[]")
+    policy_version = models.BigIntegerField(null=True)
+    instance = models.UUIDField(null=True)
+    data = models.TextField(default="{}")
+
+    class Meta:
+        verbose_name_plural = "entries"
+        ordering: ClassVar = ["-uid"]
+        indexes: ClassVar = [
+            models.Index(fields=["request", "uid"], name="jit_entry_request"),
+            models.Index(fields=["grant", "uid"], name="jit_entry_grant"),
+            models.Index(fields=["call"], name="jit_entry_call"),
+            models.Index(fields=["agent", "uid"], name="jit_entry_agent"),
+            models.Index(fields=["event", "uid"], name="jit_entry_event"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.event} {self.agent_name or self.user_name} {self.tool}".strip()
+
+
+class Unsequenced(models.Model):
+    """Entries that have no place in the order yet. A trigger on Entry fills it, the sequencer empties it."""
+
+    entry = models.OneToOneField(Entry, on_delete=models.DO_NOTHING, primary_key=True, db_constraint=False)
+
+    class Meta:
+        managed = True
+
+    def __str__(self) -> str:
+        return str(self.entry_id)
+
+
+class Leaf(models.Model):
+    """The order of the ledger: contiguous from 1, given by one sequencer; cursors follow it. Append-only too."""
+
+    seq = models.BigIntegerField(primary_key=True)
+    entry = models.OneToOneField(Entry, on_delete=models.PROTECT, related_name="leaf")
+    leaf_hash = models.CharField(max_length=64)
+
+    class Meta:
+        verbose_name_plural = "leaves"
+
+    def __str__(self) -> str:
+        return f"#{self.seq}"
+
+
+class Cursor(models.Model):
+    """How far a reader of the ledger has come: everything up to `seq` is done."""
+
+    name = models.CharField(max_length=64, primary_key=True)
+    seq = models.BigIntegerField(default=0)
+
+    def __str__(self) -> str:
+        return f"{self.name} at {self.seq}"

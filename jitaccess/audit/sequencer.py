@@ -1,0 +1,60 @@
+"""Giving entries their place: one process, in contiguous steps, a leaf hash (RFC 6962 section 2.1) for each."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC
+
+from django.db import transaction
+from django.db.models import Max
+
+from jitaccess.audit.models import Cursor, Entry, Leaf, Unsequenced
+from jitaccess.kernel.canonical import canonical
+
+_FIELDS = [field.attname for field in Entry._meta.concrete_fields]
+
+
+def leaf_hash(entry: Entry) -> str:
+    """SHA-256(0x00 || canonical JSON of all fields), hex. Times are RFC 3339 in UTC with microseconds."""
+    value: dict[str, str | int | None] = {}
+    for name in _FIELDS:
+        field = getattr(entry, name)
+        if name == "at":
+            field = field.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        value[name] = field if field is None or isinstance(field, int) else str(field)
+    return hashlib.sha256(b"\x00" + canonical(value)).hexdigest()
+
+
+def sequence(*, limit: int = 1000) -> int:
+    """Give up to `limit` waiting entries the next numbers; returns how many. Safe to run twice, even at once.
+
+    Two sequencers at once would claim the same next number: the primary key lets one of them commit, the
+    other rolls back and its entries wait for the next round.
+    """
+    with transaction.atomic():
+        waiting = list(Unsequenced.objects.select_related("entry").order_by("entry_id")[:limit])
+        if not waiting:
+            return 0
+        last = Leaf.objects.aggregate(last=Max("seq"))["last"] or 0
+        Leaf.objects.bulk_create(
+            Leaf(seq=last + number, entry=row.entry, leaf_hash=leaf_hash(row.entry))
+            for number, row in enumerate(waiting, start=1)
+        )
+        Unsequenced.objects.filter(pk__in=[row.pk for row in waiting]).delete()
+    return len(waiting)
+
+
+def read_after(cursor_name: str, *, limit: int = 500) -> tuple[Cursor, list[Leaf]]:
+    """The next entries for a reader, locked against a second reader of the same name.
+
+    Call it inside a transaction and end with `advance`: what the reader wrote and how far it came commit together.
+    """
+    Cursor.objects.get_or_create(name=cursor_name)
+    cursor = Cursor.objects.select_for_update().get(name=cursor_name)
+    leaves = Leaf.objects.filter(seq__gt=cursor.seq).select_related("entry").order_by("seq")[:limit]
+    return cursor, list(leaves)
+
+
+def advance(cursor: Cursor, seq: int) -> None:
+    """Everything up to `seq` is done."""
+    Cursor.objects.filter(name=cursor.name).update(seq=seq)

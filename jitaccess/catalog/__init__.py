@@ -1,0 +1,1 @@
+"""What is protected: MCP servers and their tools, pinned and classified."""

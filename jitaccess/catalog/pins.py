@@ -1,0 +1,36 @@
+"""Tool pins: the digest of what an admin reviewed, and which names and definitions are never trusted."""
+
+from __future__ import annotations
+
+import re2
+
+from jitaccess.kernel.canonical import digest
+from jitaccess.kernel.strictjson import Json, JsonObject
+
+PINNED_MEMBERS = ("name", "title", "description", "inputSchema", "outputSchema", "annotations", "execution", "icons")
+# MCP 2026-07-28, server/tools, "Tool Names".
+_NAME = re2.compile(r"[A-Za-z0-9_.-]{1,128}")
+# The gateway's own tools: a server that offers one of these names is impersonating the request desk.
+RESERVED_NAMES = frozenset(
+    {
+        "request_access",
+        "check_request",
+        "list_requestable",
+        "my_access",
+        "release_access",
+        "cancel_request",
+        "extend_access",
+        "call_tool",
+    }
+)
+
+
+def pin_of(definition: JsonObject) -> str:
+    """SHA-256 over canonical JSON of everything in a definition that steers a model or a client."""
+    value: dict[str, Json] = {name: definition[name] for name in PINNED_MEMBERS if name in definition}
+    return digest(value, domain="jitaccess-tool-v1")
+
+
+def acceptable_name(name: object) -> bool:
+    """Whether a tool of this name may be offered at all."""
+    return isinstance(name, str) and bool(_NAME.fullmatch(name)) and name not in RESERVED_NAMES

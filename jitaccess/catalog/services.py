@@ -1,0 +1,109 @@
+"""Changes to what is protected: servers, their imported tools, their classes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from uuid import UUID
+
+from django.db import transaction
+
+from jitaccess.audit.events import Event
+from jitaccess.audit.recorder import Actor, Facts, record
+from jitaccess.catalog.models import AccessClass, Server, Tool
+from jitaccess.catalog.pins import acceptable_name, pin_of
+from jitaccess.kernel import strictjson
+from jitaccess.kernel.canonical import canonical
+from jitaccess.kernel.errors import Conflict, Invalid, NotFound
+from jitaccess.kernel.strictjson import JsonObject
+from jitaccess.kernel.text import visible
+
+
+def register_server(*, slug: str, operator: Actor, description: str = "", instructions: str = "") -> Server:
+    """The server with this slug, made on first sight; an existing one is returned as it is."""
+    with transaction.atomic():
+        server, made = Server.objects.get_or_create(
+            slug=slug, defaults={"description": description, "instructions": instructions}
+        )
+        if made:
+            record(Facts(event=Event.SERVER_REGISTERED, actor=operator, server=server.pk, server_name=slug))
+    return server
+
+
+def import_tools(*, server: Server, definitions: Iterable[JsonObject], operator: Actor) -> dict[str, int]:
+    """Take over what the server offers now; returns counts of imported, changed, removed and refused tools.
+
+    New tools arrive unreviewed (no pin) and changed ones quarantined: neither can be called. Names that are
+    reserved, offered twice or not acceptable are refused and recorded. Definitions must be canonicalisable JSON.
+    """
+    offered = list(definitions)
+    names = Counter(str(definition.get("name")) for definition in offered)
+    counts = dict.fromkeys(("imported", "changed", "removed", "refused"), 0)
+    with transaction.atomic():
+        known = {tool.name: tool for tool in Tool.objects.select_for_update().filter(server=server)}
+        seen: set[str] = set()
+        for definition in offered:
+            name = str(definition.get("name"))
+            if not acceptable_name(definition.get("name")) or names[name] > 1:
+                counts["refused"] += 1
+                _note(Event.TOOL_CHANGED, server, name, operator, {"refused": "name reserved, repeated or not acceptable"})
+                continue
+            seen.add(name)
+            _take_over(server, known.get(name), definition, operator, counts)
+        for name, tool in known.items():
+            if name not in seen and tool.present:
+                Tool.objects.filter(pk=tool.pk).update(present=False)
+                counts["removed"] += 1
+                _note(Event.TOOL_REMOVED, server, name, operator, {})
+    return counts
+
+
+def _take_over(server: Server, tool: Tool | None, definition: JsonObject, operator: Actor, counts: dict[str, int]) -> None:
+    name, digest = str(definition["name"]), pin_of(definition)
+    text = canonical(definition).decode()
+    if tool is None:
+        Tool.objects.create(server=server, name=name, definition=text, digest=digest)
+        counts["imported"] += 1
+        _note(Event.TOOL_IMPORTED, server, name, operator, {"digest": digest})
+    elif tool.digest != digest or not tool.present:
+        Tool.objects.filter(pk=tool.pk).update(definition=text, digest=digest, present=True)
+        counts["changed"] += 1
+        _note(Event.TOOL_CHANGED, server, name, operator, {"digest": digest, "pin": tool.pin})
+
+
+def classify_tool(*, tool: Tool, access: AccessClass, operator: Actor, digest: str | None = None) -> None:
+    """Review a tool: pin the definition with `digest` (the one that was looked at) and give it a class.
+
+    Raises Conflict when the server changed the definition since it was looked at.
+    """
+    digest = digest or tool.digest
+    with transaction.atomic():
+        changed = Tool.objects.filter(pk=tool.pk, digest=digest).update(access=access, pin=digest)
+        if changed != 1:
+            raise Conflict("tool.changed", f"{tool} changed while it was being reviewed. Look at it again.")
+        _note(Event.TOOL_CLASSIFIED, tool.server, tool.name, operator, {"access": str(access), "pin": digest})
+
+
+def _note(event: Event, server: Server, tool: str, operator: Actor, data: dict[str, strictjson.Json]) -> None:
+    record(
+        Facts(event=event, actor=operator, server=server.pk, server_name=server.slug, tool=visible(tool, limit=128), data=data)
+    )
+
+
+def server_by_slug(slug: str) -> Server:
+    """Raises NotFound."""
+    server = Server.objects.filter(slug=slug).first()
+    if server is None:
+        raise NotFound("server.unknown", f"There is no server named {slug!r}.")
+    return server
+
+
+def parse_access(text: str) -> AccessClass:
+    """Raises Invalid with the classes there are."""
+    if text not in AccessClass.values:
+        raise Invalid("access_class.unknown", f"{text!r} is no access class; use one of {', '.join(AccessClass.values)}.")
+    return AccessClass(text)
+
+
+def tool_names(ids: Iterable[UUID]) -> dict[UUID, str]:
+    return {tool.pk: str(tool) for tool in Tool.objects.filter(pk__in=list(ids)).select_related("server")}

@@ -1,0 +1,1 @@
+"""The MCP data plane: pure ASGI, both protocol eras."""

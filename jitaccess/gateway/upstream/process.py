@@ -1,0 +1,172 @@
+"""One server process that exchanges lines: started through keeper.py, read without ever blocking, surely ended."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+from jitaccess.kernel.text import visible
+
+from .config import StdioServer
+from .errors import UpstreamError
+from .keeper import TERM_SECONDS
+
+logger = logging.getLogger("jitaccess.gateway.upstream")
+
+MAX_LINE_BYTES = 8 << 20
+MAX_BACKLOG_BYTES = 8 << 20  # written by us, not yet read by the server
+MAX_STDERR_BYTES = (
+    64 << 10
+)  # logged per process; more is read and dropped, so that the server never blocks on it
+EDGE_BYTES = 256
+EXIT_SECONDS = 2.0  # a server may take this long to notice that its stdin closed
+SETTLE_SECONDS = 1.0  # the last answers of a process that has just ended may still be in the pipe
+
+_KEEPER = str(Path(__file__).with_name("keeper.py"))
+_INHERITED = ("PATH", "HOME", "LANG", "TMPDIR")
+
+
+class LineProcess(asyncio.SubprocessProtocol):
+    """Calls `on_line` for each line of stdout and `on_end` once, when no further line can come.
+
+    A line over MAX_LINE_BYTES arrives as its first and last EDGE_BYTES with a NUL between, which no JSON holds.
+    """
+
+    def __init__(
+        self, server: StdioServer, on_line: Callable[[bytes], None], on_end: Callable[[], None]
+    ) -> None:
+        self._slug = server.slug
+        self._on_line, self._on_end = on_line, on_end
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.SubprocessTransport | None = None
+        self._stdin: asyncio.WriteTransport | None = None
+        self._lifeline = -1
+        self._line, self._tail, self._oversized = bytearray(), b"", False
+        self._stderr_left = MAX_STDERR_BYTES
+        self._exited = asyncio.Event()
+        self._ended = False
+
+    @classmethod
+    async def start(
+        cls, server: StdioServer, *, on_line: Callable[[bytes], None], on_end: Callable[[], None]
+    ) -> LineProcess:
+        """Start `server` with argv, no shell, a minimal environment, its own session. Raises OSError."""
+        environment = {name: os.environ[name] for name in _INHERITED if name in os.environ} | dict(server.env)
+        ours, lifeline = os.pipe()
+        process = cls(server, on_line, on_end)
+        process._lifeline = lifeline
+        try:
+            await process._loop.subprocess_exec(
+                lambda: process,
+                *(sys.executable, "-I", "-S", _KEEPER, str(ours), server.command, *server.args),
+                cwd=server.cwd,
+                env=environment,
+                start_new_session=True,
+                pass_fds=(ours,),
+            )
+        except BaseException:
+            process._drop_lifeline()
+            raise
+        finally:
+            os.close(ours)
+        return process
+
+    @property
+    def pid(self) -> int | None:
+        """The keeper's process id, which is also its session id."""
+        return self._transport.get_pid() if self._transport else None
+
+    @property
+    def exit_status(self) -> int | None:
+        return self._transport.get_returncode() if self._transport else None
+
+    def write(self, line: bytes) -> None:
+        """Queue one line; never waits. Raises UpstreamError (sent=False) when the server is gone or does not read."""
+        if self._stdin is None or self._stdin.is_closing():
+            raise UpstreamError("upstream.unavailable", f'The server "{self._slug}" takes no more input.')
+        if self._stdin.get_write_buffer_size() > MAX_BACKLOG_BYTES:
+            raise UpstreamError(
+                "upstream.busy", f'The server "{self._slug}" does not read what was sent to it.'
+            )
+        self._stdin.write(line)
+
+    async def end(self, *, patience: float = EXIT_SECONDS) -> None:
+        """Close stdin, wait `patience` seconds, then let the keeper end the process group; returns when it is gone."""
+        if self._stdin is not None:
+            self._stdin.abort()  # close() would wait for a server that does not read
+        if not await self._exits_within(patience):
+            self._drop_lifeline()
+            if not await self._exits_within(2 * TERM_SECONDS + 1) and self._transport is not None:
+                logger.error("server %s: the keeper did not end and is killed", self._slug)
+                self._transport.kill()  # PR_SET_PDEATHSIG takes the server with it
+                await self._exits_within(TERM_SECONDS)
+        self._drop_lifeline()
+        if self._transport is not None:
+            self._transport.close()
+
+    async def _exits_within(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._exited.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def _drop_lifeline(self) -> None:
+        if self._lifeline >= 0:
+            os.close(self._lifeline)
+            self._lifeline = -1
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # Casts, not checks: the transports of uvloop share no base class with those of asyncio.
+        self._transport = cast(asyncio.SubprocessTransport, transport)
+        self._stdin = cast(asyncio.WriteTransport, self._transport.get_pipe_transport(0))
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        if fd == 1:
+            *lines, rest = data.split(b"\n")
+            for piece in lines:
+                self._take(piece)
+                self._on_line(self._finish())
+            self._take(rest)
+        elif self._stderr_left > 0:
+            text = data[: self._stderr_left].decode(errors="replace")
+            self._stderr_left -= len(data)
+            logger.debug(
+                "server %s: stderr: %s", self._slug, visible(text, limit=MAX_STDERR_BYTES, multiline=True)
+            )
+
+    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
+        if fd == 1:
+            self._end()
+        elif fd == 0:
+            self._loop.call_later(SETTLE_SECONDS, self._end)
+
+    def process_exited(self) -> None:
+        self._exited.set()
+        self._loop.call_later(SETTLE_SECONDS, self._end)
+
+    def _take(self, piece: bytes) -> None:
+        if not self._oversized:
+            self._line += piece
+            self._oversized = len(self._line) > MAX_LINE_BYTES
+            if self._oversized:
+                self._tail = bytes(self._line[-EDGE_BYTES:])
+                del self._line[EDGE_BYTES:]
+        else:
+            self._tail = (self._tail + piece)[-EDGE_BYTES:]
+
+    def _finish(self) -> bytes:
+        line = bytes(self._line) + (b"\0" + self._tail if self._oversized else b"")
+        self._line, self._tail, self._oversized = bytearray(), b"", False
+        return line
+
+    def _end(self) -> None:
+        if not self._ended:
+            self._ended = True
+            self._on_end()

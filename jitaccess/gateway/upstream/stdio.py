@@ -1,0 +1,379 @@
+"""A connection to one MCP server over stdio: requests in, results out, whatever the server does."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from jitaccess.kernel import strictjson
+from jitaccess.kernel.errors import JitAccessError
+from jitaccess.kernel.strictjson import Json, JsonObject
+from jitaccess.kernel.text import visible
+
+from .config import Era, StdioServer
+from .errors import RemoteError, UpstreamError
+from .handshake import META, MODERN, Greeting, greet, modern_meta
+from .process import EDGE_BYTES, EXIT_SECONDS, LineProcess, logger
+
+MAX_PENDING = 256
+MAX_GARBAGE_LINES = 100
+MAX_TOOLS = 1000
+MAX_TOOL_PAGES = 100
+
+# Per-request fields of the modern era: a legacy server gets its own in `initialize`.
+_MODERN_ONLY = {META + name for name in ("protocolVersion", "clientInfo", "clientCapabilities", "logLevel")}
+_METHOD_NOT_FOUND: JsonObject = {"code": -32601, "message": "Method not found"}
+# The id of a line that cannot be read: first ({"jsonrpc", "id", ...) or last, as the common SDKs write it.
+_FIRST_ID = re.compile(rb'\s*\{\s*(?:"jsonrpc"\s*:\s*"2\.0"\s*,\s*)?"id"\s*:\s*(\d{1,15})\s*,(?!\s*"method")')
+_LAST_ID = re.compile(rb'"id"\s*:\s*(\d{1,15})\s*(?:,\s*"jsonrpc"\s*:\s*"2\.0"\s*)?\}\s*\Z')
+
+OnNotification = Callable[[str, JsonObject], None]
+OnProgress = Callable[[JsonObject], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    id: int
+    future: asyncio.Future[JsonObject]
+    on_progress: OnProgress | None
+    background: bool
+
+
+class StdioConnection:
+    """One running server. `era` is "2026-07-28" or the negotiated legacy version; the rest is the server's own claim.
+
+    `pending` is the number of calls in progress, `last_used` the loop time of the last start or end of one.
+    """
+
+    era: str
+    server_info: JsonObject
+    capabilities: JsonObject
+    instructions: str | None
+
+    def __init__(self, server: StdioServer, on_notification: OnNotification | None) -> None:
+        self.server = server
+        self.alive = True
+        self._loop = asyncio.get_running_loop()
+        self.last_used = self._loop.time()
+        self._on_notification = on_notification
+        self._process: LineProcess | None = None
+        self._ending: asyncio.Task[None] | None = None
+        self._calls: dict[int, _Call] = {}
+        self._last_id = 0
+        self._garbage = 0
+        self._modern = server.era == "modern"
+
+    @classmethod
+    async def open(
+        cls, server: StdioServer, *, on_notification: OnNotification | None = None
+    ) -> StdioConnection:
+        """Start the server and settle the era. Raises UpstreamError "upstream.unavailable"; nothing is left behind."""
+        try:
+            async with asyncio.timeout(server.start_timeout):
+                try:
+                    return await cls._open(server, server.era, on_notification)
+                except (RemoteError, _Died):
+                    if server.era != "auto":
+                        raise
+                    # Some legacy servers end, or refuse all that follows, when `initialize` is not the first request.
+                    return await cls._open(server, "legacy", on_notification)
+        except TimeoutError:
+            reason = f"did not finish the handshake within {server.start_timeout:g} seconds"
+        except RemoteError as error:
+            reason = f"refused the handshake: {visible(str(error), limit=200)}"
+        except OSError as error:
+            reason = f"could not be started: {error.strerror}"
+        except UpstreamError as error:
+            reason = f"failed in the handshake: {error.detail}"
+        detail = f'The server "{server.slug}" {reason.rstrip(".")}.'
+        raise UpstreamError("upstream.unavailable", detail, server=server.slug)
+
+    @classmethod
+    async def _open(
+        cls, server: StdioServer, era: Era, on_notification: OnNotification | None
+    ) -> StdioConnection:
+        self = cls(server, on_notification)
+        self._process = await LineProcess.start(server, on_line=self._receive, on_end=self._process_ended)
+        try:
+            self._adopt(await greet(self._post_raw, self._notify, era))
+        except BaseException as error:
+            self._down("upstream.cancelled", "The handshake failed.", patience=0)
+            await self.close()
+            if isinstance(error, UpstreamError) and error.code == "upstream.died":
+                raise _Died(error.code, error.detail) from error
+            raise
+        return self
+
+    def _adopt(self, greeting: Greeting) -> None:
+        self.era, self.server_info = greeting.era, greeting.server_info
+        self.capabilities, self.instructions = greeting.capabilities, greeting.instructions
+        self._modern = greeting.era == MODERN
+        tools = greeting.capabilities.get("tools")
+        if (
+            self._modern
+            and self._on_notification
+            and isinstance(tools, dict)
+            and tools.get("listChanged") is True
+        ):
+            # In the modern era nobody hears of a changed list without asking (basic/patterns/subscriptions).
+            params: JsonObject = {"_meta": modern_meta({}), "notifications": {"toolsListChanged": True}}
+            call = self._post("subscriptions/listen", params, background=True)
+            call.future.add_done_callback(lambda future: future.cancelled() or future.exception())
+
+    @property
+    def pending(self) -> int:
+        return sum(not call.background for call in self._calls.values())
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the keeper, whose session holds the server and its children."""
+        return self._process.pid if self._process else None
+
+    async def request(
+        self, method: str, params: JsonObject, *, timeout: float, on_progress: OnProgress | None = None
+    ) -> JsonObject:
+        """Ask and return the result object as the server wrote it (also resultType "input_required").
+
+        `timeout` is in seconds. The per-request `_meta` of the era is added here; clientCapabilities inside
+        params["_meta"] are kept, so what is announced is what the caller decided, or nothing. A progress token is
+        ours as the id is, because two callers may choose the same: pass `on_progress` to get the params of
+        notifications/progress. Raises UpstreamError, or RemoteError with the server's own error. A timeout and the
+        cancellation of the task send notifications/cancelled.
+        """
+        if not self.alive:
+            raise UpstreamError("upstream.unavailable", f'The server "{self.server.slug}" is not running.')
+        call = self._post(method, self._with_meta(params, on_progress), on_progress=on_progress)
+        try:
+            await asyncio.wait({call.future}, timeout=timeout)
+        except asyncio.CancelledError:
+            self._abandon(call, "the caller went away")
+            raise
+        if not call.future.done():
+            self._abandon(call, "timeout")
+            slug = self.server.slug
+            detail = f'The server "{slug}" did not answer "{method}" within {timeout:g} seconds.'
+            raise UpstreamError("upstream.timeout", detail, sent=True, server=slug)
+        return call.future.result()
+
+    async def list_tools(self, *, timeout: float = 30) -> list[JsonObject]:
+        """Return the tools of all pages as the server wrote them; `timeout` is for all of them together, in seconds.
+
+        Beyond MAX_TOOLS or MAX_TOOL_PAGES it raises upstream.invalid_response: half a list would hide the other half.
+        """
+        if "tools" not in self.capabilities:
+            return []
+        deadline = self._loop.time() + timeout
+        tools: list[JsonObject] = []
+        cursors: set[str] = set()
+        params: JsonObject = {}
+        for _ in range(MAX_TOOL_PAGES):
+            page = await self.request("tools/list", params, timeout=max(0.0, deadline - self._loop.time()))
+            found, cursor = page.get("tools"), page.get("nextCursor")
+            if not isinstance(found, list):
+                raise self._nonsense('the result of "tools/list" has no array "tools"')
+            for tool in found:
+                if not isinstance(tool, dict) or not isinstance(tool.get("name"), str):
+                    raise self._nonsense("a listed tool is not an object with a name")
+                tools.append(tool)
+            if len(tools) > MAX_TOOLS:
+                raise self._nonsense(f"it lists more than {MAX_TOOLS} tools")
+            if cursor is None:
+                return tools
+            if not isinstance(cursor, str) or cursor in cursors:
+                raise self._nonsense("a cursor of its tool list is no string or comes twice")
+            cursors.add(cursor)
+            params = {"cursor": cursor}
+        raise self._nonsense(f"its tool list has more than {MAX_TOOL_PAGES} pages")
+
+    async def close(self) -> None:
+        """End the server and all its children; what is still pending fails with upstream.cancelled. Idempotent."""
+        self._down("upstream.cancelled", f'The connection to "{self.server.slug}" was closed.')
+        assert self._ending is not None
+        await asyncio.shield(self._ending)
+
+    def _with_meta(self, params: JsonObject, on_progress: OnProgress | None) -> JsonObject:
+        given = params.get("_meta")
+        meta = (
+            {key: value for key, value in given.items() if key != "progressToken"}
+            if isinstance(given, dict)
+            else {}
+        )
+        if on_progress is not None:
+            meta["progressToken"] = self._last_id + 1
+        if self._modern:
+            return {**params, "_meta": modern_meta(meta)}
+        meta = {key: value for key, value in meta.items() if key not in _MODERN_ONLY}
+        rest = {key: value for key, value in params.items() if key != "_meta"}
+        return {**rest, "_meta": meta} if meta else rest
+
+    def _post_raw(self, method: str, params: JsonObject) -> asyncio.Future[JsonObject]:
+        return self._post(method, params, background=True).future
+
+    def _post(
+        self,
+        method: str,
+        params: JsonObject,
+        *,
+        on_progress: OnProgress | None = None,
+        background: bool = False,
+    ) -> _Call:
+        if len(self._calls) >= MAX_PENDING:
+            raise UpstreamError(
+                "upstream.busy", f'The server "{self.server.slug}" has {MAX_PENDING} calls in progress.'
+            )
+        self._write({"jsonrpc": "2.0", "id": self._last_id + 1, "method": method, "params": params})
+        self._last_id += 1
+        call = _Call(self._last_id, self._loop.create_future(), on_progress, background)
+        self._calls[call.id] = call
+        call.future.add_done_callback(lambda _: self._forget(call))
+        self._touch()
+        return call
+
+    def _forget(self, call: _Call) -> None:
+        self._calls.pop(call.id, None)
+        self._touch()
+
+    def _touch(self) -> None:
+        self.last_used = self._loop.time()
+
+    def _abandon(self, call: _Call, reason: str) -> None:
+        if call.future.cancel():
+            self._notify("notifications/cancelled", {"requestId": call.id, "reason": reason})
+        elif not call.future.cancelled():
+            call.future.exception()  # looked at, so that asyncio does not report it
+
+    def _notify(self, method: str, params: JsonObject | None = None) -> None:
+        self._write_or_drop(
+            {"jsonrpc": "2.0", "method": method} | ({} if params is None else {"params": params})
+        )
+
+    def _write_or_drop(self, message: JsonObject) -> None:
+        """For messages nobody waits for: a server that does not read them harms itself alone."""
+        try:
+            self._write(message)
+        except JitAccessError as error:
+            logger.debug("server %s: dropped a message: %s", self.server.slug, error.detail)
+
+    def _write(self, message: JsonObject) -> None:
+        line = strictjson.encode(message) + b"\n"
+        assert self._process is not None
+        self._process.write(line)
+
+    def _receive(self, line: bytes) -> None:
+        """Take one line of stdout. Nothing may leave this method as an exception: it runs in the event loop."""
+        if not self.alive:
+            return
+        try:
+            try:
+                message = strictjson.decode(line)
+            except JitAccessError as error:
+                self._unreadable(line, error.detail)
+                return
+            if self._dispatch(message):
+                self._garbage = 0
+            else:
+                self._unreadable(line, "not a JSON-RPC message")
+        except Exception:  # noqa: BLE001 - a callback of ours may fail, the connection may not
+            logger.exception("server %s: a line could not be handled", self.server.slug)
+
+    def _dispatch(self, message: JsonObject) -> bool:
+        """Return False when this is no JSON-RPC message that a server may send."""
+        if message.get("jsonrpc") != "2.0":
+            return False
+        method, params, call_id = message.get("method"), message.get("params", {}), message.get("id")
+        if "method" not in message:
+            return self._answer(call_id, message) if "result" in message or "error" in message else False
+        if not isinstance(method, str) or not isinstance(params, dict):
+            return False
+        if "id" in message:
+            return self._refuse(method, call_id)
+        self._notification(method, params)
+        return True
+
+    def _answer(self, call_id: Json, message: JsonObject) -> bool:
+        # type(), not isinstance(): true is an int to Python, and 1.0 equals the key 1
+        call = self._calls.get(call_id) if type(call_id) is int else None
+        if call is None or call.future.done():
+            logger.debug("server %s: an answer to no call of ours is ignored", self.server.slug)
+            return True
+        result, error = message.get("result"), message.get("error")
+        if (
+            "error" not in message
+            and isinstance(result, dict)
+            and self._knows(result.get("resultType", "complete"))
+        ):
+            call.future.set_result(result)
+        elif "result" not in message and isinstance(error, dict) and type(error.get("code")) is int:
+            code, text = error["code"], error.get("message")
+            assert isinstance(code, int)
+            call.future.set_exception(
+                RemoteError(code, text if isinstance(text, str) else "", error.get("data"))
+            )
+        else:
+            call.future.set_exception(self._nonsense("its answer is neither a JSON-RPC result nor an error"))
+        return True
+
+    def _knows(self, result_type: Json) -> bool:
+        # 2026-07-28 basic/index: an unrecognised value MUST be considered invalid. Legacy has no such member.
+        return not self._modern or result_type in ("complete", "input_required")
+
+    def _refuse(self, method: str, call_id: Json) -> bool:
+        """Answer the server's own request at once, so that it does not wait for somebody who is not there."""
+        if self._modern or type(call_id) not in (int, str):
+            # 2026-07-28 stdio: servers MUST NOT send requests and clients MUST NOT write responses.
+            return False
+        answer: JsonObject = {"result": {}} if method == "ping" else {"error": _METHOD_NOT_FOUND}
+        self._write_or_drop({"jsonrpc": "2.0", "id": call_id, **answer})
+        return True
+
+    def _notification(self, method: str, params: JsonObject) -> None:
+        if method == "notifications/progress":
+            token = params.get("progressToken")
+            call = self._calls.get(token) if type(token) is int else None
+            if call is not None and call.on_progress is not None:
+                call.on_progress(params)
+        elif self._on_notification is not None and method != "notifications/subscriptions/acknowledged":
+            self._on_notification(method, params)
+
+    def _unreadable(self, line: bytes, reason: str) -> None:
+        shown = visible(line[:EDGE_BYTES].decode(errors="replace"), limit=EDGE_BYTES)
+        logger.debug("server %s: a line is ignored (%s): %s", self.server.slug, reason, shown)
+        found = _FIRST_ID.match(line[:EDGE_BYTES]) or _LAST_ID.search(line[-EDGE_BYTES:])
+        call = self._calls.get(int(found[1])) if found else None
+        if call is not None and not call.future.done():
+            call.future.set_exception(self._nonsense(f"its answer cannot be read: {reason}"))
+        self._garbage += 1
+        if self._garbage >= MAX_GARBAGE_LINES:
+            detail = (
+                f'The server "{self.server.slug}" wrote {MAX_GARBAGE_LINES} lines in a row that are not MCP.'
+            )
+            self._down("upstream.invalid_response", detail)
+
+    def _nonsense(self, what: str) -> UpstreamError:
+        slug = self.server.slug
+        return UpstreamError(
+            "upstream.invalid_response", f'The server "{slug}" is wrong: {what}.', sent=True, server=slug
+        )
+
+    def _process_ended(self) -> None:
+        status = self._process.exit_status if self._process else None
+        how = "closed its output" if status is None else f"ended with exit status {status}"
+        hint = " (its command could not be run)" if status == 127 else ""
+        self._down("upstream.died", f'The server "{self.server.slug}" {how}{hint}.')
+
+    def _down(self, code: str, detail: str, *, patience: float = EXIT_SECONDS) -> None:
+        """End the connection once: nothing more is sent, every pending call fails with its own exception."""
+        if self._ending is not None:
+            return
+        self.alive = False
+        for call in list(self._calls.values()):
+            if not call.future.done():
+                call.future.set_exception(UpstreamError(code, detail, sent=True, server=self.server.slug))
+        assert self._process is not None
+        self._ending = self._loop.create_task(self._process.end(patience=patience))
+
+
+class _Died(UpstreamError):
+    """The process ended in the handshake."""

@@ -1,0 +1,9 @@
+from __future__ import annotations
+
+from django.apps import AppConfig
+
+
+class IdentityConfig(AppConfig):
+    name = "jitaccess.identity"
+    label = "jit_identity"
+    verbose_name = "People and agents"

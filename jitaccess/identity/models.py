@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from typing import ClassVar
+
+from django.contrib.auth.models import AbstractUser
+from django.core.validators import RegexValidator
+from django.db import models
+from django.db.models import Q
+
+from jitaccess.kernel.ids import uuid7
+
+slug_validator = RegexValidator(
+    r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$",
+    "Use small letters, digits and hyphens (at most 40), starting and ending with a letter or digit.",
+)
+
+
+class User(AbstractUser):
+    """A person. Agents are not users and can never sign in."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+
+    class Meta(AbstractUser.Meta):
+        constraints: ClassVar = [
+            models.CheckConstraint(condition=~Q(username=""), name="jit_user_has_a_name"),
+        ]
+
+    def __str__(self) -> str:
+        return self.get_full_name() or self.username
+
+
+class Team(models.Model):
+    """People who own agents and servers together, and scope who sees and approves what."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    name = models.CharField(max_length=40, unique=True, validators=[slug_validator])
+    members = models.ManyToManyField(User, blank=True, related_name="teams")
+
+    class Meta:
+        ordering: ClassVar = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Agent(models.Model):
+    """A non-human identity with an owner and a team."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    name = models.CharField(max_length=40, unique=True, validators=[slug_validator])
+    description = models.CharField(max_length=300, blank=True)
+    owner = models.ForeignKey(User, on_delete=models.PROTECT, related_name="owned_agents")
+    team = models.ForeignKey(Team, on_delete=models.PROTECT, related_name="agents")
+    users = models.ManyToManyField(
+        User, blank=True, related_name="usable_agents", help_text="Who may let this agent act on their behalf, besides the owner."
+    )
+    enabled = models.BooleanField(default=True, help_text="A disabled agent is refused at its next call, and its grants end.")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering: ClassVar = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class AccessToken(models.Model):
+    """A bearer token of an agent, or of an agent on behalf of a user. Only its hash is kept; it is shown once."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    agent = models.ForeignKey(Agent, on_delete=models.CASCADE, related_name="tokens")
+    user = models.ForeignKey(User, null=True, blank=True, on_delete=models.CASCADE, related_name="+", help_text="On whose behalf")
+    hash = models.CharField(max_length=64, unique=True, editable=False)
+    client = models.CharField(max_length=200, blank=True)
+    issued_by = models.ForeignKey(User, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
+    issued_by_name = models.CharField(max_length=150)
+    created_at = models.DateTimeField()
+    expires_at = models.DateTimeField()
+    revoked_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.CheckConstraint(condition=Q(expires_at__gt=models.F("created_at")), name="jit_token_ends_after_start"),
+        ]
+
+    def __str__(self) -> str:
+        return f"token of {self.agent} until {self.expires_at:%H:%M} UTC"
+
+
+class SignInLink(models.Model):
+    """A link that signs one person in once. Only its hash is kept."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="+")
+    hash = models.CharField(max_length=64, unique=True, editable=False)
+    expires_at = models.DateTimeField()
+    used_at = models.DateTimeField(null=True)
+
+    def __str__(self) -> str:
+        return f"sign-in link of {self.user}"

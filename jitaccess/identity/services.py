@@ -1,0 +1,141 @@
+"""Changes to who may act: agents, access tokens, one-time sign-in links."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from uuid import UUID
+
+from django.db import models, transaction
+from django.db.models import Q
+
+from jitaccess.audit.events import Event, Outcome
+from jitaccess.audit.recorder import Actor, Facts, record
+from jitaccess.identity.models import AccessToken, Agent, SignInLink, User
+from jitaccess.identity.principal import Principal
+from jitaccess.kernel.errors import Forbidden, Invalid, NotFound
+from jitaccess.kernel.ids import new_token, token_hash
+from jitaccess.store.clock import JitNow, now
+
+MAX_TOKEN_SECONDS = 3600
+
+
+def issue_token(*, agent: Agent, ttl: int, operator: Actor, user: User | None = None, client: str = "") -> tuple[str, AccessToken]:
+    """A bearer token for `agent`, on behalf of `user` if given; `ttl` in seconds, at most an hour.
+
+    Returns the token, which is shown this once, and its row. Raises Invalid or Forbidden.
+    """
+    if not 1 <= ttl <= MAX_TOKEN_SECONDS:
+        raise Invalid("token.ttl", f"A token lives between 1 second and 60 minutes, not {ttl} seconds.", ttl=ttl)
+    if not agent.enabled:
+        raise Forbidden("agent.disabled", f"The agent {agent.name} is disabled; enable it before issuing a token.")
+    if user and not (user.is_active and may_use(user=user, agent=agent)):
+        raise Forbidden(
+            "agent.not_usable",
+            f"{user.username} may not use {agent.name}: add them to the agent's users, and see that they are active.",
+        )
+    value = new_token("jit")
+    with transaction.atomic():
+        moment = now()
+        token = AccessToken.objects.create(
+            agent=agent,
+            user=user,
+            hash=token_hash(value),
+            client=client,
+            issued_by_id=operator.user,
+            issued_by_name=operator.user_name,
+            created_at=moment,
+            expires_at=moment + timedelta(seconds=ttl),
+        )
+        data = {"token": str(token.pk), "expires_at": token.expires_at.isoformat(), "for_agent": agent.name}
+        record(Facts(event=Event.TOKEN_ISSUED, actor=operator, data=data | ({"for_user": user.username} if user else {})))
+    return value, token
+
+
+def revoke_token(*, token: AccessToken, operator: Actor) -> None:
+    """End a token now. Revoking twice is no error: the first time stands."""
+    with transaction.atomic():
+        if AccessToken.objects.filter(pk=token.pk, revoked_at=None).update(revoked_at=JitNow()):
+            record(Facts(event=Event.TOKEN_REVOKED, actor=operator, data={"token": str(token.pk), "of_agent": token.agent.name}))
+
+
+def authenticate(value: str, *, source: str = "", client: str = "") -> Principal:
+    """The principal of a bearer token. Raises Forbidden("token.invalid") for unknown, expired and revoked ones alike."""
+    token = live_tokens().select_related("agent", "user").filter(hash=token_hash(value)).first()
+    if token is None:
+        raise Forbidden("token.invalid", "The access token is unknown, expired or revoked.")
+    return Principal(
+        agent=token.agent_id,
+        agent_name=token.agent.name,
+        user=token.user_id,
+        user_name=token.user.username if token.user else "",
+        client=token.client or client,
+        source=source,
+        token_hash=token.hash,
+        token_expires_at=token.expires_at,
+        issued_by=token.issued_by_id,
+    )
+
+
+def live_tokens() -> models.QuerySet[AccessToken]:
+    """Tokens that are good now, by the database's clock."""
+    return AccessToken.objects.filter(Q(revoked_at=None) | Q(revoked_at__gt=JitNow()), expires_at__gt=JitNow())
+
+
+def may_use(*, user: User, agent: Agent) -> bool:
+    """Whether `user` may let `agent` act on their behalf."""
+    return user.pk == agent.owner_id or agent.users.filter(pk=user.pk).exists()
+
+
+def set_agent_enabled(*, agent: Agent, enabled: bool, operator: Actor) -> None:
+    """Disable (refused at once by the engine; the sweep ends its grants) or enable an agent."""
+    with transaction.atomic():
+        if Agent.objects.filter(pk=agent.pk, enabled=not enabled).update(enabled=enabled):
+            event = Event.AGENT_ENABLED if enabled else Event.AGENT_DISABLED
+            record(Facts(event=event, actor=operator, data={"agent": agent.name}))
+    agent.enabled = enabled
+
+
+def issue_sign_in_link(*, user: User, ttl: int, operator: Actor) -> str:
+    """A one-time token that signs `user` in within `ttl` seconds; only its hash is kept."""
+    value = new_token("in")
+    with transaction.atomic():
+        SignInLink.objects.create(user=user, hash=token_hash(value), expires_at=now() + timedelta(seconds=ttl))
+        record(Facts(event=Event.SIGN_IN_LINK_ISSUED, actor=operator, data={"for_user": user.username}))
+    return value
+
+
+def link_owner(value: str) -> User:
+    """Whom an unused link would sign in. Raises NotFound for unknown, used and expired ones alike."""
+    link = _open_links(value).select_related("user").first()
+    if link is None:
+        raise NotFound("sign_in_link.invalid", "This sign-in link was already used, or it has expired. Ask for a new one.")
+    return link.user
+
+
+def use_sign_in_link(value: str, *, source: str = "") -> User:
+    """Consume a link and return its user: exactly one caller wins. Raises NotFound."""
+    with transaction.atomic():
+        user = link_owner(value)
+        if _open_links(value).update(used_at=JitNow()) != 1:
+            raise NotFound("sign_in_link.invalid", "This sign-in link was just used.")
+        actor = Principal.of_user(user, source=source).actor()
+        record(Facts(event=Event.USER_SIGNED_IN, actor=actor, outcome=Outcome.ALLOWED, data={"with": "sign_in_link"}))
+    return user
+
+
+def _open_links(value: str) -> models.QuerySet[SignInLink]:
+    return SignInLink.objects.filter(hash=token_hash(value), used_at=None, expires_at__gt=JitNow(), user__is_active=True)
+
+
+def agent_by_name(name: str) -> Agent:
+    """Raises NotFound with the names there are."""
+    agent = Agent.objects.filter(name=name).select_related("owner", "team").first()
+    if agent is None:
+        names = ", ".join(Agent.objects.values_list("name", flat=True)[:20]) or "none yet"
+        raise NotFound("agent.unknown", f"There is no agent named {name!r}. Agents here: {names}.")
+    return agent
+
+
+def people(ids: set[UUID]) -> dict[UUID, str]:
+    """Names of active users by id."""
+    return dict(User.objects.filter(pk__in=ids, is_active=True).values_list("pk", "username"))

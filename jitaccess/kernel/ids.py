@@ -1,0 +1,61 @@
+"""Identifiers that sort by time, and bearer tokens that are stored only as hashes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import threading
+import time
+import uuid
+
+_COUNTER_BITS = 42
+_TAIL_BITS = 32
+
+
+class _Clock:
+    """Last (milliseconds, counter) handed out: RFC 9562 section 6.2 method 1, a seeded counter."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.millis = -1
+        self.counter = 0
+
+    def tick(self) -> tuple[int, int]:
+        with self.lock:
+            now = time.time_ns() // 1_000_000
+            if now > self.millis:
+                # The top bit of the seed stays clear so that a busy millisecond has 2^41 steps of room.
+                self.millis, self.counter = now, secrets.randbits(_COUNTER_BITS - 1)
+            else:  # same millisecond, or the wall clock was set back: order wins over accuracy
+                self.counter += 1
+                if self.counter >> _COUNTER_BITS:
+                    self.millis, self.counter = self.millis + 1, 0
+            return self.millis, self.counter
+
+
+_clock = _Clock()
+# A forked worker would otherwise continue its sibling's counter, or inherit the lock while it is held.
+os.register_at_fork(after_in_child=_clock.__init__)  # type: ignore[misc]
+
+
+def uuid7() -> uuid.UUID:
+    """Return a UUIDv7 (RFC 9562 section 5.7), strictly increasing within this process, from any thread."""
+    millis, counter = _clock.tick()
+    value = (millis & ((1 << 48) - 1)) << 80
+    value |= 0x7 << 76 | (counter >> 30) << 64
+    value |= 0b10 << 62 | (counter & ((1 << 30) - 1)) << _TAIL_BITS | secrets.randbits(_TAIL_BITS)
+    return uuid.UUID(int=value)
+
+
+def new_token(prefix: str) -> str:
+    """Return `prefix` + "_" + 43 URL-safe characters that carry 256 random bits."""
+    return f"{prefix}_{secrets.token_urlsafe(32)}"
+
+
+def token_hash(token: str) -> str:
+    """Return the SHA-256 of `token` in hex, the only form that is stored. Takes any text, never raises.
+
+    A plain hash is enough: a token has 256 random bits, so there is nothing to guess offline.
+    """
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,0 +1,64 @@
+"""Text written by models, users and upstream servers, made inert: nothing in it can hide, reorder or act."""
+
+from __future__ import annotations
+
+from unicodedata import category
+
+# Cn (unassigned) too: it holds the noncharacters and the reserved default-ignorable ranges.
+_UNSAFE_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+# Invisible, though Unicode files them as letters, marks or symbols: Default_Ignorable_Code_Point, and the
+# blank Braille cell, a usual filler for "empty" names.
+_INVISIBLE = frozenset(
+    chr(point)
+    for block in (
+        (0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2800, 0x3164, 0xFFA0),
+        range(0x180B, 0x1810),
+        range(0xFE00, 0xFE10),
+        range(0xE0000, 0xE1000),
+    )
+    for point in block
+)
+_EMOJI_STYLE = frozenset("\ufe0e\ufe0f")
+
+
+def _is_unsafe(char: str, before: str) -> bool:
+    if char in _EMOJI_STYLE and category(before or " ") == "So":
+        return False  # one selector on a symbol is how phones write emoji; a run of them is smuggling
+    return char in _INVISIBLE or category(char) in _UNSAFE_CATEGORIES
+
+
+def visible(text: str, *, limit: int, multiline: bool = False) -> str:
+    r"""Return `text` safe to store and show: whatever cannot be seen becomes an escape such as \u{202e}.
+
+    Escaped: controls (C0, C1, NUL, ESC), bidi controls, zero-width and other format characters, tags,
+    variation selectors, private use, unassigned, lone surrogates, line separators. With `multiline` a newline
+    stays and CR LF becomes one. At most `limit` code points (at least 1) come back; a cut text ends with "…".
+    Applying it twice changes nothing.
+    """
+    if multiline:
+        text = text.replace("\r\n", "\n")
+    head = text[: limit + 1]  # every character gives at least one, so the rest cannot matter
+    if head.isascii() and head.isprintable():
+        pieces = list(head)
+    else:
+        pieces = [
+            f"\\u{{{ord(char):x}}}" if _is_unsafe(char, before) and not (multiline and char == "\n") else char
+            for before, char in zip(" " + head, head, strict=False)
+        ]
+    size = sum(map(len, pieces))
+    if size <= limit:
+        return "".join(pieces)
+    while size > limit - 1 and pieces:
+        size -= len(pieces.pop())
+    return "".join(pieces) + "…"
+
+
+def has_hidden(text: str) -> bool:
+    """Say whether `text` holds anything `visible` would escape, other than newline, CR LF and tab.
+
+    Also true for the joiners of emoji families and Persian text: a flag for a person to look at, no verdict.
+    """
+    text = text.replace("\r\n", " ").replace("\n", " ").replace("\t", " ")
+    if text.isascii():
+        return not text.isprintable()
+    return any(_is_unsafe(char, before) for before, char in zip(" " + text, text, strict=False))

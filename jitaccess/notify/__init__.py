@@ -1,0 +1,1 @@
+"""Telling people: reads the ledger, one module per channel."""

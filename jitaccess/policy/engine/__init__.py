@@ -1,0 +1,1 @@
+"""The pure decision: no Django, no clock, no randomness."""

@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+from typing import ClassVar
+
+from django.core.validators import MaxValueValidator, MinValueValidator
+from django.db import models
+from django.db.models import F, Q
+
+from jitaccess.catalog.models import Server
+from jitaccess.identity.models import Agent, Team, User, slug_validator
+from jitaccess.kernel.ids import uuid7
+
+
+class PolicyVersion(models.Model):
+    """One row. Triggers on every table the compiler reads raise `version`; every decision checks it."""
+
+    id = models.SmallIntegerField(primary_key=True, default=1)
+    version = models.BigIntegerField(default=1)
+
+    def __str__(self) -> str:
+        return f"policy version {self.version}"
+
+
+class Role(models.Model):
+    """A named, versioned set of allow and deny rules. `head` is the version in force for default and standing bindings."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    name = models.CharField(max_length=40, unique=True, validators=[slug_validator])
+    document = models.TextField(help_text="YAML: kind, version, metadata, spec with allow and deny rules.")
+    head = models.PositiveIntegerField(default=0, editable=False)
+
+    class Meta:
+        ordering: ClassVar = ["name"]
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.head}"
+
+
+class RoleVersion(models.Model):
+    """What a role said at one version, kept for ever."""
+
+    role = models.ForeignKey(Role, on_delete=models.CASCADE, related_name="versions")
+    version = models.PositiveIntegerField()
+    document = models.TextField()
+    saved_by = models.CharField(max_length=150)
+    saved_at = models.DateTimeField()
+
+    class Meta:
+        ordering: ClassVar = ["-version"]
+        constraints: ClassVar = [models.UniqueConstraint(fields=["role", "version"], name="jit_role_version_once")]
+
+    def __str__(self) -> str:
+        return f"{self.role.name}@{self.version}"
+
+
+class RoleBinding(models.Model):
+    """A right: whose, which (a role, or for grants the approved tools with their pins), from when until when, and why."""
+
+    class Origin(models.TextChoices):
+        DEFAULT = "default", "default"
+        STANDING = "standing", "standing"
+        GRANT = "grant", "grant"
+
+    class Everyone(models.TextChoices):
+        AGENTS = "agents", "every agent"
+        USERS = "users", "every user"
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    everyone = models.CharField(max_length=6, choices=Everyone.choices, blank=True)
+    agent = models.ForeignKey(Agent, null=True, blank=True, on_delete=models.CASCADE, related_name="bindings")
+    user = models.ForeignKey(User, null=True, blank=True, on_delete=models.CASCADE, related_name="bindings")
+    team = models.ForeignKey(Team, null=True, blank=True, on_delete=models.CASCADE, related_name="bindings")
+    role = models.ForeignKey(Role, null=True, blank=True, on_delete=models.PROTECT, related_name="bindings")
+    tools = models.TextField(default="{}", editable=False, help_text="Grants: tool id to approved pin, as JSON.")
+    origin = models.CharField(max_length=8, choices=Origin.choices)
+    origin_id = models.UUIDField(null=True, editable=False)
+    starts_at = models.DateTimeField()
+    expires_at = models.DateTimeField(null=True, blank=True)
+    ended_at = models.DateTimeField(null=True, blank=True, editable=False)
+
+    class Meta:
+        ordering: ClassVar = ["-starts_at"]
+        constraints: ClassVar = [
+            models.CheckConstraint(
+                # An agent, an agent for a user, a user, a team, or everybody of a kind: exactly one of these.
+                condition=Q(everyone="", team=None, agent__isnull=False)
+                | Q(everyone="", team=None, agent=None, user__isnull=False)
+                | Q(everyone="", agent=None, user=None, team__isnull=False)
+                | (~Q(everyone="") & Q(agent=None, user=None, team=None)),
+                name="jit_binding_has_one_subject",
+            ),
+            models.CheckConstraint(
+                condition=Q(expires_at=None) | Q(expires_at__gt=F("starts_at")), name="jit_binding_ends_after_start"
+            ),
+            models.CheckConstraint(
+                condition=~Q(origin="grant")
+                | Q(expires_at__isnull=False, origin_id__isnull=False, agent__isnull=False, role=None),
+                name="jit_granted_binding_expires",
+            ),
+            models.CheckConstraint(
+                condition=Q(origin="grant") | Q(role__isnull=False, tools="{}"), name="jit_other_bindings_hold_a_role"
+            ),
+        ]
+        indexes: ClassVar = [models.Index(fields=["origin_id"], name="jit_binding_origin")]
+
+    def __str__(self) -> str:
+        return f"{self.subject}: {self.role.name if self.role else 'grant'}"
+
+    @property
+    def subject(self) -> str:
+        if self.everyone:
+            return f"every {self.everyone.removesuffix('s')}"
+        names = [str(part) for part in (self.agent, self.user) if part]
+        return " for ".join(names) if names else f"team {self.team}"
+
+
+class DefaultRole(RoleBinding):
+    """The roles that every agent or every user has, as an admin page of their own."""
+
+    class Meta:
+        proxy = True
+
+
+class ServerAccess(models.Model):
+    """Which teams may use a server at all. Without a row nobody can."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    server = models.OneToOneField(Server, on_delete=models.CASCADE, related_name="access")
+    every_team = models.BooleanField(default=False)
+    teams = models.ManyToManyField(Team, blank=True, related_name="+")
+
+    class Meta:
+        verbose_name_plural = "server access"
+
+    def __str__(self) -> str:
+        return f"who may use {self.server}"
+
+
+class ApprovalPolicy(models.Model):
+    """Who must say yes: every group, each with a quorum of distinct people."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    name = models.CharField(max_length=40, unique=True, validators=[slug_validator])
+    pending_minutes = models.PositiveIntegerField(
+        default=60,
+        validators=[MinValueValidator(1), MaxValueValidator(7 * 24 * 60)],
+        help_text="A request that nobody decided in this time expires.",
+    )
+
+    class Meta:
+        ordering: ClassVar = ["name"]
+        verbose_name_plural = "approval policies"
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class ApproverGroup(models.Model):
+    """People of whom `quorum` distinct ones must approve."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    policy = models.ForeignKey(ApprovalPolicy, on_delete=models.CASCADE, related_name="groups")
+    name = models.CharField(max_length=40, validators=[slug_validator])
+    quorum = models.PositiveSmallIntegerField(default=1, validators=[MinValueValidator(1), MaxValueValidator(20)])
+    users = models.ManyToManyField(User, blank=True, related_name="+")
+    teams = models.ManyToManyField(Team, blank=True, related_name="+")
+
+    class Meta:
+        ordering: ClassVar = ["name"]
+        constraints: ClassVar = [
+            models.CheckConstraint(condition=Q(quorum__gte=1), name="jit_quorum_is_never_zero"),
+            models.UniqueConstraint(fields=["policy", "name"], name="jit_group_name_unique_per_policy"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.policy.name}: {self.quorum} of {self.name}"
+
+
+class Requestable(models.Model):
+    """What agents of a team may ask for on a server, for how long at most, and who decides."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    server = models.ForeignKey(Server, on_delete=models.CASCADE, related_name="requestables")
+    team = models.ForeignKey(Team, null=True, blank=True, on_delete=models.CASCADE, related_name="+", help_text="Empty: every team.")
+    tools = models.CharField(max_length=500, blank=True, help_text="Name patterns, comma-separated: git_commit, git_*.")
+    access = models.CharField(max_length=60, blank=True, help_text="Access classes, comma-separated: write, destructive.")
+    max_minutes = models.PositiveIntegerField(default=240, validators=[MinValueValidator(1), MaxValueValidator(30 * 24 * 60)])
+    policy = models.ForeignKey(ApprovalPolicy, on_delete=models.PROTECT, related_name="requestables")
+
+    class Meta:
+        ordering: ClassVar = ["server", "id"]
+        constraints: ClassVar = [
+            models.CheckConstraint(condition=Q(max_minutes__gte=1), name="jit_requestable_has_a_duration"),
+            models.CheckConstraint(condition=~Q(tools="") | ~Q(access=""), name="jit_requestable_names_something"),
+        ]
+
+    def __str__(self) -> str:
+        what = " or ".join(part for part in (self.tools, self.access) if part)
+        return f"{self.server}: {what}"

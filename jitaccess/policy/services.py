@@ -1,0 +1,107 @@
+"""Changes to policy: roles and bindings. The triggers of this app raise the policy version by themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from django.db import transaction
+
+from jitaccess.audit.events import Event
+from jitaccess.audit.recorder import Actor, Facts, record
+from jitaccess.identity.models import Agent, Team, User
+from jitaccess.kernel.canonical import canonical
+from jitaccess.kernel.errors import Conflict, Invalid
+from jitaccess.policy.engine.roles import parse_role
+from jitaccess.policy.models import Role, RoleBinding, RoleVersion
+from jitaccess.store.clock import JitNow, now
+
+
+def save_role(*, document: str, operator: Actor, role: Role | None = None) -> Role:
+    """Make a role, or a new version of `role`, from its YAML document. Saving the same text again changes nothing.
+
+    Raises Invalid("role.invalid") with line and path, Conflict when the name belongs to another role.
+    """
+    parsed = parse_role(document)
+    with transaction.atomic():
+        if role is None:
+            role, _ = Role.objects.select_for_update().get_or_create(name=parsed.name, defaults={"document": ""})
+        else:
+            role = Role.objects.select_for_update().get(pk=role.pk)
+        if role.name != parsed.name:
+            raise Conflict("role.renamed", f"metadata.name is {parsed.name!r}, but this role is {role.name!r}; names are for life.")
+        if role.head and role.document == document:
+            return role
+        role.head, role.document = role.head + 1, document
+        RoleVersion.objects.create(
+            role=role, version=role.head, document=document, saved_by=operator.user_name, saved_at=now()
+        )
+        role.save()
+        record(Facts(event=Event.ROLE_SAVED, actor=operator, data={"role": role.name, "version": role.head}))
+    return role
+
+
+def bind_role(
+    *,
+    role: Role,
+    operator: Actor,
+    origin: RoleBinding.Origin = RoleBinding.Origin.STANDING,
+    agent: Agent | None = None,
+    user: User | None = None,
+    team: Team | None = None,
+    everyone: str = "",
+    expires_at: datetime | None = None,
+) -> RoleBinding:
+    """A default or standing binding: exactly one of agent, user, team, everyone ("agents" or "users")."""
+    if sum(map(bool, (agent, user, team, everyone))) != 1:
+        raise Invalid("binding.subject", "A binding belongs to one agent, one user, one team, or to every agent or user.")
+    if origin == RoleBinding.Origin.GRANT:
+        raise Invalid("binding.origin", "Granted bindings come from approved requests only.")
+    with transaction.atomic():
+        binding = RoleBinding.objects.create(
+            role=role, agent=agent, user=user, team=team, everyone=everyone, origin=origin, starts_at=now(), expires_at=expires_at
+        )
+        _record_created(binding, operator)
+    return binding
+
+
+def bind_grant(
+    *, grant: UUID, agent: UUID, user: UUID | None, tools: Mapping[UUID, str], starts_at: datetime, seconds: int
+) -> RoleBinding:
+    """The binding of an approved request: these tools with these pins, for `seconds` from `starts_at`.
+
+    Called by the workflow inside its transaction; its `grant.activated` entry is the record.
+    """
+    return RoleBinding.objects.create(
+        agent_id=agent,
+        user_id=user,
+        tools=canonical({str(tool): pin for tool, pin in tools.items()}).decode(),
+        origin=RoleBinding.Origin.GRANT,
+        origin_id=grant,
+        starts_at=starts_at,
+        expires_at=starts_at + timedelta(seconds=seconds),
+    )
+
+
+def end_grant_bindings(*, grant: UUID) -> int:
+    """End a grant's bindings now, early; natural expiry needs no write. Returns how many were live."""
+    return RoleBinding.objects.filter(
+        origin=RoleBinding.Origin.GRANT, origin_id=grant, ended_at=None, expires_at__gt=JitNow()
+    ).update(ended_at=JitNow())
+
+
+def end_binding(*, binding: RoleBinding, operator: Actor) -> None:
+    """End a default or standing binding now."""
+    if binding.origin == RoleBinding.Origin.GRANT:
+        raise Invalid("binding.origin", "Revoke the grant instead; its binding ends with it.")
+    with transaction.atomic():
+        if RoleBinding.objects.filter(pk=binding.pk, ended_at=None).update(ended_at=JitNow()) != 1:
+            raise Conflict("binding.ended", "This binding has ended already.")
+        record(Facts(event=Event.BINDING_ENDED, actor=operator, bindings=[binding.pk], data={"subject": binding.subject}))
+
+
+def _record_created(binding: RoleBinding, operator: Actor) -> None:
+    role = binding.role
+    data = {"subject": binding.subject, "origin": binding.origin, "role": str(role) if role else None}
+    record(Facts(event=Event.BINDING_CREATED, actor=operator, bindings=[binding.pk], data=data))

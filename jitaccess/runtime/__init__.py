@@ -1,0 +1,1 @@
+"""Composition: the ASGI switch, embedded worker and beat, the command line."""

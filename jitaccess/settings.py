@@ -1,0 +1,154 @@
+"""Django settings. DATABASE_URL selects PostgreSQL, REDIS_URL selects Redis; without them everything lives in var/."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from jitaccess import env
+from jitaccess.kernel.secretbox import generate_key
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+VAR = Path(env.text("JITACCESS_VAR") or BASE_DIR / "var")
+
+SECRET_KEY = env.secret("JITACCESS_SECRET_KEY", VAR / "secrets" / "secret_key")
+SEALING_KEYS = env.secret("JITACCESS_KEYS", VAR / "secrets" / "sealing_keys", make=generate_key("k1"))
+DEBUG = env.flag("JITACCESS_DEBUG", default=False)
+
+PUBLIC_URL = (env.text("JITACCESS_PUBLIC_URL") or "http://127.0.0.1:8000").rstrip("/")
+_public = urlsplit(PUBLIC_URL)
+ALLOWED_HOSTS = [_public.hostname or "127.0.0.1", "127.0.0.1", "localhost", "[::1]", *env.words("JITACCESS_ALLOWED_HOSTS")]
+CSRF_TRUSTED_ORIGINS = [PUBLIC_URL]
+# Browsers may call the gateway only from these origins (DNS rebinding, MCP 2026-07-28 streamable HTTP, "Security").
+GATEWAY_ALLOWED_ORIGINS = [PUBLIC_URL, *env.words("JITACCESS_ALLOWED_ORIGINS")]
+SERVERS_FILE = Path(env.text("JITACCESS_SERVERS_FILE") or VAR / "servers.json")
+
+DATABASE_URL = env.text("DATABASE_URL")
+REDIS_URL = env.text("REDIS_URL")
+ON_POSTGRESQL = bool(DATABASE_URL)
+
+DATABASES = {
+    "default": env.postgres(DATABASE_URL)
+    if DATABASE_URL
+    else {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": VAR / "jitaccess.sqlite3",
+        "OPTIONS": {
+            # A transaction that reads and then writes must hold the write lock from the start, or two approvers both win.
+            "transaction_mode": "IMMEDIATE",
+            "timeout": 20,
+            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA recursive_triggers=ON;",
+        },
+    }
+}
+# Only tests set this: a file with seconds by which jit_now() is shifted, for every process that opens this SQLite file.
+TEST_CLOCK_FILE = env.text("JITACCESS_TEST_CLOCK_FILE")
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "allauth",
+    "allauth.account",
+    "jitaccess.store",
+    "jitaccess.audit",
+    "jitaccess.identity",
+    "jitaccess.catalog",
+    "jitaccess.policy",
+    "requests_app",
+    "jitaccess.gateway",
+    "jitaccess.notify",
+    "jitaccess.web",
+]
+MIDDLEWARE = [
+    "jitaccess.web.middleware.SecurityHeaders",
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "allauth.account.middleware.AccountMiddleware",
+]
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+ROOT_URLCONF = "jitaccess.urls"
+WSGI_APPLICATION = "jitaccess.runtime.wsgi.application"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+USE_TZ = True
+TIME_ZONE = "UTC"
+LANGUAGE_CODE = "en"
+
+AUTH_USER_MODEL = "jit_identity.User"
+AUTHENTICATION_BACKENDS = [
+    "django.contrib.auth.backends.ModelBackend",
+    "allauth.account.auth_backends.AuthenticationBackend",
+]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+]
+LOGIN_REDIRECT_URL = "/"
+LOGIN_URL = "/accounts/login/"
+ACCOUNT_LOGIN_METHODS = {"username"}
+ACCOUNT_SIGNUP_FIELDS = ["username*", "password1*", "password2*"]
+ACCOUNT_ADAPTER = "jitaccess.identity.adapters.AccountAdapter"
+ACCOUNT_EMAIL_VERIFICATION = "none"
+ACCOUNT_LOGOUT_REDIRECT_URL = "/accounts/login/"
+
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = "Lax"
+SESSION_COOKIE_AGE = 12 * 3600
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = _public.scheme == "https"
+X_FRAME_OPTIONS = "DENY"
+SECURE_REFERRER_POLICY = "same-origin"
+
+STATIC_URL = "/static/"
+STATIC_ROOT = VAR / "static"
+WHITENOISE_USE_FINDERS = True
+WHITENOISE_AUTOREFRESH = DEBUG
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+}
+
+_mail = urlsplit(env.text("JITACCESS_EMAIL_URL"))
+EMAIL_BACKEND = f"django.core.mail.backends.{'smtp' if _mail.scheme in ('smtp', 'smtps') else 'console'}.EmailBackend"
+EMAIL_HOST, EMAIL_PORT = _mail.hostname or "", _mail.port or 25
+EMAIL_HOST_USER, EMAIL_HOST_PASSWORD = _mail.username or "", _mail.password or ""
+EMAIL_USE_SSL = _mail.scheme == "smtps"
+EMAIL_TIMEOUT = 10
+DEFAULT_FROM_EMAIL = env.text("JITACCESS_EMAIL_FROM") or f"jitaccess@{_public.hostname}"
+# Every notice is written to the log; e-mail goes out as well once there is a server to send it.
+NOTIFY_CHANNELS = ["console", *(["email"] if _mail.scheme else [])]
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)-7s %(name)s: %(message)s", "datefmt": "%H:%M:%S"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["console"], "level": os.environ.get("JITACCESS_LOG_LEVEL", "WARNING")},
+    "loggers": {
+        "jitaccess": {"level": os.environ.get("JITACCESS_LOG_LEVEL", "INFO")},
+        "requests_app": {"level": os.environ.get("JITACCESS_LOG_LEVEL", "INFO")},
+    },
+}

@@ -1,0 +1,46 @@
+"""Time is one SQL function, jit_now(): what decides about access is the database's clock, read in the statement that decides.
+
+On PostgreSQL a migration defines it (clock_timestamp(): the real time, not the transaction's start); on SQLite every
+connection defines it, in the text form in which Django stores times, so that comparing strings compares times.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, ClassVar
+
+from django.conf import settings
+from django.db import connection, models
+
+
+class JitNow(models.Func):
+    """jit_now() in a query: `.filter(expires_at__lte=JitNow())`, `.update(ended_at=JitNow())`."""
+
+    function = "jit_now"
+    arity = 0
+    output_field: ClassVar[models.DateTimeField[Any, Any]] = models.DateTimeField()
+
+
+def now() -> datetime:
+    """The database's clock, in UTC. Reads the database; on an open transaction it is still the present moment."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT jit_now()")
+        value = cursor.fetchone()[0]
+    if isinstance(value, datetime):
+        return value.astimezone(UTC)
+    return datetime.fromisoformat(value).replace(tzinfo=UTC)
+
+
+def _sqlite_now() -> str:
+    moment = datetime.now(UTC)
+    if settings.TEST_CLOCK_FILE:
+        path = Path(settings.TEST_CLOCK_FILE)
+        moment += timedelta(seconds=float(path.read_text() or 0) if path.exists() else 0)
+    return moment.strftime("%Y-%m-%d %H:%M:%S.%f")
+
+
+def define_on_sqlite(*, connection: Any, **_: object) -> None:
+    """Give a new SQLite connection its jit_now()."""
+    if connection.vendor == "sqlite":
+        connection.connection.create_function("jit_now", 0, _sqlite_now)

@@ -1,0 +1,37 @@
+"""Withdrawing a pending request: by the principal that filed it, or by the agent's owner."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from django.db import transaction
+
+from jitaccess.audit.events import Event
+from jitaccess.audit.recorder import Facts, record
+from jitaccess.identity.principal import Principal
+from jitaccess.kernel.errors import NotFound
+from jitaccess.store.clock import JitNow
+from requests_app import selectors
+from requests_app.lifecycle import RequestStatus, ensure_pending
+from requests_app.models import AccessRequest
+
+
+def cancel_request(*, request_id: UUID, principal: Principal) -> AccessRequest:
+    """Close a pending request at its filer's wish. Raises NotFound for a foreign one, Conflict for a decided one."""
+    with transaction.atomic():
+        request = AccessRequest.objects.select_for_update(of=("self",)).select_related("agent").filter(pk=request_id).first()
+        if request is None or not _may_cancel(request, principal):
+            raise NotFound("request.unknown", f"You have no request {request_id}.")
+        ensure_pending(request.status, said=selectors.how_it_ended(request))
+        AccessRequest.objects.filter(pk=request.pk, status=RequestStatus.PENDING).update(
+            status=RequestStatus.CANCELLED, closed_at=JitNow(), closed_by_name=principal.label
+        )
+        record(Facts(event=Event.REQUEST_CANCELLED, actor=principal.actor(), request=request.pk))
+        request.refresh_from_db()
+    return request
+
+
+def _may_cancel(request: AccessRequest, principal: Principal) -> bool:
+    if principal.agent is not None:
+        return request.agent_id == principal.agent and request.user_id == principal.user
+    return principal.user in {request.agent.owner_id, request.user_id}

@@ -1,0 +1,79 @@
+"""Ending a grant: released by its holder, revoked by a person, expired, or its agent disabled. Early ends bind at once."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from django.db import transaction
+
+from jitaccess.audit.events import Event
+from jitaccess.audit.recorder import Actor, Facts, record
+from jitaccess.identity.models import User
+from jitaccess.identity.principal import Principal
+from jitaccess.kernel.errors import Conflict, Forbidden, NotFound
+from jitaccess.kernel.text import visible
+from jitaccess.policy import services as policy
+from jitaccess.store.clock import JitNow, now
+from requests_app import selectors
+from requests_app.lifecycle import EndReason
+from requests_app.models import Grant
+
+_EVENTS = {
+    EndReason.EXPIRED: Event.GRANT_EXPIRED,
+    EndReason.RELEASED: Event.GRANT_RELEASED,
+    EndReason.REVOKED: Event.GRANT_REVOKED,
+    EndReason.SUBJECT_DISABLED: Event.GRANT_SUBJECT_DISABLED,
+}
+
+
+def release_grant(*, grant_id: UUID, principal: Principal) -> Grant:
+    """Given back by the principal that holds it. Raises NotFound for a foreign grant, Conflict for an ended one."""
+    grant = Grant.objects.filter(pk=grant_id, agent=principal.agent, user=principal.user).first()
+    if grant is None:
+        raise NotFound("grant.unknown", f"You hold no grant {grant_id}.")
+    return end_grant(grant_id=grant.pk, reason=EndReason.RELEASED, actor=principal.actor(), by=principal.label)
+
+
+def revoke_grant(*, grant_id: UUID, user: User, note: str = "", source: str = "") -> Grant:
+    """Taken away by a person: the agent's owner, an approver of the request, or an admin. Less access needs no quorum."""
+    grant = Grant.objects.select_related("request__agent").filter(pk=grant_id).first()
+    if grant is None or not selectors.standing_of(grant.request, user).may_see:
+        raise NotFound("grant.unknown", f"There is no grant {grant_id}.")
+    if not selectors.standing_of(grant.request, user).may_revoke:
+        raise Forbidden("grant.not_yours", "You may not revoke this grant.")
+    actor = Principal.of_user(user, source=source).actor()
+    return end_grant(grant_id=grant_id, reason=EndReason.REVOKED, actor=actor, by=user.username, note=note)
+
+
+def end_grant(*, grant_id: UUID, reason: EndReason, actor: Actor, by: str, note: str = "") -> Grant:
+    """End a grant and its bindings, with one entry. Core access ends here, whatever else has to be cleaned up later.
+
+    Raises Conflict("grant.ended") when it is over already, also when only the clock has ended it; the sweep then
+    writes down the expiry.
+    """
+    with transaction.atomic():
+        grant = Grant.objects.select_for_update().get(pk=grant_id)
+        moment = now()
+        over = grant.expires_at <= moment
+        if grant.ended_at is not None or over is not (reason is EndReason.EXPIRED):
+            raise Conflict("grant.ended", f"This grant {selectors.when_it_ended(grant, moment)}.")
+        moved = Grant.objects.filter(pk=grant_id, ended_at=None).update(
+            ended_at=grant.expires_at if over else moment,
+            end_reason=reason,
+            ended_by_name=by,
+            end_note=visible(note.strip(), limit=2000, multiline=True),
+        )
+        if moved != 1:
+            raise Conflict("grant.ended", "This grant has just ended.")
+        policy.end_grant_bindings(grant=grant_id)
+        data = {"note": visible(note.strip(), limit=2000, multiline=True)} if note.strip() else {}
+        record(Facts(event=_EVENTS[reason], actor=actor, request=grant.request_id, grant=grant_id, data=data))
+        grant.refresh_from_db()
+    return grant
+
+
+def due_grants(*, limit: int = 500) -> list[UUID]:
+    """Grants whose time is up and whose end is not written down yet."""
+    return list(
+        Grant.objects.filter(ended_at=None, expires_at__lte=JitNow()).order_by("expires_at").values_list("pk", flat=True)[:limit]
+    )

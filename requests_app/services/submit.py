@@ -1,0 +1,192 @@
+"""Filing a request: decide first (what, of whom, for how long), then write it, once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from uuid import UUID
+
+from django.db import transaction
+
+from jitaccess.audit.events import Event
+from jitaccess.audit.recorder import Facts, record
+from jitaccess.identity.models import Agent
+from jitaccess.identity.principal import Principal
+from jitaccess.kernel.canonical import canonical, digest
+from jitaccess.kernel.durations import format_duration
+from jitaccess.kernel.errors import Conflict, Forbidden, Invalid
+from jitaccess.kernel.strictjson import Json
+from jitaccess.kernel.text import visible
+from jitaccess.policy.engine.decide import Code, Who, decide
+from jitaccess.policy.engine.rules import RequestableFacts, ServerFacts, Snapshot, ToolFacts
+from jitaccess.policy.models import ApprovalPolicy
+from jitaccess.store.clock import now
+from requests_app import selectors
+from requests_app.models import AccessRequest
+from requests_app.services.lapse import lapse_request
+
+MAX_PENDING_PER_AGENT = 10
+MAX_TOOLS = 50
+MAX_REASON = 2000
+DEFAULT_SECONDS = 30 * 60
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """What is asked for: tools as (server slug, exact tool name), why, and for how many seconds."""
+
+    tools: Sequence[tuple[str, str]]
+    reason: str
+    seconds: int | None = None
+    context: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A filed request, or the pending one with the same content (`coalesced`)."""
+
+    request: AccessRequest
+    coalesced: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    items: list[Json]
+    seconds: int
+    policy: ApprovalPolicy
+    groups: list[Json]
+
+
+def submit_request(*, principal: Principal, ask: Ask, snapshot: Snapshot) -> Submission:
+    """File a request for `principal`. Raises Invalid, Forbidden or Conflict with what to change.
+
+    An identical pending request is returned instead of a second one: agents repeat themselves.
+    """
+    if principal.agent is None:
+        raise Forbidden("request.not_an_agent", "Only agents ask for tools.")
+    plan = _plan(principal=principal, ask=ask, snapshot=snapshot)
+    dedupe = digest({"items": plan.items, "seconds": plan.seconds}, domain="jitaccess-ask-v1")
+    with transaction.atomic():
+        # The agent's row is the queue at which two identical filings at once wait for each other.
+        agent = Agent.objects.select_for_update().get(pk=principal.agent)
+        if not agent.enabled:
+            raise Forbidden("agent.disabled", "This agent is disabled.")
+        same = _same_pending(principal, dedupe)
+        if same is not None:
+            return Submission(same, coalesced=True)
+        waiting = selectors.pending_of(principal).count()
+        if waiting >= MAX_PENDING_PER_AGENT:
+            raise Conflict("request.too_many_pending", f"{waiting} requests are pending already; cancel some or wait for decisions.")
+        moment = now()
+        request = AccessRequest(
+            agent=agent,
+            user_id=principal.user,
+            issued_by_id=principal.issued_by,
+            principal_key=principal.key,
+            client=visible(principal.client, limit=200),
+            items=canonical(plan.items).decode(),
+            reason=visible(ask.reason.strip(), limit=MAX_REASON, multiline=True),
+            context=canonical(dict(ask.context)).decode(),
+            seconds=plan.seconds,
+            groups=canonical(plan.groups).decode(),
+            policy_name=plan.policy.name,
+            dedupe_digest=dedupe,
+            created_at=moment,
+            pending_until=moment + timedelta(minutes=plan.policy.pending_minutes),
+        )
+        request.digest = request_digest(request)
+        request.save(force_insert=True)
+        data: dict[str, Json] = {
+            "items": plan.items,
+            "seconds": plan.seconds,
+            "reason": request.reason,
+            "policy": plan.policy.name,
+            "digest": request.digest,
+            "pending_until": request.pending_until.isoformat(),
+        }
+        record(Facts(event=Event.REQUEST_SUBMITTED, actor=principal.actor(), at=moment, request=request.pk, data=data))
+    return Submission(request, coalesced=False)
+
+
+def request_digest(request: AccessRequest) -> str:
+    """The digest over everything that was asked: decisions and grants carry it."""
+    value: dict[str, Json] = {
+        "id": str(request.pk),
+        "agent": str(request.agent_id),
+        "user": str(request.user_id) if request.user_id else None,
+        "items": request.items,
+        "reason": request.reason,
+        "context": request.context,
+        "seconds": request.seconds,
+        "groups": request.groups,
+        "created_at": request.created_at.isoformat(),
+    }
+    return digest(value, domain="jitaccess-request-v1")
+
+
+def _same_pending(principal: Principal, dedupe: str) -> AccessRequest | None:
+    same = selectors.pending_of(principal).filter(dedupe_digest=dedupe).select_related("agent").first()
+    if same is not None and lapse_request(request_id=same.pk):
+        return None  # past its deadline it has expired, whether or not the sweep came by
+    return same
+
+
+def _plan(*, principal: Principal, ask: Ask, snapshot: Snapshot) -> _Plan:
+    if not ask.reason.strip():
+        raise Invalid("request.reason", "Say why: `reason` is what the approver decides on.")
+    if len(ask.reason) > MAX_REASON:
+        raise Invalid("request.reason", f"The reason has {len(ask.reason)} characters; at most {MAX_REASON} can be shown.")
+    if not 1 <= len(ask.tools) <= MAX_TOOLS:
+        raise Invalid("request.tools", f"Ask for 1 to {MAX_TOOLS} tools by name.")
+    found = [_find(principal, snapshot, slug, name) for slug, name in sorted(set(ask.tools))]
+    policies = {requestable.policy for _, _, requestable in found}
+    if len(policies) > 1:
+        raise Invalid("request.several_policies", "These tools are decided by different people; file one request for each.")
+    limit = min(requestable.max_seconds for _, _, requestable in found)
+    seconds = ask.seconds if ask.seconds is not None else min(DEFAULT_SECONDS, limit)
+    if not 60 <= seconds <= limit:
+        raise Invalid(
+            "request.duration",
+            f"Ask for between 1 min and {format_duration(limit)}, not {format_duration(max(seconds, 0))}.",
+            max_minutes=limit // 60,
+        )
+    policy = ApprovalPolicy.objects.get(pk=policies.pop())
+    groups: list[Json] = [
+        {"id": str(group.pk), "name": group.name, "quorum": group.quorum} for group in policy.groups.order_by("name")
+    ]
+    if not groups:
+        raise Invalid("policy.no_groups", f"The approval policy {policy.name} has no approver groups; tell an admin.")
+    return _Plan(_items(found), seconds, policy, groups)
+
+
+def _find(
+    principal: Principal, snapshot: Snapshot, slug: str, name: str
+) -> tuple[ServerFacts, ToolFacts, RequestableFacts]:
+    """What one asked-for tool is. A tool the caller may not know about answers like one that does not exist."""
+    assert principal.agent
+    label = f"{visible(slug, limit=32)}/{visible(name, limit=128)}"
+    server = snapshot.server_by_slug(slug)
+    unknown = Invalid("request.unknown_tool", f"{label} is not something you can ask for; see list_requestable.", tool=label)
+    if server is None:
+        raise unknown
+    verdict = decide(snapshot, who=Who(principal.agent, principal.user), server=server.id, tool=name, at=now())
+    if verdict.allowed:
+        raise Conflict("request.already_allowed", f"{label} is allowed already; just call it.", tool=label)
+    if verdict.code is Code.LOCKED_DOWN:
+        raise Forbidden("agent.disabled", "This agent is disabled, or may no longer act for this user.")
+    if verdict.code is Code.QUARANTINED:
+        raise Conflict("tool.quarantined", f"{label} awaits review by an admin and cannot be granted.", tool=label)
+    if verdict.requestable is None or verdict.tool is None:
+        raise unknown
+    return server, verdict.tool, verdict.requestable
+
+
+def _items(found: Sequence[tuple[ServerFacts, ToolFacts, RequestableFacts]]) -> list[Json]:
+    by_server: dict[UUID, dict[str, Json]] = {}
+    for server, tool, _ in found:
+        item = by_server.setdefault(server.id, {"server": server.slug, "server_id": str(server.id), "tools": []})
+        tools = item["tools"]
+        assert isinstance(tools, list)
+        tools.append({"id": str(tool.id), "name": tool.name, "pin": tool.pin, "access": tool.access})
+    return list(by_server.values())
