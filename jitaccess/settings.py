@@ -18,7 +18,13 @@ DEBUG = env.flag("JITACCESS_DEBUG", default=False)
 
 PUBLIC_URL = (env.text("JITACCESS_PUBLIC_URL") or "http://127.0.0.1:8000").rstrip("/")
 _public = urlsplit(PUBLIC_URL)
-ALLOWED_HOSTS = [_public.hostname or "127.0.0.1", "127.0.0.1", "localhost", "[::1]", *env.words("JITACCESS_ALLOWED_HOSTS")]
+ALLOWED_HOSTS = [
+    _public.hostname or "127.0.0.1",
+    "127.0.0.1",
+    "localhost",
+    "[::1]",
+    *env.words("JITACCESS_ALLOWED_HOSTS"),
+]
 CSRF_TRUSTED_ORIGINS = [PUBLIC_URL]
 # Browsers may call the gateway only from these origins (DNS rebinding, MCP 2026-07-28 streamable HTTP, "Security").
 GATEWAY_ALLOWED_ORIGINS = [PUBLIC_URL, *env.words("JITACCESS_ALLOWED_ORIGINS")]

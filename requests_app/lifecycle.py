@@ -68,7 +68,10 @@ class Progress:
 
 
 def progress(
-    groups: Iterable[Group], members: Mapping[UUID, Collection[UUID]], approvals: Iterable[UUID], excluded: Collection[UUID]
+    groups: Iterable[Group],
+    members: Mapping[UUID, Collection[UUID]],
+    approvals: Iterable[UUID],
+    excluded: Collection[UUID],
 ) -> tuple[Progress, ...]:
     """Count distinct people per group: members now, minus `excluded` (self is one person, however many hats)."""
     people = frozenset(approvals) - frozenset(excluded)

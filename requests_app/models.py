@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from typing import Any, ClassVar
 
+from django.conf import settings
 from django.db import models
 from django.db.models import F, Q
 
@@ -11,7 +12,7 @@ from jitaccess.kernel.ids import uuid7
 from requests_app.lifecycle import DecisionVerdict, EndReason, RequestStatus
 
 
-def _choices(kind: type[RequestStatus] | type[EndReason] | type[DecisionVerdict]) -> list[tuple[str, str]]:
+def _choices(kind: type[RequestStatus | EndReason | DecisionVerdict]) -> list[tuple[str, str]]:
     return [(member.value, member.value.replace("_", " ")) for member in kind]
 
 
@@ -20,8 +21,12 @@ class AccessRequest(models.Model):
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     agent = models.ForeignKey(Agent, on_delete=models.PROTECT, related_name="requests")
-    user = models.ForeignKey(User, null=True, on_delete=models.PROTECT, related_name="+", help_text="On whose behalf the agent asks")
-    issued_by = models.ForeignKey(User, null=True, on_delete=models.PROTECT, related_name="+", help_text="Who issued the token used")
+    user = models.ForeignKey(
+        User, null=True, on_delete=models.PROTECT, related_name="+", help_text="On whose behalf the agent asks"
+    )
+    issued_by = models.ForeignKey(
+        User, null=True, on_delete=models.PROTECT, related_name="+", help_text="Who issued the token used"
+    )
     principal_key = models.CharField(max_length=80, editable=False)
     client = models.CharField(max_length=200, blank=True)
     items = models.TextField(help_text="JSON: tools by server, each with its pin and class as asked for.")
@@ -46,7 +51,9 @@ class AccessRequest(models.Model):
                 condition=Q(status="pending", closed_at=None) | (~Q(status="pending") & Q(closed_at__isnull=False)),
                 name="jit_request_closed_when_not_pending",
             ),
-            models.CheckConstraint(condition=Q(pending_until__gt=F("created_at")), name="jit_request_deadline_after_filing"),
+            models.CheckConstraint(
+                condition=Q(pending_until__gt=F("created_at")), name="jit_request_deadline_after_filing"
+            ),
             models.UniqueConstraint(
                 fields=["principal_key", "dedupe_digest"],
                 condition=Q(status="pending"),
@@ -71,6 +78,11 @@ class AccessRequest(models.Model):
     @property
     def pending(self) -> bool:
         return self.status == RequestStatus.PENDING
+
+    @property
+    def url(self) -> str:
+        """Where people read and decide it. Carries no authority."""
+        return f"{settings.PUBLIC_URL}/requests/{self.pk}/"
 
 
 class Decision(models.Model):

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import reduce
+from operator import or_
 from uuid import UUID
 
 from django.db.models import Q, QuerySet
 
+from jitaccess.audit.events import Event
 from jitaccess.audit.models import Entry
 from jitaccess.identity.models import User
 from jitaccess.identity.principal import Principal
@@ -39,12 +43,14 @@ def groups_of(request: AccessRequest) -> tuple[Group, ...]:
 
 
 def members_of(groups: Iterable[Group]) -> dict[UUID, frozenset[UUID]]:
-    """Active members of each group as they are now."""
-    members: dict[UUID, frozenset[UUID]] = {}
-    for row in ApproverGroup.objects.filter(pk__in=[group.id for group in groups]):
-        people = User.objects.filter(Q(pk__in=row.users.all()) | Q(teams__in=row.teams.all()), is_active=True)
-        members[row.pk] = frozenset(people.values_list("pk", flat=True))
-    return members
+    """Active members of each group as they are now, whoever is in it directly or by team. Two queries for any number of groups."""
+    rows = ApproverGroup.objects.filter(pk__in={group.id for group in groups})
+    found: dict[UUID, set[UUID]] = defaultdict(set)
+    for group, person in rows.filter(users__is_active=True).values_list("pk", "users"):
+        found[group].add(person)
+    for group, person in rows.filter(teams__members__is_active=True).values_list("pk", "teams__members"):
+        found[group].add(person)
+    return {group: frozenset(people) for group, people in found.items()}
 
 
 def self_of(request: AccessRequest) -> dict[UUID, str]:
@@ -60,19 +66,31 @@ def self_of(request: AccessRequest) -> dict[UUID, str]:
 
 def standing_of(request: AccessRequest, user: User) -> Standing:
     """Decided from membership as it is now."""
+    return standings_of([request], user)[0]
+
+
+def standings_of(requests: Sequence[AccessRequest], user: User) -> list[Standing]:
+    """The standing of one person to each of `requests`, in their order; as many queries for a hundred as for one."""
     if not user.is_active:
-        return Standing(may_see=False, eligible=False, self_because="", may_revoke=False)
-    eligible = any(user.pk in people for people in members_of(groups_of(request)).values())
-    because = self_of(request).get(user.pk, "")
-    admin = user.is_superuser
-    team = user.teams.filter(pk=request.agent.team_id).exists()
-    decided = Decision.objects.filter(request=request, user=user).exists()
-    return Standing(
-        may_see=bool(eligible or because or admin or team or decided),
-        eligible=eligible,
-        self_because=because,
-        may_revoke=bool(eligible or because or admin),
-    )
+        return [Standing(may_see=False, eligible=False, self_because="", may_revoke=False) for _ in requests]
+    groups = {request.pk: groups_of(request) for request in requests}
+    members = members_of(group for several in groups.values() for group in several)
+    teams = set(user.teams.values_list("pk", flat=True))
+    decided = set(Decision.objects.filter(request__in=groups, user=user).values_list("request_id", flat=True))
+    standings = []
+    for request in requests:
+        eligible = any(user.pk in members.get(group.id, ()) for group in groups[request.pk])
+        because = self_of(request).get(user.pk, "")
+        team = request.agent.team_id in teams
+        standings.append(
+            Standing(
+                may_see=bool(eligible or because or user.is_superuser or team or request.pk in decided),
+                eligible=eligible,
+                self_because=because,
+                may_revoke=bool(eligible or because or user.is_superuser),
+            )
+        )
+    return standings
 
 
 def approval_progress(request: AccessRequest) -> tuple[Progress, ...]:
@@ -100,17 +118,49 @@ def open_requests() -> QuerySet[AccessRequest]:
     return AccessRequest.objects.filter(status=RequestStatus.PENDING, pending_until__gt=JitNow())
 
 
-def inbox_of(user: User) -> list[AccessRequest]:
+def inbox_of(user: User, *, limit: int = 200) -> list[AccessRequest]:
     """What waits for this person's decision, oldest first."""
     mine = Decision.objects.filter(user=user, live=True).values("request_id")
-    waiting = open_requests().exclude(pk__in=mine).select_related("agent__owner", "user").order_by("created_at")[:200]
-    return [request for request in waiting if standing_of(request, user).may_decide]
+    waiting = open_requests().filter(_asks_groups_of(user)).exclude(pk__in=mine)
+    rows = list(waiting.select_related("agent__owner", "user").order_by("created_at")[:limit])
+    return [row for row, standing in zip(rows, standings_of(rows, user), strict=True) if standing.may_decide]
 
 
 def visible_requests(user: User, *, limit: int = 50) -> list[AccessRequest]:
     """The latest requests this person may see."""
-    rows = AccessRequest.objects.select_related("agent__owner", "user", "grant").order_by("-created_at")[: limit * 4]
-    return [request for request in rows if standing_of(request, user).may_see][:limit]
+    rows = AccessRequest.objects.select_related("agent__owner", "user", "grant").order_by("-created_at")
+    if not user.is_superuser:
+        about = Q(agent__owner=user) | Q(user=user) | Q(issued_by=user) | Q(agent__team__in=user.teams.all())
+        decided = Decision.objects.filter(user=user).values("request_id")
+        rows = rows.filter(about | Q(pk__in=decided) | _asks_groups_of(user))
+    found = list(rows[:limit])
+    return [row for row, standing in zip(found, standings_of(found, user), strict=True) if standing.may_see]
+
+
+def _asks_groups_of(user: User) -> Q:
+    """Requests that ask a group this person is in: a filter for lists, standing_of has the last word.
+
+    `groups` is our own canonical JSON with the ids of the groups in it, so that a text search finds exactly these.
+    """
+    groups = (
+        ApproverGroup.objects.filter(Q(users=user) | Q(teams__members=user)).values_list("pk", flat=True).distinct()
+    )
+    none = Q(pk__in=[])
+    return reduce(or_, (Q(groups__contains=str(group)) for group in groups), none)
+
+
+def history_of(request: AccessRequest) -> dict[UUID, Counter[str]]:
+    """For each tool asked for: how earlier requests of the same agent for it (the latest 1,000) ended, by status."""
+    counts: dict[UUID, Counter[str]] = {
+        UUID(tool["id"]): Counter() for item in request.parsed_items for tool in item["tools"]
+    }
+    same = reduce(or_, (Q(items__contains=str(tool)) for tool in counts), Q(pk__in=[]))
+    earlier = AccessRequest.objects.filter(same, agent=request.agent_id, created_at__lt=request.created_at)
+    for items, status in earlier.order_by("-created_at").values_list("items", "status")[:1000]:
+        for tool, ended in counts.items():
+            if str(tool) in items:
+                ended[status] += 1
+    return counts
 
 
 def request_of(principal: Principal, request_id: UUID) -> AccessRequest | None:
@@ -125,13 +175,21 @@ def live_grants_of(principal: Principal) -> QuerySet[Grant]:
     ).select_related("request")
 
 
-def timeline_of(request: AccessRequest) -> list[Entry]:
-    """A request's whole life from the ledger: asked, decided, used, ended, in order."""
+def timeline_of(request: AccessRequest, *, calls: int = 500) -> list[Entry]:
+    """A request's whole life from the ledger: asked, decided, used, ended, in order.
+
+    Entries about calls are many: the latest `calls` of them are given, everything else always.
+    """
     about = Q(request=request.pk)
     grant = Grant.objects.filter(request=request).first()
     if grant:
-        about |= Q(grant=grant.pk)
-    return list(Entry.objects.filter(about).order_by("uid")[:1000])
+        # A call's outcome need not name the grant: it is found by the call.
+        used = Entry.objects.filter(grant=grant.pk, event=Event.CALL_AUTHORIZED).values("call")
+        about |= Q(grant=grant.pk) | Q(call__in=used)
+    entries = Entry.objects.filter(about)
+    life = list(entries.exclude(event__startswith="call.").order_by("uid"))
+    uses = list(entries.filter(event__startswith="call.").order_by("-uid")[:calls])
+    return sorted([*life, *uses], key=lambda entry: entry.uid)
 
 
 def how_it_ended(request: AccessRequest) -> str:

@@ -26,7 +26,8 @@ class AccessClass(models.TextChoices):
 
 class Server(models.Model):
     """An MCP server behind the gateway. How a stdio server is started lives in the operator's file, never here:
-    whoever may edit rows must not thereby be able to start programs."""
+    whoever may edit rows must not thereby be able to start programs.
+    """
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     slug = models.CharField(max_length=32, unique=True, validators=[slug_validator])

@@ -30,6 +30,22 @@ def register_server(*, slug: str, operator: Actor, description: str = "", instru
     return server
 
 
+def set_server_enabled(*, server: Server, enabled: bool, operator: Actor) -> None:
+    """Disable (nobody may use it from the next call on) or enable a server."""
+    with transaction.atomic():
+        if Server.objects.filter(pk=server.pk, enabled=not enabled).update(enabled=enabled):
+            record(
+                Facts(
+                    event=Event.CONFIGURATION_CHANGED,
+                    actor=operator,
+                    server=server.pk,
+                    server_name=server.slug,
+                    data={"action": "changed", "changes": {"enabled": {"from": not enabled, "to": enabled}}},
+                )
+            )
+    server.enabled = enabled
+
+
 def import_tools(*, server: Server, definitions: Iterable[JsonObject], operator: Actor) -> dict[str, int]:
     """Take over what the server offers now; returns counts of imported, changed, removed and refused tools.
 
@@ -46,7 +62,9 @@ def import_tools(*, server: Server, definitions: Iterable[JsonObject], operator:
             name = str(definition.get("name"))
             if not acceptable_name(definition.get("name")) or names[name] > 1:
                 counts["refused"] += 1
-                _note(Event.TOOL_CHANGED, server, name, operator, {"refused": "name reserved, repeated or not acceptable"})
+                _note(
+                    Event.TOOL_CHANGED, server, name, operator, {"refused": "name reserved, repeated or not acceptable"}
+                )
                 continue
             seen.add(name)
             _take_over(server, known.get(name), definition, operator, counts)
@@ -58,7 +76,9 @@ def import_tools(*, server: Server, definitions: Iterable[JsonObject], operator:
     return counts
 
 
-def _take_over(server: Server, tool: Tool | None, definition: JsonObject, operator: Actor, counts: dict[str, int]) -> None:
+def _take_over(
+    server: Server, tool: Tool | None, definition: JsonObject, operator: Actor, counts: dict[str, int]
+) -> None:
     name, digest = str(definition["name"]), pin_of(definition)
     text = canonical(definition).decode()
     if tool is None:
@@ -86,7 +106,14 @@ def classify_tool(*, tool: Tool, access: AccessClass, operator: Actor, digest: s
 
 def _note(event: Event, server: Server, tool: str, operator: Actor, data: dict[str, strictjson.Json]) -> None:
     record(
-        Facts(event=event, actor=operator, server=server.pk, server_name=server.slug, tool=visible(tool, limit=128), data=data)
+        Facts(
+            event=event,
+            actor=operator,
+            server=server.pk,
+            server_name=server.slug,
+            tool=visible(tool, limit=128),
+            data=data,
+        )
     )
 
 
@@ -101,7 +128,9 @@ def server_by_slug(slug: str) -> Server:
 def parse_access(text: str) -> AccessClass:
     """Raises Invalid with the classes there are."""
     if text not in AccessClass.values:
-        raise Invalid("access_class.unknown", f"{text!r} is no access class; use one of {', '.join(AccessClass.values)}.")
+        raise Invalid(
+            "access_class.unknown", f"{text!r} is no access class; use one of {', '.join(AccessClass.values)}."
+        )
     return AccessClass(text)
 
 

@@ -52,9 +52,14 @@ class Agent(models.Model):
     owner = models.ForeignKey(User, on_delete=models.PROTECT, related_name="owned_agents")
     team = models.ForeignKey(Team, on_delete=models.PROTECT, related_name="agents")
     users = models.ManyToManyField(
-        User, blank=True, related_name="usable_agents", help_text="Who may let this agent act on their behalf, besides the owner."
+        User,
+        blank=True,
+        related_name="usable_agents",
+        help_text="Who may let this agent act on their behalf, besides the owner.",
     )
-    enabled = models.BooleanField(default=True, help_text="A disabled agent is refused at its next call, and its grants end.")
+    enabled = models.BooleanField(
+        default=True, help_text="A disabled agent is refused at its next call, and its grants end."
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -69,7 +74,9 @@ class AccessToken(models.Model):
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     agent = models.ForeignKey(Agent, on_delete=models.CASCADE, related_name="tokens")
-    user = models.ForeignKey(User, null=True, blank=True, on_delete=models.CASCADE, related_name="+", help_text="On whose behalf")
+    user = models.ForeignKey(
+        User, null=True, blank=True, on_delete=models.CASCADE, related_name="+", help_text="On whose behalf"
+    )
     hash = models.CharField(max_length=64, unique=True, editable=False)
     client = models.CharField(max_length=200, blank=True)
     issued_by = models.ForeignKey(User, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
@@ -80,7 +87,9 @@ class AccessToken(models.Model):
 
     class Meta:
         constraints: ClassVar = [
-            models.CheckConstraint(condition=Q(expires_at__gt=models.F("created_at")), name="jit_token_ends_after_start"),
+            models.CheckConstraint(
+                condition=Q(expires_at__gt=models.F("created_at")), name="jit_token_ends_after_start"
+            ),
         ]
 
     def __str__(self) -> str:

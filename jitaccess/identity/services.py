@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import timedelta
 from uuid import UUID
 
@@ -10,16 +11,41 @@ from django.db.models import Q
 
 from jitaccess.audit.events import Event, Outcome
 from jitaccess.audit.recorder import Actor, Facts, record
-from jitaccess.identity.models import AccessToken, Agent, SignInLink, User
+from jitaccess.identity.models import AccessToken, Agent, SignInLink, Team, User
 from jitaccess.identity.principal import Principal
-from jitaccess.kernel.errors import Forbidden, Invalid, NotFound
+from jitaccess.kernel.errors import Conflict, Forbidden, Invalid, NotFound
 from jitaccess.kernel.ids import new_token, token_hash
+from jitaccess.kernel.strictjson import JsonObject
 from jitaccess.store.clock import JitNow, now
 
 MAX_TOKEN_SECONDS = 3600
 
 
-def issue_token(*, agent: Agent, ttl: int, operator: Actor, user: User | None = None, client: str = "") -> tuple[str, AccessToken]:
+def create_agent(
+    *, name: str, owner: User, team: Team, operator: Actor, description: str = "", users: Iterable[User] = ()
+) -> Agent:
+    """A new agent, enabled, without any token. Raises Conflict when the name is taken."""
+    with transaction.atomic():
+        agent, made = Agent.objects.get_or_create(
+            name=name, defaults={"owner": owner, "team": team, "description": description}
+        )
+        if not made:
+            raise Conflict("agent.exists", f"There is an agent named {name!r} already.")
+        allowed = list(users)
+        agent.users.set(allowed)
+        data: JsonObject = {
+            "agent": name,
+            "owner": owner.username,
+            "team": team.name,
+            "users": [user.username for user in allowed],
+        }
+        record(Facts(event=Event.AGENT_CREATED, actor=operator, data=data))
+    return agent
+
+
+def issue_token(
+    *, agent: Agent, ttl: int, operator: Actor, user: User | None = None, client: str = ""
+) -> tuple[str, AccessToken]:
     """A bearer token for `agent`, on behalf of `user` if given; `ttl` in seconds, at most an hour.
 
     Returns the token, which is shown this once, and its row. Raises Invalid or Forbidden.
@@ -47,7 +73,9 @@ def issue_token(*, agent: Agent, ttl: int, operator: Actor, user: User | None = 
             expires_at=moment + timedelta(seconds=ttl),
         )
         data = {"token": str(token.pk), "expires_at": token.expires_at.isoformat(), "for_agent": agent.name}
-        record(Facts(event=Event.TOKEN_ISSUED, actor=operator, data=data | ({"for_user": user.username} if user else {})))
+        record(
+            Facts(event=Event.TOKEN_ISSUED, actor=operator, data=data | ({"for_user": user.username} if user else {}))
+        )
     return value, token
 
 
@@ -55,7 +83,13 @@ def revoke_token(*, token: AccessToken, operator: Actor) -> None:
     """End a token now. Revoking twice is no error: the first time stands."""
     with transaction.atomic():
         if AccessToken.objects.filter(pk=token.pk, revoked_at=None).update(revoked_at=JitNow()):
-            record(Facts(event=Event.TOKEN_REVOKED, actor=operator, data={"token": str(token.pk), "of_agent": token.agent.name}))
+            record(
+                Facts(
+                    event=Event.TOKEN_REVOKED,
+                    actor=operator,
+                    data={"token": str(token.pk), "of_agent": token.agent.name},
+                )
+            )
 
 
 def authenticate(value: str, *, source: str = "", client: str = "") -> Principal:
@@ -108,7 +142,9 @@ def link_owner(value: str) -> User:
     """Whom an unused link would sign in. Raises NotFound for unknown, used and expired ones alike."""
     link = _open_links(value).select_related("user").first()
     if link is None:
-        raise NotFound("sign_in_link.invalid", "This sign-in link was already used, or it has expired. Ask for a new one.")
+        raise NotFound(
+            "sign_in_link.invalid", "This sign-in link was already used, or it has expired. Ask for a new one."
+        )
     return link.user
 
 
@@ -124,7 +160,9 @@ def use_sign_in_link(value: str, *, source: str = "") -> User:
 
 
 def _open_links(value: str) -> models.QuerySet[SignInLink]:
-    return SignInLink.objects.filter(hash=token_hash(value), used_at=None, expires_at__gt=JitNow(), user__is_active=True)
+    return SignInLink.objects.filter(
+        hash=token_hash(value), used_at=None, expires_at__gt=JitNow(), user__is_active=True
+    )
 
 
 def agent_by_name(name: str) -> Agent:

@@ -50,9 +50,7 @@ class PatternSet:
 
     def __init__(self, sources: Iterable[str]) -> None:
         """Compile `sources`; raises Invalid("pattern.invalid") for the first one that is not a pattern."""
-        if isinstance(
-            sources, str
-        ):  # a file with `tools: git_*` in place of a list would become single letters
+        if isinstance(sources, str):  # a file with `tools: git_*` in place of a list would become single letters
             raise Invalid("pattern.invalid", "A list of patterns is needed, not one text.")
         self.sources = tuple(sources)
         patterns = [compile_pattern(source) for source in self.sources]
@@ -110,9 +108,7 @@ def _re2(source: str, body: bytes, **settings: object) -> _FullMatch:
         fullmatch: _FullMatch = re2.compile(body, options).fullmatch
     except re2.error as error:
         reason = error.args[0] if error.args else "unknown"
-        raise _invalid(
-            source, reason.decode(errors="replace") if isinstance(reason, bytes) else reason
-        ) from None
+        raise _invalid(source, reason.decode(errors="replace") if isinstance(reason, bytes) else reason) from None
     return fullmatch
 
 

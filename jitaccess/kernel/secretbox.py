@@ -68,9 +68,7 @@ class KeyRing:
                 return cipher.decrypt(raw[:_NONCE_BYTES], raw[_NONCE_BYTES:], _bound(kid, context))
         except (ValueError, InvalidTag):  # one refusal for all of it, below
             pass
-        raise Invalid(
-            "sealed.invalid", "This sealed text was not made here, for this use, by a key still known."
-        )
+        raise Invalid("sealed.invalid", "This sealed text was not made here, for this use, by a key still known.")
 
 
 def _bound(kid: str, context: str) -> bytes:

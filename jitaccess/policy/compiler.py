@@ -115,7 +115,9 @@ def _roles() -> dict[UUID, RoleFacts]:
 def _bindings(roles: dict[UUID, RoleFacts]) -> dict[Subject, tuple[BindingFacts, ...]]:
     since = now() - REMEMBERED
     found: dict[Subject, list[BindingFacts]] = defaultdict(list)
-    rows = RoleBinding.objects.filter(Q(expires_at=None) | Q(expires_at__gt=since), Q(ended_at=None) | Q(ended_at__gt=since))
+    rows = RoleBinding.objects.filter(
+        Q(expires_at=None) | Q(expires_at__gt=since), Q(ended_at=None) | Q(ended_at__gt=since)
+    )
     for row in rows:
         tools = {UUID(tool): GrantedTool(UUID(tool), pin) for tool, pin in json.loads(row.tools).items()}
         subject = Subject(row.agent_id, row.user_id, row.team_id, row.everyone)

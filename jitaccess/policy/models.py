@@ -181,10 +181,16 @@ class Requestable(models.Model):
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     server = models.ForeignKey(Server, on_delete=models.CASCADE, related_name="requestables")
-    team = models.ForeignKey(Team, null=True, blank=True, on_delete=models.CASCADE, related_name="+", help_text="Empty: every team.")
+    team = models.ForeignKey(
+        Team, null=True, blank=True, on_delete=models.CASCADE, related_name="+", help_text="Empty: every team."
+    )
     tools = models.CharField(max_length=500, blank=True, help_text="Name patterns, comma-separated: git_commit, git_*.")
-    access = models.CharField(max_length=60, blank=True, help_text="Access classes, comma-separated: write, destructive.")
-    max_minutes = models.PositiveIntegerField(default=240, validators=[MinValueValidator(1), MaxValueValidator(30 * 24 * 60)])
+    access = models.CharField(
+        max_length=60, blank=True, help_text="Access classes, comma-separated: write, destructive."
+    )
+    max_minutes = models.PositiveIntegerField(
+        default=240, validators=[MinValueValidator(1), MaxValueValidator(30 * 24 * 60)]
+    )
     policy = models.ForeignKey(ApprovalPolicy, on_delete=models.PROTECT, related_name="requestables")
 
     class Meta:

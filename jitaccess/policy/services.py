@@ -30,7 +30,9 @@ def save_role(*, document: str, operator: Actor, role: Role | None = None) -> Ro
         else:
             role = Role.objects.select_for_update().get(pk=role.pk)
         if role.name != parsed.name:
-            raise Conflict("role.renamed", f"metadata.name is {parsed.name!r}, but this role is {role.name!r}; names are for life.")
+            raise Conflict(
+                "role.renamed", f"metadata.name is {parsed.name!r}, but this role is {role.name!r}; names are for life."
+            )
         if role.head and role.document == document:
             return role
         role.head, role.document = role.head + 1, document
@@ -55,12 +57,21 @@ def bind_role(
 ) -> RoleBinding:
     """A default or standing binding: exactly one of agent, user, team, everyone ("agents" or "users")."""
     if sum(map(bool, (agent, user, team, everyone))) != 1:
-        raise Invalid("binding.subject", "A binding belongs to one agent, one user, one team, or to every agent or user.")
+        raise Invalid(
+            "binding.subject", "A binding belongs to one agent, one user, one team, or to every agent or user."
+        )
     if origin == RoleBinding.Origin.GRANT:
         raise Invalid("binding.origin", "Granted bindings come from approved requests only.")
     with transaction.atomic():
         binding = RoleBinding.objects.create(
-            role=role, agent=agent, user=user, team=team, everyone=everyone, origin=origin, starts_at=now(), expires_at=expires_at
+            role=role,
+            agent=agent,
+            user=user,
+            team=team,
+            everyone=everyone,
+            origin=origin,
+            starts_at=now(),
+            expires_at=expires_at,
         )
         _record_created(binding, operator)
     return binding
@@ -98,7 +109,9 @@ def end_binding(*, binding: RoleBinding, operator: Actor) -> None:
     with transaction.atomic():
         if RoleBinding.objects.filter(pk=binding.pk, ended_at=None).update(ended_at=JitNow()) != 1:
             raise Conflict("binding.ended", "This binding has ended already.")
-        record(Facts(event=Event.BINDING_ENDED, actor=operator, bindings=[binding.pk], data={"subject": binding.subject}))
+        record(
+            Facts(event=Event.BINDING_ENDED, actor=operator, bindings=[binding.pk], data={"subject": binding.subject})
+        )
 
 
 def _record_created(binding: RoleBinding, operator: Actor) -> None:

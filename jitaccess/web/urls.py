@@ -1,6 +1,16 @@
 from __future__ import annotations
 
-from django.urls import URLPattern
+from django.urls import path
+
+from jitaccess.web import views
 
 app_name = "web"
-urlpatterns: list[URLPattern] = []
+urlpatterns = [
+    path("", views.inbox, name="inbox"),
+    path("requests/", views.request_list, name="requests"),
+    path("requests/<uuid:request_id>/", views.request_page, name="request"),
+    path("requests/<uuid:request_id>/approve/", views.approve, name="approve"),
+    path("requests/<uuid:request_id>/deny/", views.deny, name="deny"),
+    path("grants/<uuid:grant_id>/revoke/", views.revoke, name="revoke"),
+    path("sign-in/<str:token>/", views.sign_in, name="sign_in"),
+]

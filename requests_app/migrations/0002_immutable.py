@@ -14,7 +14,12 @@ GRANTED = ("id", "request_id", "agent_id", "user_id", "starts_at")
 RULES = (
     ("jit_requests_accessrequest", ASKED, "OLD.status <> 'pending'", "a request is immutable and its end is final"),
     ("jit_requests_grant", GRANTED, "OLD.ended_at IS NOT NULL", "a grant is immutable and its end is final"),
-    ("jit_requests_decision", ("id", "request_id", "user_id", "verdict", "reason", "digest", "at"), "NOT OLD.live", "a decision stands"),
+    (
+        "jit_requests_decision",
+        ("id", "request_id", "user_id", "verdict", "reason", "digest", "at"),
+        "NOT OLD.live",
+        "a decision stands",
+    ),
 )
 
 

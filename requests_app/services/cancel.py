@@ -19,7 +19,9 @@ from requests_app.models import AccessRequest
 def cancel_request(*, request_id: UUID, principal: Principal) -> AccessRequest:
     """Close a pending request at its filer's wish. Raises NotFound for a foreign one, Conflict for a decided one."""
     with transaction.atomic():
-        request = AccessRequest.objects.select_for_update(of=("self",)).select_related("agent").filter(pk=request_id).first()
+        request = (
+            AccessRequest.objects.select_for_update(of=("self",)).select_related("agent").filter(pk=request_id).first()
+        )
         if request is None or not _may_cancel(request, principal):
             raise NotFound("request.unknown", f"You have no request {request_id}.")
         ensure_pending(request.status, said=selectors.how_it_ended(request))

@@ -30,7 +30,9 @@ from requests_app.services.submit import request_digest
 MAX_NOTE = 2000
 
 
-def approve_request(*, request_id: UUID, approver: User, channel: str, digest: str, reason: str = "", source: str = "") -> AccessRequest:
+def approve_request(
+    *, request_id: UUID, approver: User, channel: str, digest: str, reason: str = "", source: str = ""
+) -> AccessRequest:
     """Approve what `digest` names (the request as it was shown). The last approval needed creates the grant.
 
     Raises NotFound, Forbidden (not an approver, or self), Conflict (already decided, expired, or what was asked for changed).
@@ -38,7 +40,9 @@ def approve_request(*, request_id: UUID, approver: User, channel: str, digest: s
     return _decide(DecisionVerdict.APPROVE, request_id, approver, channel, digest, reason, source)
 
 
-def deny_request(*, request_id: UUID, approver: User, channel: str, digest: str, reason: str = "", source: str = "") -> AccessRequest:
+def deny_request(
+    *, request_id: UUID, approver: User, channel: str, digest: str, reason: str = "", source: str = ""
+) -> AccessRequest:
     """Deny: one eligible person is enough. Raises as approve_request."""
     return _decide(DecisionVerdict.DENY, request_id, approver, channel, digest, reason, source)
 
@@ -55,7 +59,14 @@ def _decide(
         obstacle = _obstacle(request) if verdict is DecisionVerdict.APPROVE else ""
         if obstacle:
             _close(request, RequestStatus.INVALIDATED, moment, "system:workflow", obstacle)
-            record(Facts(event=Event.REQUEST_INVALIDATED, actor=Actor.system("workflow"), request=request.pk, data={"why": obstacle}))
+            record(
+                Facts(
+                    event=Event.REQUEST_INVALIDATED,
+                    actor=Actor.system("workflow"),
+                    request=request.pk,
+                    data={"why": obstacle},
+                )
+            )
         else:
             _carry_out(verdict, request, approver, channel, reason, source, moment)
     if obstacle:
@@ -109,7 +120,13 @@ def _obstacle(request: AccessRequest) -> str:
 
 
 def _carry_out(
-    verdict: DecisionVerdict, request: AccessRequest, approver: User, channel: str, reason: str, source: str, moment: datetime
+    verdict: DecisionVerdict,
+    request: AccessRequest,
+    approver: User,
+    channel: str,
+    reason: str,
+    source: str,
+    moment: datetime,
 ) -> None:
     actor = Principal.of_user(approver, source=source, client=channel).actor()
     note = visible(reason.strip(), limit=MAX_NOTE, multiline=True)
@@ -121,7 +138,16 @@ def _carry_out(
     record(Facts(event=Event.DECISION_RECORDED, actor=actor, at=moment, request=request.pk, data=data))
     if verdict is DecisionVerdict.DENY:
         _close(request, RequestStatus.DENIED, moment, approver.username, note)
-        record(Facts(event=Event.REQUEST_DENIED, actor=actor, outcome=Outcome.DENIED, at=moment, request=request.pk, data={"reason": note}))
+        record(
+            Facts(
+                event=Event.REQUEST_DENIED,
+                actor=actor,
+                outcome=Outcome.DENIED,
+                at=moment,
+                request=request.pk,
+                data={"reason": note},
+            )
+        )
     elif approved(selectors.approval_progress(request)):
         _activate(request, approver, actor, moment)
 
@@ -138,14 +164,36 @@ def _activate(request: AccessRequest, approver: User, actor: Actor, moment: date
     )
     tools = {UUID(tool["id"]): str(tool["pin"]) for item in request.parsed_items for tool in item["tools"]}
     binding = policy.bind_grant(
-        grant=grant.pk, agent=request.agent_id, user=request.user_id, tools=tools, starts_at=moment, seconds=request.seconds
+        grant=grant.pk,
+        agent=request.agent_id,
+        user=request.user_id,
+        tools=tools,
+        starts_at=moment,
+        seconds=request.seconds,
     )
     approvers = sorted(Decision.objects.filter(request=request, live=True).values_list("user__username", flat=True))
     about = {"digest": request.digest, "approved_by": list(approvers)}
-    record(Facts(event=Event.REQUEST_APPROVED, actor=actor, outcome=Outcome.ALLOWED, at=moment, request=request.pk, data=about))
+    record(
+        Facts(
+            event=Event.REQUEST_APPROVED,
+            actor=actor,
+            outcome=Outcome.ALLOWED,
+            at=moment,
+            request=request.pk,
+            data=about,
+        )
+    )
     data = {"tools": list(request.tool_labels), "expires_at": grant.expires_at.isoformat(), "digest": request.digest}
     record(
-        Facts(event=Event.GRANT_ACTIVATED, actor=actor, at=moment, request=request.pk, grant=grant.pk, bindings=[binding.pk], data=data)
+        Facts(
+            event=Event.GRANT_ACTIVATED,
+            actor=actor,
+            at=moment,
+            request=request.pk,
+            grant=grant.pk,
+            bindings=[binding.pk],
+            data=data,
+        )
     )
 
 

@@ -75,5 +75,7 @@ def end_grant(*, grant_id: UUID, reason: EndReason, actor: Actor, by: str, note:
 def due_grants(*, limit: int = 500) -> list[UUID]:
     """Grants whose time is up and whose end is not written down yet."""
     return list(
-        Grant.objects.filter(ended_at=None, expires_at__lte=JitNow()).order_by("expires_at").values_list("pk", flat=True)[:limit]
+        Grant.objects.filter(ended_at=None, expires_at__lte=JitNow())
+        .order_by("expires_at")
+        .values_list("pk", flat=True)[:limit]
     )

@@ -77,7 +77,10 @@ def submit_request(*, principal: Principal, ask: Ask, snapshot: Snapshot) -> Sub
             return Submission(same, coalesced=True)
         waiting = selectors.pending_of(principal).count()
         if waiting >= MAX_PENDING_PER_AGENT:
-            raise Conflict("request.too_many_pending", f"{waiting} requests are pending already; cancel some or wait for decisions.")
+            raise Conflict(
+                "request.too_many_pending",
+                f"{waiting} requests are pending already; cancel some or wait for decisions.",
+            )
         moment = now()
         request = AccessRequest(
             agent=agent,
@@ -136,13 +139,17 @@ def _plan(*, principal: Principal, ask: Ask, snapshot: Snapshot) -> _Plan:
     if not ask.reason.strip():
         raise Invalid("request.reason", "Say why: `reason` is what the approver decides on.")
     if len(ask.reason) > MAX_REASON:
-        raise Invalid("request.reason", f"The reason has {len(ask.reason)} characters; at most {MAX_REASON} can be shown.")
+        raise Invalid(
+            "request.reason", f"The reason has {len(ask.reason)} characters; at most {MAX_REASON} can be shown."
+        )
     if not 1 <= len(ask.tools) <= MAX_TOOLS:
         raise Invalid("request.tools", f"Ask for 1 to {MAX_TOOLS} tools by name.")
     found = [_find(principal, snapshot, slug, name) for slug, name in sorted(set(ask.tools))]
     policies = {requestable.policy for _, _, requestable in found}
     if len(policies) > 1:
-        raise Invalid("request.several_policies", "These tools are decided by different people; file one request for each.")
+        raise Invalid(
+            "request.several_policies", "These tools are decided by different people; file one request for each."
+        )
     limit = min(requestable.max_seconds for _, _, requestable in found)
     seconds = ask.seconds if ask.seconds is not None else min(DEFAULT_SECONDS, limit)
     if not 60 <= seconds <= limit:
@@ -167,7 +174,9 @@ def _find(
     assert principal.agent
     label = f"{visible(slug, limit=32)}/{visible(name, limit=128)}"
     server = snapshot.server_by_slug(slug)
-    unknown = Invalid("request.unknown_tool", f"{label} is not something you can ask for; see list_requestable.", tool=label)
+    unknown = Invalid(
+        "request.unknown_tool", f"{label} is not something you can ask for; see list_requestable.", tool=label
+    )
     if server is None:
         raise unknown
     verdict = decide(snapshot, who=Who(principal.agent, principal.user), server=server.id, tool=name, at=now())

@@ -98,9 +98,7 @@ print(theirs, ids.uuid7())
 
 def test_a_forked_child_makes_ids_of_its_own_even_if_the_lock_was_held() -> None:
     # In a process of its own: forking a test worker that has threads is what newer Pythons warn about.
-    done = subprocess.run(
-        [sys.executable, "-c", FORK], capture_output=True, text=True, check=True, timeout=60
-    )
+    done = subprocess.run([sys.executable, "-c", FORK], capture_output=True, text=True, check=True, timeout=60)
     theirs, ours = done.stdout.split()
     assert uuid.UUID(theirs).version == 7
     assert theirs != ours

@@ -194,11 +194,7 @@ def test_arbitrary_bytes_give_an_object_or_a_refusal(body: bytes) -> None:
         assert json.loads(body) == value
 
 
-@given(
-    st.lists(
-        st.sampled_from([*'{}[]",:\\', "\\u0061", '"a"', "1", "1e999", "NaN", "\\ud800", " "]), max_size=24
-    )
-)
+@given(st.lists(st.sampled_from([*'{}[]",:\\', "\\u0061", '"a"', "1", "1e999", "NaN", "\\ud800", " "]), max_size=24))
 def test_arbitrary_token_soup_gives_an_object_or_a_refusal(tokens: list[str]) -> None:
     try:
         value = decode("".join(['{"a":', *tokens, "}"]).encode(), max_depth=4)
@@ -209,9 +205,7 @@ def test_arbitrary_token_soup_gives_an_object_or_a_refusal(tokens: list[str]) ->
 
 
 def test_encoding_is_compact_utf8_in_member_order() -> None:
-    assert (
-        encode({"b": [1, 2.5, "é\U0001f600"], "a": None}) == '{"b":[1,2.5,"é\U0001f600"],"a":null}'.encode()
-    )
+    assert encode({"b": [1, 2.5, "é\U0001f600"], "a": None}) == '{"b":[1,2.5,"é\U0001f600"],"a":null}'.encode()
 
 
 def _ring() -> list[Any]:

@@ -108,8 +108,7 @@ def _is_texts(value: Any) -> bool:
 
 def _is_env(value: Any) -> bool:
     return isinstance(value, dict) and all(
-        _ENV_NAME.fullmatch(name) and isinstance(text, str) and "\0" not in text
-        for name, text in value.items()
+        _ENV_NAME.fullmatch(name) and isinstance(text, str) and "\0" not in text for name, text in value.items()
     )
 
 

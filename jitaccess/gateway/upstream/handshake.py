@@ -24,9 +24,7 @@ PROBE_SECONDS = 5.0
 
 META = "io.modelcontextprotocol/"
 UNSUPPORTED_VERSION = -32022
-_MODERN_ERRORS = range(
-    -32022, -32019
-)  # HeaderMismatch, MissingRequiredClientCapability, UnsupportedProtocolVersion
+_MODERN_ERRORS = range(-32022, -32019)  # HeaderMismatch, MissingRequiredClientCapability, UnsupportedProtocolVersion
 
 try:
     CLIENT_INFO: JsonObject = {"name": "jitaccess", "version": version("jitaccess")}
@@ -69,11 +67,7 @@ async def greet(post: Post, notify: Notify, era: Era) -> Greeting:
         except RemoteError as refusal:
             # A slow modern server reads both requests at once: it answers the probe and refuses `initialize`.
             greeting = _verdict(probe, era)
-            if (
-                greeting is None
-                and refusal.rpc_code == UNSUPPORTED_VERSION
-                and MODERN in _supported(refusal.data)
-            ):
+            if greeting is None and refusal.rpc_code == UNSUPPORTED_VERSION and MODERN in _supported(refusal.data):
                 greeting = _greeting(await _discover(post))
             if greeting is None:
                 raise
@@ -102,24 +96,22 @@ def _verdict(probe: asyncio.Future[JsonObject], era: Era) -> Greeting | None:
     """Return the greeting of a modern server, None for a legacy (or, so far, silent) one; raise when neither fits."""
     if not probe.done():
         return None
-    try:
+    error = probe.exception()
+    if error is None:
         greeting = _greeting(probe.result())
         if greeting is None and era == "modern":
             raise _incompatible(probe.result().get("supportedVersions"))
         return greeting
-    except RemoteError as error:
-        if era == "modern":
-            raise
-        if error.rpc_code == UNSUPPORTED_VERSION:
-            supported = _supported(error.data)
-            if supported and not set(supported) & set(LEGACY):
-                raise _incompatible(list(supported)) from error
-        elif error.rpc_code in _MODERN_ERRORS:
-            refusal = visible(str(error), limit=200)
-            raise UpstreamError(
-                "upstream.unavailable", f"The server refuses to be discovered: {refusal}."
-            ) from error
-        return None
+    if not isinstance(error, RemoteError) or era == "modern":
+        raise error
+    if error.rpc_code == UNSUPPORTED_VERSION:
+        supported = _supported(error.data)
+        if supported and not set(supported) & set(LEGACY):
+            raise _incompatible(list(supported))
+    elif error.rpc_code in _MODERN_ERRORS:
+        refusal = visible(str(error), limit=200)
+        raise UpstreamError("upstream.unavailable", f"The server refuses to be discovered: {refusal}.")
+    return None
 
 
 def _supported(data: Json) -> tuple[str, ...]:
@@ -141,9 +133,7 @@ def _greeting(result: JsonObject) -> Greeting | None:
 
 
 async def _initialize(post: Post, notify: Notify) -> Greeting:
-    result = await post(
-        "initialize", {"protocolVersion": LEGACY[0], "capabilities": {}, "clientInfo": CLIENT_INFO}
-    )
+    result = await post("initialize", {"protocolVersion": LEGACY[0], "capabilities": {}, "clientInfo": CLIENT_INFO})
     spoken, capabilities = result.get("protocolVersion"), result.get("capabilities")
     if spoken not in LEGACY or not isinstance(spoken, str):
         raise _incompatible([spoken])
@@ -160,9 +150,7 @@ async def _initialize(post: Post, notify: Notify) -> Greeting:
 
 def _incompatible(offered: Json) -> UpstreamError:
     shown = visible(repr(offered), limit=120)
-    return UpstreamError(
-        "upstream.unavailable", f"The server offers protocol versions that are not spoken: {shown}."
-    )
+    return UpstreamError("upstream.unavailable", f"The server offers protocol versions that are not spoken: {shown}.")
 
 
 def _as(kind: type[_T], value: object) -> _T | None:

@@ -20,9 +20,12 @@ import select
 import signal
 import sys
 import time
+from contextlib import suppress
+from pathlib import Path
 from typing import NoReturn
 
 TERM_SECONDS = 2.0
+HANDLED = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 
 
@@ -41,7 +44,10 @@ def run_server(argv: list[str], keeper: int) -> NoReturn:
             os._exit(127)
         for ignored_by_python in (signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(ignored_by_python, signal.SIG_DFL)
-        os.execvp(argv[0], argv)
+        for number in HANDLED:
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
+        os.execvp(argv[0], argv)  # noqa: S606 - the operator's argv, and no shell is the point
     except OSError as error:
         os.write(2, f"cannot run {argv[0]!r}: {error.strerror}\n".encode(errors="replace"))
     finally:
@@ -49,10 +55,8 @@ def run_server(argv: list[str], keeper: int) -> NoReturn:
 
 
 def signal_group(group: int, number: int) -> None:
-    try:
+    with suppress(ProcessLookupError, PermissionError):
         os.killpg(group, number)
-    except (ProcessLookupError, PermissionError):
-        pass
 
 
 def reap(server: int) -> int | None:
@@ -93,13 +97,12 @@ def sweep(server: int) -> None:
     signal_group(server, signal.SIGKILL)
     while True:
         try:
-            with open(f"/proc/self/task/{os.getpid()}/children") as listing:
-                children = [int(pid) for pid in listing.read().split()]
+            children = [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
             for pid in children:
                 os.kill(pid, signal.SIGKILL)
-            if not children:
-                return
-            os.waitpid(-1, 0)
+            ended, _ = os.waitpid(-1, 0 if children else os.WNOHANG)
+            if ended == 0:  # there are some, though the listing, which is no snapshot, missed them
+                time.sleep(0.01)
         except (OSError, ValueError):  # no children, not Linux, or not ours to kill (setuid)
             return
 
@@ -111,16 +114,17 @@ def main() -> int:
     prctl(_PR_SET_CHILD_SUBREAPER, 1)
     wakeup, wakeup_writer = os.pipe()
     os.set_blocking(wakeup_writer, False)
-    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in HANDLED:
         signal.signal(number, lambda *_: None)  # handlers, unlike SIG_IGN, are not inherited through exec
     signal.set_wakeup_fd(wakeup_writer, warn_on_full_buffer=False)
+    # Blocked over the fork: a SIGTERM for the child would otherwise be lost in the handlers it has until it executes.
+    signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
     server = os.fork()
     if server == 0:
         run_server(argv, keeper)
-    try:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
+    with suppress(OSError):  # it has already executed or ended
         os.setpgid(server, server)  # both sides do it: whichever comes first
-    except OSError:
-        pass  # it has already executed or ended
     null = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):  # the pipes are the server's alone, or the gateway would never see their end
         os.dup2(null, stream)

@@ -126,9 +126,7 @@ class Pool:
 
     def _slot(self, key: Key, server: StdioServer) -> _Slot:
         slot = self._slots.get(key)
-        if (
-            slot is not None and slot.server != server
-        ):  # reconfigured: the old process is not this server any more
+        if slot is not None and slot.server != server:  # reconfigured: the old process is not this server any more
             self._discard(key, slot)
             slot = None
         if slot is None:
@@ -157,9 +155,7 @@ class Pool:
         wait = slot.retry_at - self._clock()
         if wait > 0:
             slug = slot.server.slug
-            detail = (
-                f'The server "{slug}" is started again in {wait:.0f} seconds at the earliest: {slot.reason}'
-            )
+            detail = f'The server "{slug}" is started again in {wait:.0f} seconds at the earliest: {slot.reason}'
             raise UpstreamError("upstream.unavailable", detail, server=slug, retry_in=round(wait, 1))
 
     def _make_room(self) -> None:

@@ -20,12 +20,10 @@ logger = logging.getLogger("jitaccess.gateway.upstream")
 
 MAX_LINE_BYTES = 8 << 20
 MAX_BACKLOG_BYTES = 8 << 20  # written by us, not yet read by the server
-MAX_STDERR_BYTES = (
-    64 << 10
-)  # logged per process; more is read and dropped, so that the server never blocks on it
+MAX_STDERR_BYTES = 64 << 10  # logged per process; more is read and dropped, so that the server never blocks on it
 EDGE_BYTES = 256
 EXIT_SECONDS = 2.0  # a server may take this long to notice that its stdin closed
-SETTLE_SECONDS = 1.0  # the last answers of a process that has just ended may still be in the pipe
+SETTLE_SECONDS = 1.0  # between the exit status of a process and the last of its output, either way round
 
 _KEEPER = str(Path(__file__).with_name("keeper.py"))
 _INHERITED = ("PATH", "HOME", "LANG", "TMPDIR")
@@ -37,10 +35,8 @@ class LineProcess(asyncio.SubprocessProtocol):
     A line over MAX_LINE_BYTES arrives as its first and last EDGE_BYTES with a NUL between, which no JSON holds.
     """
 
-    def __init__(
-        self, server: StdioServer, on_line: Callable[[bytes], None], on_end: Callable[[], None]
-    ) -> None:
-        self._slug = server.slug
+    def __init__(self, server: StdioServer, on_line: Callable[[bytes], None], on_end: Callable[[], None]) -> None:
+        self._server, self._slug = server, server.slug
         self._on_line, self._on_end = on_line, on_end
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.SubprocessTransport | None = None
@@ -49,32 +45,35 @@ class LineProcess(asyncio.SubprocessProtocol):
         self._line, self._tail, self._oversized = bytearray(), b"", False
         self._stderr_left = MAX_STDERR_BYTES
         self._exited = asyncio.Event()
-        self._ended = False
+        self._output_closed = self._ended = False
 
-    @classmethod
-    async def start(
-        cls, server: StdioServer, *, on_line: Callable[[bytes], None], on_end: Callable[[], None]
-    ) -> LineProcess:
-        """Start `server` with argv, no shell, a minimal environment, its own session. Raises OSError."""
-        environment = {name: os.environ[name] for name in _INHERITED if name in os.environ} | dict(server.env)
-        ours, lifeline = os.pipe()
-        process = cls(server, on_line, on_end)
-        process._lifeline = lifeline
+    async def start(self) -> None:
+        """Start the server with argv, no shell, a minimal environment, its own session. Raises OSError."""
+        inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+        ours, self._lifeline = os.pipe()
+        spawn = self._loop.subprocess_exec(
+            lambda: self,
+            *(sys.executable, "-I", "-S", _KEEPER, str(ours), self._server.command, *self._server.args),
+            cwd=self._server.cwd,
+            env=inherited | dict(self._server.env),
+            start_new_session=True,
+            pass_fds=(ours,),
+        )
+        spawning = asyncio.ensure_future(spawn)
         try:
-            await process._loop.subprocess_exec(
-                lambda: process,
-                *(sys.executable, "-I", "-S", _KEEPER, str(ours), server.command, *server.args),
-                cwd=server.cwd,
-                env=environment,
-                start_new_session=True,
-                pass_fds=(ours,),
-            )
+            # Not cancelled with us: the loop would kill the keeper, which then could not clean up.
+            await asyncio.shield(spawning)
+        except asyncio.CancelledError:
+            self._drop_lifeline()
+            await asyncio.wait({spawning})
+            if spawning.exception() is None:
+                await self.end(patience=0)
+            raise
         except BaseException:
-            process._drop_lifeline()
+            self._drop_lifeline()
             raise
         finally:
             os.close(ours)
-        return process
 
     @property
     def pid(self) -> int | None:
@@ -90,14 +89,12 @@ class LineProcess(asyncio.SubprocessProtocol):
         if self._stdin is None or self._stdin.is_closing():
             raise UpstreamError("upstream.unavailable", f'The server "{self._slug}" takes no more input.')
         if self._stdin.get_write_buffer_size() > MAX_BACKLOG_BYTES:
-            raise UpstreamError(
-                "upstream.busy", f'The server "{self._slug}" does not read what was sent to it.'
-            )
+            raise UpstreamError("upstream.busy", f'The server "{self._slug}" does not read what was sent to it.')
         self._stdin.write(line)
 
     async def end(self, *, patience: float = EXIT_SECONDS) -> None:
         """Close stdin, wait `patience` seconds, then let the keeper end the process group; returns when it is gone."""
-        if self._stdin is not None:
+        if self._stdin is not None and not self._stdin.is_closing():
             self._stdin.abort()  # close() would wait for a server that does not read
         if not await self._exits_within(patience):
             self._drop_lifeline()
@@ -137,19 +134,23 @@ class LineProcess(asyncio.SubprocessProtocol):
         elif self._stderr_left > 0:
             text = data[: self._stderr_left].decode(errors="replace")
             self._stderr_left -= len(data)
-            logger.debug(
-                "server %s: stderr: %s", self._slug, visible(text, limit=MAX_STDERR_BYTES, multiline=True)
-            )
+            logger.debug("server %s: stderr: %s", self._slug, visible(text, limit=MAX_STDERR_BYTES, multiline=True))
 
-    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
+    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:  # noqa: ARG002
         if fd == 1:
-            self._end()
-        elif fd == 0:
-            self._loop.call_later(SETTLE_SECONDS, self._end)
+            self._output_closed = True
+        if fd in (0, 1):
+            self._settle()
 
     def process_exited(self) -> None:
         self._exited.set()
-        self._loop.call_later(SETTLE_SECONDS, self._end)
+        self._settle()
+
+    def _settle(self) -> None:
+        if self._output_closed and self._exited.is_set():
+            self._end()
+        else:  # the other half of the news follows at once, unless the server is broken
+            self._loop.call_later(SETTLE_SECONDS, self._end)
 
     def _take(self, piece: bytes) -> None:
         if not self._oversized:

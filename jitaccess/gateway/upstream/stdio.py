@@ -58,7 +58,7 @@ class StdioConnection:
         self._loop = asyncio.get_running_loop()
         self.last_used = self._loop.time()
         self._on_notification = on_notification
-        self._process: LineProcess | None = None
+        self._process = LineProcess(server, on_line=self._receive, on_end=self._process_ended)
         self._ending: asyncio.Task[None] | None = None
         self._calls: dict[int, _Call] = {}
         self._last_id = 0
@@ -66,9 +66,7 @@ class StdioConnection:
         self._modern = server.era == "modern"
 
     @classmethod
-    async def open(
-        cls, server: StdioServer, *, on_notification: OnNotification | None = None
-    ) -> StdioConnection:
+    async def open(cls, server: StdioServer, *, on_notification: OnNotification | None = None) -> StdioConnection:
         """Start the server and settle the era. Raises UpstreamError "upstream.unavailable"; nothing is left behind."""
         try:
             async with asyncio.timeout(server.start_timeout):
@@ -91,11 +89,9 @@ class StdioConnection:
         raise UpstreamError("upstream.unavailable", detail, server=server.slug)
 
     @classmethod
-    async def _open(
-        cls, server: StdioServer, era: Era, on_notification: OnNotification | None
-    ) -> StdioConnection:
+    async def _open(cls, server: StdioServer, era: Era, on_notification: OnNotification | None) -> StdioConnection:
         self = cls(server, on_notification)
-        self._process = await LineProcess.start(server, on_line=self._receive, on_end=self._process_ended)
+        await self._process.start()
         try:
             self._adopt(await greet(self._post_raw, self._notify, era))
         except BaseException as error:
@@ -111,12 +107,7 @@ class StdioConnection:
         self.capabilities, self.instructions = greeting.capabilities, greeting.instructions
         self._modern = greeting.era == MODERN
         tools = greeting.capabilities.get("tools")
-        if (
-            self._modern
-            and self._on_notification
-            and isinstance(tools, dict)
-            and tools.get("listChanged") is True
-        ):
+        if self._modern and self._on_notification and isinstance(tools, dict) and tools.get("listChanged") is True:
             # In the modern era nobody hears of a changed list without asking (basic/patterns/subscriptions).
             params: JsonObject = {"_meta": modern_meta({}), "notifications": {"toolsListChanged": True}}
             call = self._post("subscriptions/listen", params, background=True)
@@ -129,10 +120,15 @@ class StdioConnection:
     @property
     def pid(self) -> int | None:
         """Process id of the keeper, whose session holds the server and its children."""
-        return self._process.pid if self._process else None
+        return self._process.pid
 
     async def request(
-        self, method: str, params: JsonObject, *, timeout: float, on_progress: OnProgress | None = None
+        self,
+        method: str,
+        params: JsonObject,
+        *,
+        timeout: float,  # noqa: ASYNC109 - a timeout is told to the server, asyncio.timeout cannot do that
+        on_progress: OnProgress | None = None,
     ) -> JsonObject:
         """Ask and return the result object as the server wrote it (also resultType "input_required").
 
@@ -157,7 +153,7 @@ class StdioConnection:
             raise UpstreamError("upstream.timeout", detail, sent=True, server=slug)
         return call.future.result()
 
-    async def list_tools(self, *, timeout: float = 30) -> list[JsonObject]:
+    async def list_tools(self, *, timeout: float = 30) -> list[JsonObject]:  # noqa: ASYNC109 - as request()
         """Return the tools of all pages as the server wrote them; `timeout` is for all of them together, in seconds.
 
         Beyond MAX_TOOLS or MAX_TOOL_PAGES it raises upstream.invalid_response: half a list would hide the other half.
@@ -195,11 +191,7 @@ class StdioConnection:
 
     def _with_meta(self, params: JsonObject, on_progress: OnProgress | None) -> JsonObject:
         given = params.get("_meta")
-        meta = (
-            {key: value for key, value in given.items() if key != "progressToken"}
-            if isinstance(given, dict)
-            else {}
-        )
+        meta = {key: value for key, value in given.items() if key != "progressToken"} if isinstance(given, dict) else {}
         if on_progress is not None:
             meta["progressToken"] = self._last_id + 1
         if self._modern:
@@ -245,9 +237,7 @@ class StdioConnection:
             call.future.exception()  # looked at, so that asyncio does not report it
 
     def _notify(self, method: str, params: JsonObject | None = None) -> None:
-        self._write_or_drop(
-            {"jsonrpc": "2.0", "method": method} | ({} if params is None else {"params": params})
-        )
+        self._write_or_drop({"jsonrpc": "2.0", "method": method} | ({} if params is None else {"params": params}))
 
     def _write_or_drop(self, message: JsonObject) -> None:
         """For messages nobody waits for: a server that does not read them harms itself alone."""
@@ -258,7 +248,6 @@ class StdioConnection:
 
     def _write(self, message: JsonObject) -> None:
         line = strictjson.encode(message) + b"\n"
-        assert self._process is not None
         self._process.write(line)
 
     def _receive(self, line: bytes) -> None:
@@ -299,18 +288,12 @@ class StdioConnection:
             logger.debug("server %s: an answer to no call of ours is ignored", self.server.slug)
             return True
         result, error = message.get("result"), message.get("error")
-        if (
-            "error" not in message
-            and isinstance(result, dict)
-            and self._knows(result.get("resultType", "complete"))
-        ):
+        if "error" not in message and isinstance(result, dict) and self._knows(result.get("resultType", "complete")):
             call.future.set_result(result)
         elif "result" not in message and isinstance(error, dict) and type(error.get("code")) is int:
             code, text = error["code"], error.get("message")
             assert isinstance(code, int)
-            call.future.set_exception(
-                RemoteError(code, text if isinstance(text, str) else "", error.get("data"))
-            )
+            call.future.set_exception(RemoteError(code, text if isinstance(text, str) else "", error.get("data")))
         else:
             call.future.set_exception(self._nonsense("its answer is neither a JSON-RPC result nor an error"))
         return True
@@ -346,9 +329,7 @@ class StdioConnection:
             call.future.set_exception(self._nonsense(f"its answer cannot be read: {reason}"))
         self._garbage += 1
         if self._garbage >= MAX_GARBAGE_LINES:
-            detail = (
-                f'The server "{self.server.slug}" wrote {MAX_GARBAGE_LINES} lines in a row that are not MCP.'
-            )
+            detail = f'The server "{self.server.slug}" wrote {MAX_GARBAGE_LINES} lines in a row that are not MCP.'
             self._down("upstream.invalid_response", detail)
 
     def _nonsense(self, what: str) -> UpstreamError:
@@ -358,7 +339,7 @@ class StdioConnection:
         )
 
     def _process_ended(self) -> None:
-        status = self._process.exit_status if self._process else None
+        status = self._process.exit_status
         how = "closed its output" if status is None else f"ended with exit status {status}"
         hint = " (its command could not be run)" if status == 127 else ""
         self._down("upstream.died", f'The server "{self.server.slug}" {how}{hint}.')
@@ -371,7 +352,6 @@ class StdioConnection:
         for call in list(self._calls.values()):
             if not call.future.done():
                 call.future.set_exception(UpstreamError(code, detail, sent=True, server=self.server.slug))
-        assert self._process is not None
         self._ending = self._loop.create_task(self._process.end(patience=patience))
 
 

@@ -106,7 +106,9 @@ def _weigh(
         denied = _denies(binding, server, tool, at)
         if denied:
             return Verdict(Code.NOT_REQUESTABLE, denied)
-    requestable = next((r for r in snapshot.requestables if r.covers(server=server.id, team=agent.team, tool=tool)), None)
+    requestable = next(
+        (r for r in snapshot.requestables if r.covers(server=server.id, team=agent.team, tool=tool)), None
+    )
     grants = snapshot.bindings.get(Subject(agent=agent.id, user=user), ())
     granted = _first_allowing(grants, server, tool, at, grants=True)
     base = _first_allowing(agents_own, server, tool, at, grants=False)
@@ -132,7 +134,9 @@ def _refusal(
 ) -> Verdict:
     if requestable is None:
         return Verdict(Code.UNKNOWN, "neither allowed nor requestable")
-    past = [binding for binding in grants if tool.id in binding.tools and not binding.live(at) and binding.starts_at <= at]
+    past = [
+        binding for binding in grants if tool.id in binding.tools and not binding.live(at) and binding.starts_at <= at
+    ]
     if not past:
         return Verdict(Code.NO_BINDING, "no live binding allows it", requestable=requestable)
     last = max(past, key=lambda binding: (binding.ended_at or binding.expires_at or at, binding.id))

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 ERA, OPTIONS = sys.argv[1], sys.argv[2:]
 LEGACY_VERSION = ERA if ERA[0] == "2" else "2025-11-25"
@@ -88,6 +89,7 @@ def ask(request: dict) -> None:
     for number, method in enumerate(("sampling/createMessage", "elicitation/create", "roots/list", "ping")):
         send({"jsonrpc": "2.0", "id": f"s{number}", "method": method, "params": {}})
         replies.append(json.loads(sys.stdin.readline()))
+    send({"jsonrpc": "2.0", "method": "notifications/message", "params": {"data": replies}})
     text(request, replies)
 
 
@@ -115,7 +117,7 @@ def shape(request: dict, kind: str) -> None:
     )
 
 
-def call(request: dict) -> None:
+def call(request: dict) -> None:  # noqa: C901, PLR0912 - one branch per trick
     name = request["params"]["name"]
     arguments = request["params"].get("arguments", {})
     if name == "echo":
@@ -123,10 +125,11 @@ def call(request: dict) -> None:
     elif name == "environment":
         import resource
 
-        streams = {fd: os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if int(fd) > 2}
+        links = [link for link in list(Path("/proc/self/fd").iterdir()) if int(link.name) > 2 and link.is_symlink()]
+        streams = [str(link.readlink()) for link in links]
         core = resource.getrlimit(resource.RLIMIT_CORE)
         pipe = signal.getsignal(signal.SIGPIPE).name
-        text(request, [dict(os.environ), os.getcwd(), list(core), streams, pipe, os.getsid(0), os.getpgid(0)])
+        text(request, [dict(os.environ), str(Path.cwd()), list(core), streams, pipe, os.getsid(0), os.getpgid(0)])
     elif name == "die":
         os._exit(3)
     elif name == "answer_and_die":
@@ -176,10 +179,10 @@ def call(request: dict) -> None:
         text(request, "was not blocked")
 
 
-def handle(message: dict) -> None:
+def handle(message: dict) -> None:  # noqa: C901, PLR0912
     method = message["method"]
     if method == "server/discover":
-        if ERA in ("modern",):
+        if ERA == "modern":
             discovered(message)
         elif ERA == "late":
             unanswered.append(message)

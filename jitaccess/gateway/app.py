@@ -1,0 +1,261 @@
+"""The ASGI application of the gateway: /mcp/<server-slug>, in both protocol eras.
+
+The order of the pipeline is the design: size, Host and Origin, token, strict JSON, era and header agreement, session,
+method allow-list, server and tool, decide, record, forward, check, answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable
+from dataclasses import replace
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+from django.conf import settings
+from django.db import Error as DatabaseTrouble
+
+from jitaccess.gateway import wire
+from jitaccess.gateway.core import Gateway
+from jitaccess.gateway.http import EventStream, Receive, Scope, Send, disconnected, read_body, send_empty, send_json
+from jitaccess.gateway.methods import METHODS, Context, initialize
+from jitaccess.gateway.sessions import resume_session
+from jitaccess.gateway.streams import Stream
+from jitaccess.gateway.wire import Headers, Message, RpcError, read_message
+from jitaccess.identity.principal import Principal
+from jitaccess.identity.services import authenticate
+from jitaccess.kernel.errors import Forbidden
+from jitaccess.policy.engine.rules import ServerFacts
+
+log = logging.getLogger(__name__)
+
+PREFIX = "/mcp/"
+
+
+class Application:
+    """Pure ASGI; never passes through Django's handler."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self.gateway = gateway
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def watched(event: dict[str, object]) -> None:
+            nonlocal started
+            started = True
+            await send(event)
+
+        try:
+            await self._serve(scope, receive, watched)  # type: ignore[arg-type]  # a Send by its shape
+        except RpcError as error:
+            if not started:
+                await _send_error(send, error)
+        except ConnectionError:
+            pass  # the client left before it had said everything
+        except DatabaseTrouble as error:
+            log.warning("refused, because the database cannot be used: %s", error)
+            if not started:
+                await _send_error(
+                    send,
+                    RpcError(wire.INTERNAL_ERROR, "The gateway cannot decide right now. Try again later.", status=503),
+                )
+        except Exception:
+            log.exception("a request failed inside the gateway")
+            if not started:
+                await _send_error(
+                    send, RpcError(wire.INTERNAL_ERROR, "The gateway failed; nothing more was sent.", status=500)
+                )
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Headers(scope["headers"])
+        _check_origin(headers)
+        method = scope["method"]
+        if method not in {"POST", "GET"}:
+            # A session ends with its token: there is nothing to DELETE (2025-11-25, "Session Management": 405 is allowed).
+            await send_empty(send, 405, {"allow": "GET, POST"})
+            return
+        body = b""
+        if method == "POST":
+            _check_content(headers)
+            body = await read_body(receive)
+        principal = await self._authenticate(scope, headers)
+        server = await self._server(scope["path"])
+        if method == "GET":
+            await self._listen_legacy(principal, server, headers, receive, send)
+            return
+        message = read_message(body, headers)
+        await self._answer(principal, server, message, headers, receive, send)
+
+    async def _authenticate(self, scope: Scope, headers: Headers) -> Principal:
+        scheme, _, value = (headers.get("authorization") or "").partition(" ")
+        if scheme.lower() != "bearer" or not value.strip():
+            raise RpcError(
+                wire.INVALID_REQUEST, "An access token is needed: Authorization: Bearer <token>.", status=401
+            )
+        source = (scope.get("client") or ("",))[0]
+        try:
+            return await self.gateway.db(authenticate, value.strip(), source=source)
+        except Forbidden as error:
+            raise RpcError(wire.INVALID_REQUEST, error.detail, status=401) from error
+
+    async def _server(self, path: str) -> ServerFacts:
+        snapshot, _ = await self.gateway.look()
+        server = snapshot.server_by_slug(path.removeprefix(PREFIX).strip("/"))
+        if server is None or not server.enabled:
+            raise RpcError(wire.METHOD_NOT_FOUND, "There is no such server here.", status=404)
+        return server
+
+    async def _answer(
+        self,
+        principal: Principal,
+        server: ServerFacts,
+        message: Message,
+        headers: Headers,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        session_id = ""
+        if not message.modern and message.method != "initialize":
+            session = resume_session(headers.get("mcp-session-id"), principal, server=server.slug)
+            session_id = session.id
+            message = replace(message, client=session.client, version=session.version)
+        principal = replace(principal, client=principal.client or message.client)
+        context = Context(self.gateway, principal, server, message)
+        if message.id is None:
+            self._notified(context, session_id)
+            await send_empty(send, 202)
+            return
+        if message.method == "initialize":
+            value, session_id = initialize(context)
+            await send_json(send, 200, wire.result(message.id, value), {"mcp-session-id": session_id})
+            return
+        if message.method == "subscriptions/listen" and message.modern:
+            await self._listen_modern(context, receive, send)
+            return
+        handler = METHODS.get(message.method)
+        if handler is None:
+            raise RpcError(
+                wire.METHOD_NOT_FOUND, "Method not found", status=404 if message.modern else 200, request_id=message.id
+            )
+        await self._run(context, session_id, handler(context), receive, send)
+
+    async def _run(
+        self, context: Context, session_id: str, work: Awaitable[wire.JsonObject], receive: Receive, send: Send
+    ) -> None:
+        """Answer when the work is done. In the modern era a client that leaves has cancelled; before, only by saying so."""
+        message = context.message
+        task = asyncio.ensure_future(_finish(work, message, send))
+        key = (context.principal.key, session_id or uuid4().hex, str(message.id))
+        self.gateway.in_flight[key] = task
+        gone = asyncio.create_task(disconnected(receive))
+        try:
+            await asyncio.wait({task, gone} if message.modern else {task}, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                task.cancel()
+            await asyncio.wait({task})
+            if not task.cancelled():
+                task.result()
+            elif not gone.done():
+                raise RpcError(wire.INVALID_REQUEST, "Cancelled.", request_id=message.id)
+        finally:
+            gone.cancel()
+            self.gateway.in_flight.pop(key, None)
+
+    def _notified(self, context: Context, session_id: str) -> None:
+        """Notifications end here: none is forwarded. A cancellation reaches the caller's own calls only."""
+        if context.message.method == "notifications/cancelled":
+            key = (context.principal.key, session_id, str(context.message.params.get("requestId")))
+            task = self.gateway.in_flight.get(key)
+            if task is not None:
+                task.cancel()
+
+    async def _listen_modern(self, context: Context, receive: Receive, send: Send) -> None:
+        """2026-07-28, "Subscriptions": acknowledge what is honoured, then every change, then a result as the end."""
+        message = context.message
+        asked = message.params.get("notifications")
+        if not isinstance(asked, dict):
+            raise RpcError(wire.INVALID_PARAMS, "`notifications` must be an object.", status=400, request_id=message.id)
+        tagged: wire.JsonObject = {wire.META_SUBSCRIPTION: message.id}
+        honoured: wire.JsonObject = {"toolsListChanged": True} if asked.get("toolsListChanged") is True else {}
+        out = EventStream(send)
+        await out.open()
+        acknowledged = {"_meta": tagged, "notifications": honoured}
+        await out.message(wire.notification("notifications/subscriptions/acknowledged", acknowledged))
+        changed = wire.notification("notifications/tools/list_changed", {"_meta": tagged})
+        ended = wire.result(message.id, {"resultType": "complete", "_meta": tagged})
+        stream = Stream(context.principal, context.server.id)
+        await self._stream(stream, out, receive, changed if honoured else None, ended)
+
+    async def _listen_legacy(
+        self, principal: Principal, server: ServerFacts, headers: Headers, receive: Receive, send: Send
+    ) -> None:
+        """The GET stream of the older revisions (2025-11-25, "Listening for Messages from the Server")."""
+        if "text/event-stream" not in (headers.get("accept") or ""):
+            await send_empty(send, 405, {"allow": "POST"})
+            return
+        resume_session(headers.get("mcp-session-id"), principal, server=server.slug)
+        out = EventStream(send)
+        await out.open()
+        changed = wire.notification("notifications/tools/list_changed")
+        await self._stream(Stream(principal, server.id), out, receive, changed, None)
+
+    async def _stream(
+        self,
+        stream: Stream,
+        out: EventStream,
+        receive: Receive,
+        changed: wire.JsonObject | None,
+        ended: wire.JsonObject | None,
+    ) -> None:
+        task = asyncio.ensure_future(self.gateway.streams.run(stream, out, changed=changed, ended=ended))
+        gone = asyncio.create_task(disconnected(receive))
+        try:
+            await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if task.done() and not task.cancelled():
+                task.result()
+                await out.close()
+        finally:
+            task.cancel()
+            gone.cancel()
+
+
+async def _finish(work: Awaitable[wire.JsonObject], message: Message, send: Send) -> None:
+    try:
+        answer = wire.result(message.id, await work)
+        status = 200
+    except RpcError as error:
+        # 2026-07-28 gives some errors an HTTP status; the older revisions answer every request with 200.
+        answer = wire.error(error.code, str(error), message_id=message.id, data=error.data)
+        status = error.status if message.modern else 200
+    await send_json(send, status, answer)
+
+
+def _check_origin(headers: Headers) -> None:
+    """Refuse names and origins that are not ours: a page elsewhere must not reach a local gateway (DNS rebinding)."""
+    host = urlsplit(f"//{headers.get('host') or ''}").hostname
+    if host is None or host not in _hosts():
+        raise RpcError(wire.INVALID_REQUEST, "This Host is not served here.", status=421)
+    origin = headers.get("origin")
+    if origin is not None and origin not in settings.GATEWAY_ALLOWED_ORIGINS:
+        raise RpcError(wire.INVALID_REQUEST, "This Origin is not allowed.", status=403)
+
+
+def _hosts() -> set[str]:
+    return {host.strip("[]") for host in settings.ALLOWED_HOSTS}
+
+
+def _check_content(headers: Headers) -> None:
+    kind = (headers.get("content-type") or "").partition(";")[0].strip().lower()
+    if kind != "application/json" or headers.get("content-encoding") not in (None, "identity"):
+        raise RpcError(wire.INVALID_REQUEST, "Send application/json without a content encoding.", status=415)
+
+
+async def _send_error(send: Send, error: RpcError) -> None:
+    headers = {}
+    if error.status == 401:
+        headers["www-authenticate"] = 'Bearer realm="jitaccess", error="invalid_token"'
+    await send_json(
+        send, error.status, wire.error(error.code, str(error), message_id=error.request_id, data=error.data), headers
+    )

@@ -1,0 +1,268 @@
+"""The access tools over the same services that people's pages use: parse, call the service, say it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeVar
+from uuid import UUID
+
+import msgspec
+
+from jitaccess.gateway import denials
+from jitaccess.gateway.builtin import definitions as d
+from jitaccess.gateway.core import Gateway
+from jitaccess.gateway.listing import listed_tools
+from jitaccess.identity.principal import Principal
+from jitaccess.kernel import strictjson
+from jitaccess.kernel.durations import format_duration
+from jitaccess.kernel.errors import Invalid, JitAccessError, NotFound
+from jitaccess.kernel.strictjson import Json, JsonObject
+from jitaccess.kernel.text import visible
+from jitaccess.policy.engine.decide import Visibility, Who
+from jitaccess.policy.engine.rules import ServerFacts, Snapshot
+from jitaccess.policy.models import ApprovalPolicy
+from jitaccess.store.clock import now
+from requests_app import selectors
+from requests_app.lifecycle import RequestStatus, grant_state
+from requests_app.services import Ask, cancel_request, release_grant, submit_request
+
+POLL_SECONDS = 0.4
+MAX_CONTEXT = 4000
+T = TypeVar("T", bound=d.Arguments)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One use of an access tool."""
+
+    gateway: Gateway
+    principal: Principal
+    server: ServerFacts
+    arguments: JsonObject
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    text: str
+    data: JsonObject
+
+
+async def use(name: str, asked: Asked) -> JsonObject:
+    """The result of an access tool; a refusal by a service is a result with isError and what to change."""
+    try:
+        reply = await _TOOLS[name](asked)
+    except JitAccessError as error:
+        params = {key: value for key, value in error.params.items() if isinstance(value, str | int)}
+        data: JsonObject = {"error": error.code, **params}
+        return denials.text_result(error.detail, is_error=True, meta={denials.META_DENY: data})
+    # Clients differ in what they show a model: the text carries everything.
+    result = denials.text_result(f"{reply.text}\n{strictjson.encode(reply.data).decode()}")
+    result["structuredContent"] = reply.data
+    return result
+
+
+async def _request_access(asked: Asked) -> Reply:
+    arguments = _parse(d.RequestAccess, asked.arguments)
+    if len(strictjson.encode(arguments.context)) > MAX_CONTEXT:
+        raise Invalid("request.context", f"`context` may have {MAX_CONTEXT} bytes.")
+    tools = [_tool_named(text, asked.server) for text in arguments.tools]
+    seconds = arguments.minutes * 60 if arguments.minutes is not None else None
+    ask = Ask(tools=tools, reason=arguments.reason, seconds=seconds, context=arguments.context)
+    snapshot, _ = await asked.gateway.look()
+    submission = await asked.gateway.db(lambda: submit_request(principal=asked.principal, ask=ask, snapshot=snapshot))
+    data = await asked.gateway.db(_state, asked.principal, submission.request.pk)
+    again = " You had asked for exactly this already." if submission.coalesced else ""
+    text = (
+        f"Pending: a person has to approve it.{again} Wait with check_request"
+        f' {{"request_id": "{submission.request.pk}"}}; people decide at {submission.request.url}'
+    )
+    return Reply(text, data)
+
+
+async def _check_request(asked: Asked) -> Reply:
+    arguments = _parse(d.CheckRequest, asked.arguments)
+    request_id = _uuid(arguments.request_id, "request")
+    deadline = time.monotonic() + arguments.wait_seconds
+    while True:
+        data = await asked.gateway.db(_state, asked.principal, request_id)
+        left = deadline - time.monotonic()
+        if data["status"] != "pending" or left <= 0 or not asked.gateway.running:
+            return Reply(_sentence(data), data)
+        await asyncio.sleep(min(POLL_SECONDS, left))
+
+
+async def _list_requestable(asked: Asked) -> Reply:
+    arguments = _parse(d.ListRequestable, asked.arguments)
+    snapshot, clock = await asked.gateway.look()
+    data = await asked.gateway.db(_requestable, asked, snapshot, clock.now(), arguments.search.lower())
+    found = data["tools"]
+    assert isinstance(found, list)
+    return Reply(f"{len(found)} tools may be asked for with request_access.", data)
+
+
+async def _my_access(asked: Asked) -> Reply:
+    _parse(d.MyAccess, asked.arguments)
+    snapshot, clock = await asked.gateway.look()
+    data = await asked.gateway.db(_access, asked, snapshot, clock.now())
+    grants, pending = data["grants"], data["pending"]
+    assert isinstance(grants, list)
+    assert isinstance(pending, list)
+    return Reply(f"{len(grants)} live grants, {len(pending)} pending requests.", data)
+
+
+async def _release_access(asked: Asked) -> Reply:
+    grant_id = _uuid(_parse(d.ReleaseAccess, asked.arguments).grant_id, "grant")
+    grant = await asked.gateway.db(lambda: release_grant(grant_id=grant_id, principal=asked.principal))
+    asked.gateway.streams.wake.set()
+    return Reply(
+        "Given back; it is over now.", {"grant_id": str(grant.pk), "state": "ended", "end_reason": grant.end_reason}
+    )
+
+
+async def _cancel_request(asked: Asked) -> Reply:
+    request_id = _uuid(_parse(d.CancelRequest, asked.arguments).request_id, "request")
+    await asked.gateway.db(lambda: cancel_request(request_id=request_id, principal=asked.principal))
+    data = await asked.gateway.db(_state, asked.principal, request_id)
+    return Reply("Withdrawn.", data)
+
+
+def _state(principal: Principal, request_id: UUID) -> JsonObject:
+    """A request as its filer sees it. Raises NotFound for a foreign one."""
+    request = selectors.request_of(principal, request_id)
+    if request is None:
+        raise NotFound("request.unknown", f"You have no request {request_id}.")
+    moment = now()
+    status: str = request.status
+    if request.pending and request.pending_until <= moment:
+        status = RequestStatus.EXPIRED
+    data: JsonObject = {
+        "request_id": str(request.pk),
+        "status": status,
+        "tools": list(request.tool_labels),
+        "minutes": request.seconds // 60,
+        "url": request.url,
+    }
+    if status == RequestStatus.PENDING:
+        data["who_can_approve"] = [person.username for person in selectors.approvers_of(request)]
+        data["approvals"] = [
+            {"group": one.group.name, "needed": one.group.quorum, "given": len(one.approved_by)}
+            for one in selectors.approval_progress(request)
+        ]
+        data["pending_until"] = request.pending_until.isoformat()
+        data["poll"] = {"tool": "check_request", "after_seconds": 5}
+    else:
+        data["decided_by"] = request.closed_by_name
+        data["note"] = request.closing_note
+    grant = getattr(request, "grant", None)
+    if grant is not None:
+        data["grant"] = _grant(grant.pk, grant.starts_at, grant.expires_at, grant.ended_at, grant.end_reason, moment)
+    return data
+
+
+def _grant(
+    pk: UUID, starts_at: datetime, expires_at: datetime, ended_at: datetime | None, end_reason: str, at: datetime
+) -> JsonObject:
+    state = grant_state(starts_at=starts_at, expires_at=expires_at, ended=ended_at is not None, at=at)
+    data: JsonObject = {"grant_id": str(pk), "state": state, "expires_at": expires_at.isoformat()}
+    if state == "ended":
+        data["end_reason"] = end_reason or "expired"
+    else:
+        data["seconds_left"] = max(int((expires_at - at).total_seconds()), 0)
+    return data
+
+
+def _sentence(data: JsonObject) -> str:
+    grant = data.get("grant")
+    if isinstance(grant, dict):
+        if grant["state"] == "ended":
+            return f"It was approved, but the grant has ended ({grant['end_reason']})."
+        return f"Approved by {data['decided_by']}: call the tools now; {format_duration(int(str(grant['seconds_left'])))} left."
+    return {
+        "pending": "Still pending: nobody has decided yet. This is not a denial; call check_request again.",
+        "denied": f"Denied by {data.get('decided_by')}. Do not ask for the same again without a better reason.",
+        "expired": "Expired: nobody decided in time. You may ask again.",
+        "cancelled": "Cancelled.",
+        "invalidated": f"Void: {data.get('note')} Ask again if you still need it.",
+    }.get(str(data["status"]), str(data["status"]))
+
+
+def _requestable(asked: Asked, snapshot: Snapshot, at: datetime, search: str) -> JsonObject:
+    names: dict[UUID, Json] = {}
+    tools: list[Json] = []
+    for listed in listed_tools(snapshot, who=_who(asked.principal), server=asked.server, at=at):
+        requestable = listed.verdict.requestable
+        if listed.visibility is not Visibility.LOCKED or requestable is None:
+            continue
+        description = str(strictjson.decode(listed.tool.definition.encode()).get("description") or "")
+        if search and search not in listed.tool.name.lower() and search not in description.lower():
+            continue
+        if requestable.policy not in names:
+            policy = ApprovalPolicy.objects.get(pk=requestable.policy)
+            names[requestable.policy] = [f"{group.quorum} of {group.name}" for group in policy.groups.all()]
+        tools.append(
+            {
+                "tool": listed.tool.name,
+                "access": listed.tool.access,
+                "description": visible(description, limit=200),
+                "max_minutes": requestable.max_seconds // 60,
+                "decided_by": names[requestable.policy],
+            }
+        )
+    return {"server": asked.server.slug, "tools": tools[:50]}
+
+
+def _access(asked: Asked, snapshot: Snapshot, at: datetime) -> JsonObject:
+    listed = listed_tools(snapshot, who=_who(asked.principal), server=asked.server, at=at)
+    grants: list[Json] = []
+    for grant in selectors.live_grants_of(asked.principal):
+        data = _grant(grant.pk, grant.starts_at, grant.expires_at, grant.ended_at, grant.end_reason, at)
+        grants.append({**data, "tools": list(grant.request.tool_labels)})
+    return {
+        "you": asked.principal.label,
+        "server": asked.server.slug,
+        "allowed": [one.tool.name for one in listed if one.visibility is Visibility.VISIBLE],
+        "locked": [one.tool.name for one in listed if one.visibility is Visibility.LOCKED],
+        "grants": grants,
+        "pending": [_state(asked.principal, request.pk) for request in selectors.pending_of(asked.principal)],
+    }
+
+
+def _who(principal: Principal) -> Who:
+    assert principal.agent
+    return Who(principal.agent, principal.user)
+
+
+def _tool_named(text: str, server: ServerFacts) -> tuple[str, str]:
+    """ "git_commit" on this endpoint's server, or "git__git_commit" in full: slugs hold no underscore."""
+    slug, found, name = text.partition("__")
+    if found and slug == server.slug and text not in server.tools:
+        return slug, name
+    return server.slug, text
+
+
+def _parse(kind: type[T], arguments: JsonObject) -> T:
+    try:
+        return msgspec.convert(arguments, kind)
+    except msgspec.ValidationError as error:
+        raise Invalid("arguments.invalid", f"The arguments do not fit: {visible(str(error), limit=300)}.") from error
+
+
+def _uuid(text: str, what: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        raise NotFound(f"{what}.unknown", f"{visible(text, limit=60)!r} is no {what} id.") from None
+
+
+_TOOLS: dict[str, Callable[[Asked], Awaitable[Reply]]] = {
+    "cancel_request": _cancel_request,
+    "check_request": _check_request,
+    "list_requestable": _list_requestable,
+    "my_access": _my_access,
+    "release_access": _release_access,
+    "request_access": _request_access,
+}

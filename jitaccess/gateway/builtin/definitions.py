@@ -1,0 +1,131 @@
+"""What a model reads about the access tools, and the arguments they take, checked exactly."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+
+from jitaccess.kernel.strictjson import JsonObject
+
+
+class Arguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of all argument sets: an unknown member is refused by name, never ignored."""
+
+
+class RequestAccess(Arguments):
+    tools: Annotated[list[str], msgspec.Meta(min_length=1, max_length=50)]
+    reason: str
+    minutes: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    context: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+class CheckRequest(Arguments):
+    request_id: str
+    wait_seconds: Annotated[int, msgspec.Meta(ge=0, le=25)] = 25
+
+
+class ListRequestable(Arguments):
+    search: str = ""
+
+
+class MyAccess(Arguments):
+    pass
+
+
+class ReleaseAccess(Arguments):
+    grant_id: str
+
+
+class CancelRequest(Arguments):
+    request_id: str
+
+
+class CallTool(Arguments):
+    name: str
+    arguments: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+def _tool(name: str, description: str, properties: JsonObject, required: list[str], *, read_only: bool) -> JsonObject:
+    return {
+        "name": name,
+        "description": description,
+        "inputSchema": {
+            "type": "object",
+            "properties": properties,
+            "required": list(required),
+            "additionalProperties": False,
+        },
+        "annotations": {"readOnlyHint": read_only, "destructiveHint": False, "openWorldHint": False},
+    }
+
+
+_TEXT: JsonObject = {"type": "string"}
+
+DEFINITIONS: tuple[JsonObject, ...] = (
+    _tool(
+        "call_tool",
+        "Call any tool of this server by name. For clients whose tool list does not refresh after an approval; "
+        "the same rules apply as for a direct call.",
+        {"name": _TEXT, "arguments": {"type": "object"}},
+        ["name"],
+        read_only=False,
+    ),
+    _tool(
+        "cancel_request",
+        "Withdraw a pending access request that you filed and no longer need.",
+        {"request_id": _TEXT},
+        ["request_id"],
+        read_only=False,
+    ),
+    _tool(
+        "check_request",
+        "The state of an access request. While it is pending this waits up to wait_seconds (default 25) for a person "
+        "to decide; `pending` afterwards means nobody has decided yet, not that it was denied: call it again.",
+        {"request_id": _TEXT, "wait_seconds": {"type": "integer", "minimum": 0, "maximum": 25}},
+        ["request_id"],
+        read_only=True,
+    ),
+    _tool(
+        "list_requestable",
+        "Tools you cannot call now but may ask for, with the longest time you may have them and who decides.",
+        {"search": {"type": "string", "description": "Part of a name or description"}},
+        [],
+        read_only=True,
+    ),
+    _tool(
+        "my_access",
+        "What you may call now, your live grants with the time left, and your pending requests.",
+        {},
+        [],
+        read_only=True,
+    ),
+    _tool(
+        "release_access",
+        "Give a grant back before it expires, as soon as you no longer need it.",
+        {"grant_id": _TEXT},
+        ["grant_id"],
+        read_only=False,
+    ),
+    _tool(
+        "request_access",
+        "Ask people for access to locked tools, for a limited time. Returns at once with a request id; a person has "
+        "to approve it. Ask for as little as the task needs and say why: the reason is what they decide on.",
+        {
+            "tools": {"type": "array", "items": _TEXT, "minItems": 1, "maxItems": 50, "description": "Tool names"},
+            "reason": {"type": "string", "maxLength": 2000, "description": "Why, for the person who decides"},
+            "minutes": {"type": "integer", "minimum": 1, "description": "For how long (default 30)"},
+            "context": {"type": "object", "description": "Anything that helps to decide: task, plan, ticket"},
+        },
+        ["tools", "reason"],
+        read_only=False,
+    ),
+)
+NAMES = frozenset(str(definition["name"]) for definition in DEFINITIONS)
+
+INSTRUCTIONS = """\
+This server is behind jitaccess, which decides every call. You start with read access only.
+Tools whose description starts with [LOCKED: needs approval] are refused until a person approves them for a while.
+To unlock some: request_access with the tool names, your reason and the minutes you need; then check_request until it is decided.
+After approval call the tool as usual; if your tool list does not refresh, use call_tool with its name and arguments.
+my_access shows what you may do now and for how long; give back what you no longer need with release_access."""

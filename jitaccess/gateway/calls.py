@@ -1,0 +1,167 @@
+"""One tool call, from the client's words to the client's answer: decide and record, then forward, then record the end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+
+from jitaccess.audit.events import Event, Outcome
+from jitaccess.audit.redact import redact
+from jitaccess.gateway import denials
+from jitaccess.gateway.admission import TRIES, Admitted, Intent
+from jitaccess.gateway.core import Gateway
+from jitaccess.gateway.upstream.errors import RemoteError, UpstreamError
+from jitaccess.gateway.upstream.stdio import StdioConnection
+from jitaccess.gateway.wire import INVALID_PARAMS, RpcError
+from jitaccess.identity.principal import Principal
+from jitaccess.kernel import strictjson
+from jitaccess.kernel.canonical import digest
+from jitaccess.kernel.errors import Invalid, Unavailable
+from jitaccess.kernel.strictjson import Json, JsonObject
+from jitaccess.kernel.text import visible
+from jitaccess.policy.engine.decide import Code, Who, decide
+from jitaccess.policy.engine.rules import ServerFacts
+from requests_app import selectors
+
+CALL_TIMEOUT = 60.0
+MAX_RESULT = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What a client wants called: exact name and arguments, on one server."""
+
+    principal: Principal
+    server: ServerFacts
+    tool: str
+    arguments: JsonObject
+
+
+async def call_tool(gateway: Gateway, call: Call) -> JsonObject:
+    """The tool's result, or a refusal or failure as a result. Raises RpcError for what the protocol calls an error."""
+    try:
+        args_digest = digest(call.arguments, domain="jitaccess-args-v1")
+    except Invalid as error:
+        raise RpcError(INVALID_PARAMS, error.detail) from error
+    for _ in range(TRIES):
+        # A child is started only for a call that would be allowed, and before admission: a start may take longer
+        # than an admission stays good.
+        connection = await _connect(gateway, call)
+        intent = Intent(
+            call.principal, call.server.id, call.server.slug, call.tool, args_digest, redact(call.arguments)
+        )  # fmt: skip
+        try:
+            admitted = await gateway.admission.admit(intent)
+        except Unavailable:
+            return _refusal(call, "unavailable", None, None)
+        if not admitted.allowed:
+            return await _refused(gateway, call, admitted)
+        if connection is None:
+            connection = await _connect(gateway, call)  # allowed only since a moment ago
+        if isinstance(connection, UpstreamError):
+            return _failed(gateway, admitted, connection)
+        if connection is not None and admitted.may_start():
+            return await _forward(gateway, call, admitted, connection)
+        gateway.admission.finish(
+            admitted, Event.CALL_NOT_SENT, Outcome.ERROR, {"why": "could not start within a second"}
+        )
+    return _refusal(call, "policy_busy", None, None)
+
+
+async def _connect(gateway: Gateway, call: Call) -> StdioConnection | UpstreamError | None:
+    """A connection for a call that would be allowed, None for one that would not, or why there is none."""
+    snapshot, clock = await gateway.look()
+    assert call.principal.agent
+    who = Who(call.principal.agent, call.principal.user)
+    if not decide(snapshot, who=who, server=call.server.id, tool=call.tool, at=clock.now()).allowed:
+        return None
+    try:
+        return await gateway.pool.connection(call.server.slug, call.principal.key)
+    except UpstreamError as error:
+        return error
+
+
+async def _forward(gateway: Gateway, call: Call, admitted: Admitted, connection: StdioConnection) -> JsonObject:
+    started = time.monotonic()
+    try:
+        answer = await connection.request(
+            "tools/call", {"name": call.tool, "arguments": call.arguments}, timeout=CALL_TIMEOUT
+        )
+        size = _check(answer)
+    except RemoteError as error:
+        text = visible(error.message, limit=2000, multiline=True)
+        gateway.admission.finish(
+            admitted, Event.CALL_FAILED, Outcome.ERROR, {"rpc_code": error.rpc_code, "message": text}
+        )
+        raise RpcError(error.rpc_code, error.message, data=error.data) from error
+    except UpstreamError as error:
+        return _failed(gateway, admitted, error)
+    except asyncio.CancelledError:
+        gateway.admission.finish(
+            admitted, Event.CALL_OUTCOME_UNKNOWN, Outcome.ERROR, {"why": "the client left or cancelled the call"}
+        )
+        raise
+    except Exception:
+        gateway.admission.finish(admitted, Event.CALL_OUTCOME_UNKNOWN, Outcome.ERROR, {"why": "the gateway failed"})
+        raise
+    data: dict[str, Json] = {
+        "is_error": answer.get("isError") is True, "bytes": size, "ms": round((time.monotonic() - started) * 1000),
+    }  # fmt: skip
+    gateway.admission.finish(admitted, Event.CALL_COMPLETED, Outcome.ALLOWED, data)
+    return answer
+
+
+def _check(answer: JsonObject) -> int:
+    """The size of a usable result. Raises UpstreamError for one that no client could use."""
+    if answer.get("resultType", "complete") != "complete":
+        detail = "The server asks for input in the middle of the call, which this gateway cannot carry yet."
+        raise UpstreamError("upstream.invalid_response", detail, sent=True)
+    if not isinstance(answer.get("content"), list) or not isinstance(answer.get("isError", False), bool):
+        raise UpstreamError("upstream.invalid_response", "The server's answer is not a tool result.", sent=True)
+    size = len(strictjson.encode(answer))
+    if size > MAX_RESULT:
+        raise UpstreamError(
+            "upstream.invalid_response", f"The result has {size} bytes; {MAX_RESULT} are passed on.", sent=True
+        )
+    return size
+
+
+def _failed(gateway: Gateway, admitted: Admitted, error: UpstreamError) -> JsonObject:
+    """`call.failed` when the server answered or nothing was sent; otherwise nobody knows what it did."""
+    known = not error.sent or error.code == "upstream.invalid_response"
+    event = Event.CALL_FAILED if known else Event.CALL_OUTCOME_UNKNOWN
+    data: dict[str, Json] = {"error": error.code, "sent": error.sent, "detail": visible(error.detail, limit=500)}
+    gateway.admission.finish(admitted, event, Outcome.ERROR, data)
+    return denials.failed(tool=admitted.intent.tool, detail=error.detail, code=error.code, sent=error.sent)
+
+
+async def _refused(gateway: Gateway, call: Call, admitted: Admitted) -> JsonObject:
+    if admitted.verdict.code is Code.UNKNOWN:
+        raise unknown_tool(call.tool)
+    pending = None
+    if admitted.verdict.requestable is not None:
+        pending = await gateway.db(_pending_for, call)
+    return _refusal(call, admitted.code, admitted, pending)
+
+
+def _refusal(call: Call, code: str, admitted: Admitted | None, pending: tuple[str, str] | None) -> JsonObject:
+    return denials.denied(
+        tool=call.tool,
+        code=code,
+        requestable=admitted.verdict.requestable if admitted else None,
+        pending=pending,
+        call=str(admitted.intent.call) if admitted else "",
+    )
+
+
+def _pending_for(call: Call) -> tuple[str, str] | None:
+    for request in selectors.pending_of(call.principal):
+        if f"{call.server.slug}/{call.tool}" in request.tool_labels:
+            return str(request.pk), request.url
+    return None
+
+
+def unknown_tool(name: str) -> RpcError:
+    """One answer for a tool that does not exist and for one the caller may not know about (2026-07-28, server/tools)."""
+    return RpcError(INVALID_PARAMS, f"Unknown tool: {visible(name, limit=128)}")

@@ -1,0 +1,151 @@
+"""One gateway process: its snapshot, admission, upstream children, open streams, and its lease."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import ParamSpec, TypeVar
+from uuid import UUID
+
+from django.db import close_old_connections, connections
+
+from jitaccess.gateway import instances
+from jitaccess.gateway.admission import Admission
+from jitaccess.gateway.streams import Streams
+from jitaccess.gateway.upstream.config import StdioServer
+from jitaccess.gateway.upstream.pool import Pool
+from jitaccess.policy.compiler import SnapshotStore, current_version
+from jitaccess.policy.engine.rules import Snapshot
+from jitaccess.store.clock import now
+
+log = logging.getLogger(__name__)
+P = ParamSpec("P")
+T = TypeVar("T")
+
+POLL_SECONDS = 1.0
+HOUSEKEEPING_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """The database's clock as last read, carried on by the monotonic one. For lists and streams, never for calls."""
+
+    at: datetime
+    read: float
+
+    def now(self) -> datetime:
+        return self.at + timedelta(seconds=time.monotonic() - self.read)
+
+
+@dataclass(slots=True)
+class Gateway:
+    """Composed in `start`, taken apart in `stop`; everything belongs to one event loop."""
+
+    servers: Callable[[str], StdioServer | None]
+    alone: bool = False
+    store: SnapshotStore = field(default_factory=SnapshotStore)
+    streams: Streams = field(default_factory=Streams)
+    in_flight: dict[tuple[str, str, str], asyncio.Task[None]] = field(default_factory=dict)
+    instance: UUID = field(init=False)
+    admission: Admission = field(init=False)
+    pool: Pool = field(init=False)
+    _executor: ThreadPoolExecutor = field(init=False)
+    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    _running: bool = False
+
+    async def start(self) -> None:
+        """Enter this process, start the batch writer and the watchers. Raises when the database cannot be used."""
+        self._executor = ThreadPoolExecutor(max_workers=8, thread_name_prefix="gateway-db")
+        self.instance = await self.db(instances.register_instance)
+        if self.alone:
+            await self.db(instances.end_other_leases, self.instance)
+        await self.db(lambda: self.store.current)
+        self.admission = Admission(self.store, self.instance)
+        self.admission.start()
+        self.pool = Pool(self.servers)
+        self._running = True
+        self._tasks = [asyncio.create_task(self._watch()), asyncio.create_task(self._keep_house())]
+
+    async def stop(self) -> None:
+        """End streams, write what is owed, end children. Two seconds for calls in flight, then they are cancelled."""
+        self.begin_shutdown()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self.in_flight:
+            await asyncio.wait(list(self.in_flight.values()), timeout=2)
+        await self.pool.close()
+        await asyncio.to_thread(self.admission.stop)
+        with contextlib.suppress(Exception):
+            await self.db(instances.end_lease, self.instance)
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+    def begin_shutdown(self) -> None:
+        """Streams end first: an open one would hold the server's graceful stop until its timeout."""
+        self._running = False
+        self.streams.end_all()
+
+    @property
+    def running(self) -> bool:
+        return self._running
+
+    async def db(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run `function` with a database connection of this process's pool of threads."""
+
+        def run() -> T:
+            close_old_connections()
+            try:
+                return function(*args, **kwargs)
+            except Exception:
+                # A broken connection must not be the next caller's problem.
+                if connections["default"].connection is not None and not connections["default"].is_usable():
+                    connections["default"].close()
+                raise
+
+        return await asyncio.get_running_loop().run_in_executor(self._executor, run)
+
+    async def look(self) -> tuple[Snapshot, Clock]:
+        """The newest snapshot and the clock, read from the database now: what lists are made from."""
+        return await self.db(self._look)
+
+    def _look(self) -> tuple[Snapshot, Clock]:
+        read = time.monotonic()
+        clock = Clock(now(), read)
+        return self.store.catch_up(current_version()), clock
+
+    async def _watch(self) -> None:
+        """Tell open streams what changed: each second, at the next edge of a binding, and when somebody wakes us."""
+        while True:
+            try:
+                snapshot, clock = await self.look()
+                live = await self.db(self.streams.live_tokens)
+                edge = self.streams.refresh(snapshot, clock.now(), live)
+                pause = min(
+                    POLL_SECONDS, max((edge - clock.now()).total_seconds(), 0.0) + 0.002 if edge else POLL_SECONDS
+                )
+            except Exception as error:  # noqa: BLE001 - a watcher that dies would leave streams open for ever
+                log.warning("cannot check policy: %s", error)
+                self.streams.check_failed()
+                pause = POLL_SECONDS
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.streams.wake.wait(), pause)
+            self.streams.wake.clear()
+
+    async def _keep_house(self) -> None:
+        while True:
+            try:
+                if not await self.db(instances.renew_lease, self.instance):
+                    log.warning("this gateway lost its lease and enters again")
+                    self.instance = await self.db(instances.register_instance)
+                    self.admission.instance = self.instance
+                await self.db(instances.close_abandoned_calls)
+                await self.pool.reap_idle()
+            except Exception as error:  # noqa: BLE001 - as above
+                log.warning("housekeeping will be tried again: %s", error)
+            await asyncio.sleep(HOUSEKEEPING_SECONDS)

@@ -1,0 +1,67 @@
+"""Refusals the model can act on: a tool result with isError, text that says what to do, machine data in `_meta`.
+
+Never `structuredContent`: clients that check it against the tool's outputSchema would throw the refusal away.
+"""
+
+from __future__ import annotations
+
+from jitaccess.kernel import strictjson
+from jitaccess.kernel.strictjson import Json, JsonObject
+from jitaccess.policy.engine.rules import RequestableFacts
+
+META_DENY = "io.jitaccess/deny"
+
+_WHY = {
+    "no_binding": "is not in your current access",
+    "expired": "is not in your current access any more: the grant you had has expired",
+    "revoked": "is not in your current access any more: the grant you had was ended early",
+    "quarantined": "is blocked: its definition awaits review by an admin, so it can be neither called nor requested",
+    "locked_down": "is refused: this agent is disabled, or may no longer act for its user",
+    "not_requestable": "is not in your current access and cannot be requested",
+    "policy_busy": "could not be decided, because access rules are changing very fast; try again in a moment",
+    "token_ended": "is refused: your access token has just expired or was revoked; get a new one and try again",
+    "unavailable": "was not called: the gateway cannot record calls right now, so it refuses them; try again later",
+}
+
+
+def text_result(text: str, *, is_error: bool = False, meta: JsonObject | None = None) -> JsonObject:
+    value: JsonObject = {"content": [{"type": "text", "text": text}], "isError": is_error}
+    if meta:
+        value["_meta"] = meta
+    return value
+
+
+def denied(
+    *, tool: str, code: str, requestable: RequestableFacts | None, pending: tuple[str, str] | None, call: str
+) -> JsonObject:
+    """The refusal of a call. `pending` is (id, url) of a request that already asks for this tool."""
+    text = f"Access denied: '{tool}' {_WHY.get(code, 'is not allowed')}."
+    data: JsonObject = {"error": "access_denied", "tool": tool, "reason_code": code, "call": call}
+    data["requestable"] = requestable is not None
+    if pending:
+        text += (
+            f" You have already asked for it: request {pending[0]} is pending ({pending[1]})."
+            f' Wait for a person with check_request {{"request_id": "{pending[0]}"}}.'
+        )
+        data["pending"] = {"request_id": pending[0], "url": pending[1]}
+    elif requestable is not None:
+        minutes = min(30, requestable.max_seconds // 60)
+        arguments: dict[str, Json] = {"tools": [tool], "reason": "<why you need it>", "minutes": minutes}
+        text += (
+            f" You may ask for it: call request_access with {strictjson.encode(arguments).decode()}"
+            f" (at most {requestable.max_seconds // 60} minutes). Do not retry before it is approved."
+        )
+        data["request"] = {"tool": "request_access", "arguments": arguments}
+    return text_result(text, is_error=True, meta={META_DENY: data})
+
+
+def failed(*, tool: str, detail: str, code: str, sent: bool) -> JsonObject:
+    """The server behind the gateway could not do it. `sent`: whether the call may have had an effect."""
+    unknown = (
+        " It may or may not have taken effect; check before you repeat it." if sent else " Nothing was sent to it."
+    )
+    return text_result(
+        f"'{tool}' failed: {detail}{unknown}",
+        is_error=True,
+        meta={"io.jitaccess/upstream_error": {"error": code, "sent": sent}},
+    )

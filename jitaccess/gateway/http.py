@@ -1,0 +1,80 @@
+"""The little of ASGI that the gateway needs: a body with a cap, JSON answers, event streams."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from jitaccess.gateway.wire import INVALID_REQUEST, RpcError
+from jitaccess.kernel import strictjson
+from jitaccess.kernel.strictjson import JsonObject
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+MAX_BODY = 4 * 1024 * 1024
+
+
+async def read_body(receive: Receive, *, limit: int = MAX_BODY) -> bytes:
+    """The request body. Raises RpcError(413) beyond `limit` bytes, whatever Content-Length claims."""
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        event = await receive()
+        if event["type"] == "http.disconnect":
+            raise ConnectionError
+        part = event.get("body", b"")
+        size += len(part)
+        if size > limit:
+            raise RpcError(INVALID_REQUEST, f"The body is larger than {limit} bytes.", status=413)
+        parts.append(part)
+        if not event.get("more_body"):
+            return b"".join(parts)
+
+
+async def disconnected(receive: Receive) -> None:
+    """Return when the client is gone."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def send_json(send: Send, status: int, value: JsonObject, headers: dict[str, str] | None = None) -> None:
+    body = strictjson.encode(value)
+    await _start(
+        send, status, {"content-type": "application/json", "content-length": str(len(body)), **(headers or {})}
+    )
+    await send({"type": "http.response.body", "body": body})
+
+
+async def send_empty(send: Send, status: int, headers: dict[str, str] | None = None) -> None:
+    await _start(send, status, {"content-length": "0", **(headers or {})})
+    await send({"type": "http.response.body", "body": b""})
+
+
+class EventStream:
+    """Server-sent events. `X-Accel-Buffering: no` keeps proxies from holding events back."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+
+    async def open(self) -> None:
+        await _start(self._send, 200, {"content-type": "text/event-stream", "x-accel-buffering": "no"})
+        await self._send({"type": "http.response.body", "body": b": open\r\n\r\n", "more_body": True})
+
+    async def message(self, value: JsonObject) -> None:
+        # strictjson.encode escapes line breaks, so a text can never forge a second event.
+        body = b"event: message\r\ndata: " + strictjson.encode(value) + b"\r\n\r\n"
+        await self._send({"type": "http.response.body", "body": body, "more_body": True})
+
+    async def keep_alive(self) -> None:
+        await self._send({"type": "http.response.body", "body": b":\r\n\r\n", "more_body": True})
+
+    async def close(self) -> None:
+        await self._send({"type": "http.response.body", "body": b""})
+
+
+async def _start(send: Send, status: int, headers: dict[str, str]) -> None:
+    everywhere = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
+    raw = [(name.encode(), value.encode("latin-1")) for name, value in {**everywhere, **headers}.items()]
+    await send({"type": "http.response.start", "status": status, "headers": raw})

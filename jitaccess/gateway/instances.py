@@ -1,0 +1,78 @@
+"""Gateway processes and their leases; closing the calls of those that died."""
+
+from __future__ import annotations
+
+import os
+import platform
+from datetime import timedelta
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import Exists, OuterRef
+
+from jitaccess.audit.events import Event, Outcome
+from jitaccess.audit.recorder import Actor, Facts, record_many
+from jitaccess.gateway.models import GatewayInstance, OpenCall
+from jitaccess.kernel import strictjson
+from jitaccess.store.clock import JitNow, now
+
+LEASE = timedelta(seconds=15)
+
+
+def register_instance() -> UUID:
+    """Enter this process with a fresh lease."""
+    moment = now()
+    row = GatewayInstance.objects.create(
+        host=platform.node()[:100], pid=os.getpid(), started_at=moment, lease_until=moment + LEASE
+    )
+    return row.pk
+
+
+def renew_lease(instance: UUID) -> bool:
+    """False when the lease is gone: others may have closed this process's calls."""
+    return GatewayInstance.objects.filter(pk=instance, lease_until__gt=JitNow()).update(lease_until=now() + LEASE) == 1
+
+
+def end_lease(instance: UUID) -> None:
+    GatewayInstance.objects.filter(pk=instance).update(lease_until=JitNow())
+
+
+def end_other_leases(instance: UUID) -> None:
+    """For an installation of one process, whose file lock proves that every other one is dead."""
+    GatewayInstance.objects.exclude(pk=instance).update(lease_until=JitNow())
+
+
+def close_abandoned_calls(*, limit: int = 500) -> int:
+    """Record call.outcome_unknown for open calls whose process has no lease any more; returns how many."""
+    alive = GatewayInstance.objects.filter(pk=OuterRef("instance"), lease_until__gt=JitNow())
+    with transaction.atomic():
+        abandoned = OpenCall.objects.filter(~Exists(alive)).select_for_update(skip_locked=True)
+        rows = list(abandoned.order_by("call")[:limit])
+        record_many(_unknown(row) for row in rows)
+        OpenCall.objects.filter(pk__in=[row.pk for row in rows]).delete()
+    return len(rows)
+
+
+def _unknown(row: OpenCall) -> Facts:
+    facts = strictjson.decode(row.facts.encode())
+    return Facts(
+        event=Event.CALL_OUTCOME_UNKNOWN,
+        outcome=Outcome.ERROR,
+        actor=Actor(
+            agent=_uuid(facts["agent"]),
+            agent_name=str(facts["agent_name"]),
+            user=_uuid(facts["user"]),
+            user_name=str(facts["user_name"]),
+        ),  # fmt: skip
+        grant=_uuid(facts["grant"]),
+        call=row.call,
+        server=_uuid(facts["server"]),
+        server_name=str(facts["server_name"]),
+        tool=str(facts["tool"]),
+        instance=row.instance,
+        data={"why": "the gateway process ended before the outcome was recorded"},
+    )
+
+
+def _uuid(value: strictjson.Json) -> UUID | None:
+    return UUID(value) if isinstance(value, str) else None

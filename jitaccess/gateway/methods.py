@@ -1,0 +1,135 @@
+"""The methods the gateway answers, and nothing else: an unknown method is refused, never forwarded."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from importlib.metadata import version as installed_version
+
+import msgspec
+
+from jitaccess.gateway import wire
+from jitaccess.gateway.builtin import access
+from jitaccess.gateway.builtin.definitions import DEFINITIONS, INSTRUCTIONS, NAMES, CallTool
+from jitaccess.gateway.calls import Call, call_tool
+from jitaccess.gateway.core import Gateway
+from jitaccess.gateway.listing import definition, listed_tools, ttl_ms
+from jitaccess.gateway.sessions import open_session
+from jitaccess.gateway.wire import Message, RpcError
+from jitaccess.identity.principal import Principal
+from jitaccess.kernel.strictjson import JsonObject
+from jitaccess.policy.engine.decide import Who
+from jitaccess.policy.engine.rules import ServerFacts
+
+_SERVER_INFO: JsonObject = {"name": "jitaccess", "version": installed_version("jitaccess")}
+_CAPABILITIES: JsonObject = {"tools": {"listChanged": True}}
+_DISCOVERY_TTL_MS = 60_000
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """One request on its way: who asks what of which server."""
+
+    gateway: Gateway
+    principal: Principal
+    server: ServerFacts
+    message: Message
+
+    @property
+    def who(self) -> Who:
+        assert self.principal.agent
+        return Who(self.principal.agent, self.principal.user)
+
+
+def initialize(context: Context) -> tuple[JsonObject, str]:
+    """The handshake of the older revisions: (result, session id). An unknown or newer version is answered with the newest of them."""
+    wanted = context.message.params.get("protocolVersion")
+    version = wanted if isinstance(wanted, str) and wanted in wire.LEGACY else wire.LEGACY[0]
+    session = open_session(
+        context.principal, server=context.server.slug, version=version, client=context.message.client
+    )
+    value: JsonObject = {
+        "protocolVersion": version,
+        "capabilities": _CAPABILITIES,
+        "serverInfo": _SERVER_INFO,
+        "instructions": _instructions(context.server),
+    }
+    return value, session.id
+
+
+async def _discover(context: Context) -> JsonObject:
+    value: JsonObject = {
+        "supportedVersions": list(wire.SUPPORTED),
+        "capabilities": _CAPABILITIES,
+        "instructions": _instructions(context.server),
+        "ttlMs": _DISCOVERY_TTL_MS,
+        "cacheScope": "private",
+    }
+    return _complete(context, value)
+
+
+async def _ping(context: Context) -> JsonObject:
+    if context.message.modern:
+        raise RpcError(wire.METHOD_NOT_FOUND, "Method not found", status=404)
+    return {}
+
+
+async def _list_tools(context: Context) -> JsonObject:
+    """Visible tools and locked stubs by name, then the access tools; one page, so no cursor is ever valid."""
+    if context.message.params.get("cursor") is not None:
+        raise RpcError(wire.INVALID_PARAMS, "There is one page only; this cursor is not from here.", status=400)
+    snapshot, clock = await context.gateway.look()
+    server, at = snapshot.servers.get(context.server.id), clock.now()
+    listed = listed_tools(snapshot, who=context.who, server=server, at=at) if server else []
+    value: JsonObject = {"tools": [*(definition(one) for one in listed), *DEFINITIONS]}
+    if context.message.modern:
+        value |= {"ttlMs": ttl_ms(snapshot, who=context.who, at=at), "cacheScope": "private"}
+    return _complete(context, value)
+
+
+async def _call_tool(context: Context) -> JsonObject:
+    params = context.message.params
+    name, arguments = params.get("name"), params.get("arguments", {})
+    if not isinstance(name, str) or not isinstance(arguments, dict):
+        raise RpcError(wire.INVALID_PARAMS, "tools/call needs `name`, a text, and `arguments`, an object.", status=400)
+    if "inputResponses" in params or "requestState" in params:
+        raise RpcError(wire.INVALID_PARAMS, "This gateway does not carry on calls that ask for input.", status=400)
+    if name == "call_tool":
+        inner = _inner(arguments)
+        name, arguments = inner.name, inner.arguments
+        if name == "call_tool":
+            raise RpcError(wire.INVALID_PARAMS, "call_tool does not call itself.")
+    if name in NAMES:
+        asked = access.Asked(context.gateway, context.principal, context.server, arguments)
+        return _complete(context, await access.use(name, asked))
+    return _complete(
+        context, await call_tool(context.gateway, Call(context.principal, context.server, name, arguments))
+    )
+
+
+def _inner(arguments: JsonObject) -> CallTool:
+    try:
+        return msgspec.convert(arguments, CallTool)
+    except msgspec.ValidationError as error:
+        raise RpcError(wire.INVALID_PARAMS, f"call_tool needs `name` and `arguments`: {error}") from error
+
+
+def _complete(context: Context, value: JsonObject) -> JsonObject:
+    """A result in the words of the client's era, whatever the era of the server it came from."""
+    if not context.message.modern:
+        return {key: member for key, member in value.items() if key not in {"resultType", "ttlMs", "cacheScope"}}
+    meta = value.get("_meta")
+    stamped = {wire.META_SERVER: _SERVER_INFO, **(meta if isinstance(meta, dict) else {})}
+    return {"resultType": "complete", **value, "_meta": stamped}
+
+
+def _instructions(server: ServerFacts) -> str:
+    return f"{INSTRUCTIONS}\n{server.instructions}".strip()
+
+
+METHODS: dict[str, Callable[[Context], Awaitable[JsonObject]]] = {
+    "ping": _ping,
+    "server/discover": _discover,
+    "tools/call": _call_tool,
+    "tools/list": _list_tools,
+}

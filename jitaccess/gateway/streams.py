@@ -1,0 +1,120 @@
+"""Open event streams of this process: told when their principal's list changes, ended with their token."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+from jitaccess.gateway.http import EventStream
+from jitaccess.gateway.listing import signature
+from jitaccess.gateway.wire import RpcError
+from jitaccess.identity.principal import Principal
+from jitaccess.identity.services import live_tokens
+from jitaccess.kernel.strictjson import JsonObject
+from jitaccess.policy.engine.decide import END_OF_TIME, Who, next_edge
+from jitaccess.policy.engine.rules import Snapshot
+
+MAX_PER_PRINCIPAL = 16
+KEEP_ALIVE_SECONDS = 15.0
+# A process that could not check policy for this long does not know who may listen any more.
+BLIND_SECONDS = 3.0
+
+
+@dataclass(eq=False, slots=True)
+class Stream:
+    """One listener on one server's list."""
+
+    principal: Principal
+    server: UUID
+    seen: int | None = None
+    changed: bool = False
+    ended: bool = False
+    event: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def who(self) -> Who:
+        assert self.principal.agent
+        return Who(self.principal.agent, self.principal.user)
+
+    def tell(self, *, ended: bool = False) -> None:
+        self.changed = True
+        self.ended = self.ended or ended
+        self.event.set()
+
+
+class Streams:
+    """All streams of a process. `refresh` is called by the gateway's watcher; everything runs on its event loop."""
+
+    def __init__(self) -> None:
+        self._open: set[Stream] = set()
+        self._checked = time.monotonic()
+        self.wake = asyncio.Event()
+
+    def live_tokens(self) -> set[str]:
+        """Which tokens of open streams are still good. Reads the database."""
+        hashes = {stream.principal.token_hash for stream in set(self._open)}
+        return set(live_tokens().filter(hash__in=hashes).values_list("hash", flat=True)) if hashes else set()
+
+    def refresh(self, snapshot: Snapshot, at: datetime, live: set[str]) -> datetime | None:
+        """Compare every stream's list with what it was, tell those that changed, end those whose token ended.
+
+        Returns when the next binding of any listener starts or ends. A stream opened since `live` was read is left
+        for the next round.
+        """
+        self._checked = time.monotonic()
+        edges = []
+        for stream in set(self._open):
+            if stream.seen is None:
+                stream.seen = self._signature(stream, snapshot, at)
+                self.wake.set()  # its token is checked in the next round
+                continue
+            if stream.principal.token_hash not in live:
+                stream.tell(ended=True)
+                continue
+            seen = self._signature(stream, snapshot, at)
+            if seen != stream.seen:
+                stream.seen = seen
+                stream.tell()
+            edges.append(next_edge(snapshot, who=stream.who, at=at))
+        edge = min(edges, default=END_OF_TIME)
+        return None if edge == END_OF_TIME else edge
+
+    def check_failed(self) -> None:
+        """Close every stream once policy could not be checked for three seconds."""
+        if time.monotonic() - self._checked > BLIND_SECONDS:
+            self.end_all()
+
+    def end_all(self) -> None:
+        for stream in self._open:
+            stream.tell(ended=True)
+
+    async def run(
+        self, stream: Stream, out: EventStream, *, changed: JsonObject | None, ended: JsonObject | None
+    ) -> None:
+        """Serve one stream until it ends: `changed` is sent for each change, `ended` at an end of ours."""
+        mine = sum(other.principal.key == stream.principal.key for other in self._open)
+        if mine >= MAX_PER_PRINCIPAL:
+            raise RpcError(-32000 - 29, f"At most {MAX_PER_PRINCIPAL} streams may be open at once.", status=429)
+        self._open.add(stream)
+        self.wake.set()
+        try:
+            while not stream.ended:
+                try:
+                    await asyncio.wait_for(stream.event.wait(), KEEP_ALIVE_SECONDS)
+                except TimeoutError:
+                    await out.keep_alive()
+                    continue
+                stream.event.clear()
+                if stream.changed and changed and not stream.ended:
+                    stream.changed = False
+                    await out.message(changed)
+            if ended:
+                await out.message(ended)
+        finally:
+            self._open.discard(stream)
+
+    def _signature(self, stream: Stream, snapshot: Snapshot, at: datetime) -> int:
+        return signature(snapshot, who=stream.who, server=snapshot.servers.get(stream.server), at=at)

@@ -1,0 +1,185 @@
+"""JSON-RPC over HTTP as MCP speaks it: reading one message strictly, telling its era, writing answers.
+
+Sources: MCP 2026-07-28 "Streamable HTTP" and "Versioning"; MCP 2025-11-25 "Transports". The body decides; headers
+must agree with it (2026-07-28, "Server Validation"), or an intermediary and the gateway would see two different calls.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from dataclasses import dataclass
+from typing import Any
+
+from jitaccess.kernel import strictjson
+from jitaccess.kernel.errors import Invalid
+from jitaccess.kernel.strictjson import Json, JsonObject
+
+MODERN = "2026-07-28"
+LEGACY = ("2025-11-25", "2025-06-18", "2025-03-26")
+SUPPORTED = (MODERN, *LEGACY)
+META_VERSION = "io.modelcontextprotocol/protocolVersion"
+META_CLIENT = "io.modelcontextprotocol/clientInfo"
+META_CAPABILITIES = "io.modelcontextprotocol/clientCapabilities"
+META_SERVER = "io.modelcontextprotocol/serverInfo"
+META_SUBSCRIPTION = "io.modelcontextprotocol/subscriptionId"
+
+PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS, INTERNAL_ERROR = -32700, -32600, -32601, -32602, -32603
+HEADER_MISMATCH, UNSUPPORTED_VERSION = -32020, -32022
+_NAMED_BY = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
+_ROUTING_HEADERS = (
+    b"mcp-protocol-version",
+    b"mcp-method",
+    b"mcp-name",
+    b"mcp-session-id",
+    b"authorization",
+    b"host",
+    b"origin",
+)
+
+
+class RpcError(Exception):
+    """A JSON-RPC error answer and the HTTP status it travels with. `message` is shown to the client."""
+
+    def __init__(
+        self, code: int, message: str, *, status: int = 200, data: Json = None, request_id: Json = None
+    ) -> None:
+        super().__init__(message)
+        self.code, self.message, self.status, self.data, self.request_id = code, message, status, data, request_id
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One request (id set) or notification (id None) of a client, in one era."""
+
+    method: str
+    params: JsonObject
+    id: str | int | None
+    modern: bool
+    version: str
+    client: str
+
+    @property
+    def meta(self) -> JsonObject:
+        meta = self.params.get("_meta")
+        return meta if isinstance(meta, dict) else {}
+
+
+class Headers:
+    """The headers of one request, case-insensitive. A routing header given twice is refused: which one counts?"""
+
+    def __init__(self, raw: list[tuple[bytes, bytes]]) -> None:
+        self._raw = raw
+        for name in _ROUTING_HEADERS:
+            if sum(header == name for header, _ in raw) > 1:
+                raise RpcError(HEADER_MISMATCH, f"The header {name.decode()} was given twice.", status=400)
+
+    def get(self, name: str) -> str | None:
+        wanted = name.lower().encode()
+        return next((value.decode("latin-1").strip() for header, value in self._raw if header == wanted), None)
+
+
+def read_message(body: bytes, headers: Headers) -> Message:
+    """The one message of a POST. Raises RpcError with the status and code that the specification gives."""
+    try:
+        value = strictjson.decode(body)
+    except Invalid as error:
+        shape = error.code in {"json.not_object", "json.batch"}
+        raise RpcError(INVALID_REQUEST if shape else PARSE_ERROR, error.detail, status=400) from error
+    request_id = value.get("id")
+    if (
+        isinstance(request_id, bool)
+        or not isinstance(request_id, str | int | None)
+        or ("id" in value and request_id is None)
+    ):
+        raise RpcError(INVALID_REQUEST, "`id` must be a text or an integer.", status=400)
+    try:
+        return _message(value, request_id, headers)
+    except RpcError as error:
+        error.request_id = request_id
+        raise
+
+
+def _message(value: JsonObject, request_id: str | int | None, headers: Headers) -> Message:
+    method, params = value.get("method"), value.get("params", {})
+    if value.get("jsonrpc") != "2.0" or set(value) - {"jsonrpc", "id", "method", "params"}:
+        raise RpcError(
+            INVALID_REQUEST,
+            "Not a JSON-RPC 2.0 request: exactly jsonrpc, method, and perhaps id and params.",
+            status=400,
+        )
+    if not isinstance(method, str):
+        raise RpcError(INVALID_REQUEST, "`method` must be a text; responses are not accepted here.", status=400)
+    if not isinstance(params, dict):
+        raise RpcError(INVALID_PARAMS, "`params` must be an object.", status=400)
+    meta = params.get("_meta", {})
+    if not isinstance(meta, dict):
+        raise RpcError(INVALID_PARAMS, "`_meta` must be an object.", status=400)
+    if META_VERSION in meta or (headers.get("mcp-protocol-version") == MODERN and method != "initialize"):
+        return _modern(method, params, meta, request_id, headers)
+    return _legacy(method, params, request_id, headers)
+
+
+def _modern(
+    method: str, params: JsonObject, meta: JsonObject, request_id: str | int | None, headers: Headers
+) -> Message:
+    version, named = meta.get(META_VERSION), headers.get("mcp-protocol-version")
+    if not isinstance(version, str) or not isinstance(meta.get(META_CAPABILITIES), dict):
+        raise RpcError(INVALID_PARAMS, f"`_meta` must hold {META_VERSION} and {META_CAPABILITIES}.", status=400)
+    if version != named:
+        raise RpcError(HEADER_MISMATCH, "MCP-Protocol-Version and the version in `_meta` differ.", status=400)
+    if version != MODERN:
+        data: Json = {"supported": list(SUPPORTED), "requested": version}
+        raise RpcError(UNSUPPORTED_VERSION, "Unsupported protocol version", status=400, data=data)
+    if headers.get("mcp-method") != method and request_id is not None:
+        raise RpcError(HEADER_MISMATCH, "Mcp-Method and the method in the body differ.", status=400)
+    member = _NAMED_BY.get(method)
+    if member and decode_header(headers.get("mcp-name")) != params.get(member):
+        raise RpcError(HEADER_MISMATCH, f"Mcp-Name and params.{member} differ.", status=400)
+    return Message(method, params, request_id, True, version, client_name(meta.get(META_CLIENT)))
+
+
+def _legacy(method: str, params: JsonObject, request_id: str | int | None, headers: Headers) -> Message:
+    version = headers.get("mcp-protocol-version") or LEGACY[-1]
+    if method != "initialize" and version not in LEGACY:
+        data: Json = {"supported": list(SUPPORTED), "requested": version}
+        raise RpcError(UNSUPPORTED_VERSION, "Unsupported protocol version", status=400, data=data)
+    # Clients of these revisions may send the newer headers; if they do, they must not say something else.
+    if headers.get("mcp-method") not in (None, method):
+        raise RpcError(HEADER_MISMATCH, "Mcp-Method and the method in the body differ.", status=400)
+    member, name = _NAMED_BY.get(method), headers.get("mcp-name")
+    if member and name is not None and decode_header(name) != params.get(member):
+        raise RpcError(HEADER_MISMATCH, f"Mcp-Name and params.{member} differ.", status=400)
+    return Message(method, params, request_id, False, version, client_name(params.get("clientInfo")))
+
+
+def decode_header(value: str | None) -> str | None:
+    """A header value, or what its =?base64?...?= sentinel holds: decoded once, never again (2026-07-28, "Value Encoding")."""
+    if value is None or not (value.startswith("=?base64?") and value.endswith("?=") and len(value) >= 11):
+        return value
+    try:
+        return base64.b64decode(value[9:-2], validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        raise RpcError(HEADER_MISMATCH, "A header holds broken base64.", status=400) from None
+
+
+def client_name(info: Json) -> str:
+    """ "name/version" as the client calls itself: for the record only, never for a decision."""
+    if not isinstance(info, dict):
+        return ""
+    return "/".join(str(info[key])[:80] for key in ("name", "version") if isinstance(info.get(key), str))
+
+
+def result(message_id: Json, value: JsonObject) -> JsonObject:
+    return {"jsonrpc": "2.0", "id": message_id, "result": value}
+
+
+def error(code: int, text: str, *, message_id: Json = None, data: Json = None) -> JsonObject:
+    body: JsonObject = {"code": code, "message": text}
+    if data is not None:
+        body["data"] = data
+    return {"jsonrpc": "2.0", "id": message_id, "error": body}
+
+
+def notification(method: str, params: dict[str, Any] | None = None) -> JsonObject:
+    return {"jsonrpc": "2.0", "method": method, "params": params or {}}

@@ -1,0 +1,249 @@
+"""What the pages show of a request: read with selectors, made ready for the templates, decided nowhere here."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from jitaccess.catalog.models import Tool
+from jitaccess.identity.models import User
+from jitaccess.identity.services import people
+from jitaccess.kernel.text import visible
+from requests_app import selectors
+from requests_app.lifecycle import DecisionVerdict, EndReason, Progress, RequestStatus, approved, grant_state
+from requests_app.models import AccessRequest, Decision, Grant
+from requests_app.selectors import Standing
+
+SHORT_DESCRIPTION = 300
+LONG_DESCRIPTION = 4000
+
+_ENDED = {
+    EndReason.EXPIRED: "Expired",
+    EndReason.RELEASED: "Given back",
+    EndReason.REVOKED: "Revoked",
+    EndReason.SUBJECT_DISABLED: "Agent disabled",
+}
+_CLOSED = {
+    RequestStatus.DENIED: ("Denied", "bad"),
+    RequestStatus.CANCELLED: ("Withdrawn", "off"),
+    RequestStatus.EXPIRED: ("Nobody decided", "off"),
+    RequestStatus.INVALIDATED: ("Void", "bad"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How a request stands at one moment. `tone` is one of wait, good, bad, off."""
+
+    label: str
+    tone: str
+    live: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A request in a list."""
+
+    request: AccessRequest
+    status: Status
+    tools: list[dict[str, str]]
+    more: int
+
+
+@dataclass(frozen=True, slots=True)
+class ToolLine:
+    """One tool asked for, from stored data. `rest` is the whole description when it is longer than shown."""
+
+    name: str
+    access: str
+    description: str
+    rest: str
+    history: str
+    obstacle: str
+
+
+@dataclass(frozen=True, slots=True)
+class GroupLine:
+    """How far one approver group is: names, never ids."""
+
+    name: str
+    quorum: int
+    missing: int
+    approved: list[str]
+    can: list[str]
+
+
+def grant_of(request: AccessRequest) -> Grant | None:
+    found: Grant | None = getattr(request, "grant", None)
+    return found
+
+
+def status_of(request: AccessRequest, at: datetime) -> Status:
+    """Derived from the clock: what the sweep has not written down yet is true already."""
+    grant = grant_of(request)
+    if grant is not None:
+        state = grant_state(
+            starts_at=grant.starts_at, expires_at=grant.expires_at, ended=grant.ended_at is not None, at=at
+        )
+        if state != "ended":
+            return Status("Active" if state == "active" else "Scheduled", "good", live=True)
+        return Status(_ENDED[EndReason(grant.end_reason or EndReason.EXPIRED)], "off")
+    if request.pending:
+        return Status("Waiting", "wait") if at < request.pending_until else Status("Nobody decided", "off")
+    label, tone = _CLOSED.get(RequestStatus(request.status), (request.status.capitalize(), "off"))
+    return Status(label, tone)
+
+
+def rows(requests: list[AccessRequest], at: datetime, *, shown: int = 4) -> list[Row]:
+    made = []
+    for request in requests:
+        tools = [
+            {"server": item["server"], "name": tool["name"], "access": tool["access"]}
+            for item in request.parsed_items
+            for tool in item["tools"]
+        ]
+        made.append(Row(request, status_of(request, at), tools[:shown], max(len(tools) - shown, 0)))
+    return made
+
+
+def request_page(request: AccessRequest, user: User, standing: Standing, at: datetime) -> dict[str, Any]:
+    """Everything the request page needs but the timeline."""
+    history = selectors.history_of(request)
+    progresses = selectors.approval_progress(request)
+    mine = Decision.objects.filter(request=request, user=user, live=True).first()
+    status = status_of(request, at)
+    why_not = _why_not(request, standing, mine, at)
+    context = json.loads(request.context)
+    return {
+        "asked": request,
+        "status": status,
+        "grant": grant_of(request),
+        "servers": _servers(request, history),
+        "unusual": _unusual(history),
+        "first_time": not any(sum(ended.values()) for ended in history.values()),
+        "context": visible(json.dumps(context, indent=2, ensure_ascii=False), limit=8000, multiline=True)
+        if context
+        else "",
+        "groups": _groups(request, progresses),
+        "why_not": why_not,
+        "may_decide": request.pending and not why_not,
+        "my_approval_completes": _completes(request, progresses, user),
+        "missing": sum(one.missing for one in progresses),
+        "may_revoke": status.live and standing.may_revoke,
+        "ending": _ending(request, at),
+    }
+
+
+def _why_not(request: AccessRequest, standing: Standing, mine: Decision | None, at: datetime) -> str:
+    """Why this person cannot decide now, as a sentence; "" when they can, or when there is nothing left to decide."""
+    if not request.pending:
+        return ""
+    if request.pending_until <= at:
+        return f"Nobody decided before {request.pending_until:%H:%M} UTC, so this request has expired."
+    if standing.self_because:
+        return f"{standing.self_because[0].upper()}{standing.self_because[1:]}, so somebody else has to decide."
+    if not standing.eligible:
+        return "You can see this request, but you are not one of its approvers."
+    if mine is not None and mine.verdict == DecisionVerdict.APPROVE:
+        return f"You approved this at {mine.at:%H:%M} UTC; others are still needed."
+    return ""
+
+
+def _completes(request: AccessRequest, progresses: tuple[Progress, ...], user: User) -> bool:
+    """Whether one more approval, by `user`, is all that is missing."""
+    members = selectors.members_of(selectors.groups_of(request))
+    after = [
+        Progress(one.group, one.approved_by | ({user.pk} if user.pk in members.get(one.group.id, ()) else set()))
+        for one in progresses
+    ]
+    return approved(after)
+
+
+def _servers(request: AccessRequest, history: dict[UUID, Counter[str]]) -> list[dict[str, Any]]:
+    wanted = [UUID(tool["id"]) for item in request.parsed_items for tool in item["tools"]]
+    known = {tool.pk: tool for tool in Tool.objects.filter(pk__in=wanted)}
+    return [
+        {"name": item["server"], "tools": [_tool_line(tool, known, history) for tool in item["tools"]]}
+        for item in request.parsed_items
+    ]
+
+
+def _tool_line(asked: dict[str, str], known: dict[UUID, Tool], history: dict[UUID, Counter[str]]) -> ToolLine:
+    tool = known.get(UUID(asked["id"]))
+    ended = history[UUID(asked["id"])]
+    text, obstacle = "", ""
+    if tool is None or not tool.present:
+        obstacle = "The server no longer offers this tool."
+    elif tool.digest != asked["pin"] or tool.quarantined:
+        obstacle = "The server changed this tool after it was asked for; approving it will be refused."
+    if tool is not None and tool.digest == asked["pin"]:
+        text = str(tool.parsed.get("description") or "")
+    return ToolLine(
+        name=asked["name"],
+        access=asked["access"],
+        description=visible(text, limit=SHORT_DESCRIPTION, multiline=True),
+        rest=visible(text, limit=LONG_DESCRIPTION, multiline=True) if len(text) > SHORT_DESCRIPTION else "",
+        history=_counted(ended) or "first time",
+        obstacle=obstacle,
+    )
+
+
+def _unusual(history: dict[UUID, Counter[str]]) -> str:
+    """One sentence over all tools."""
+    new = sum(1 for ended in history.values() if not sum(ended.values()))
+    if new == len(history):
+        return (
+            "This agent has never asked for this before."
+            if new == 1
+            else "This agent has never asked for any of this before."
+        )
+    if len(history) == 1:
+        return f"This agent has {_counted(next(iter(history.values())))}."
+    if new:
+        return f"{new} of {len(history)} tools for the first time; the others have been asked for before."
+    return "This agent has asked for all of this before."
+
+
+def _counted(ended: Counter[str]) -> str:
+    """ "asked 4 times before: 3 approved, 1 denied", or "" for never."""
+    total = sum(ended.values())
+    if not total:
+        return ""
+    parts = ", ".join(f"{count} {status}" for status in RequestStatus if (count := ended[status]))
+    return f"asked {'once' if total == 1 else f'{total} times'} before: {parts}"
+
+
+def _groups(request: AccessRequest, progresses: tuple[Progress, ...]) -> list[GroupLine]:
+    members = selectors.members_of(one.group for one in progresses)
+    excluded = set(selectors.self_of(request))
+    names = people({person for group in members.values() for person in group})
+    made = []
+    for one in progresses:
+        can = members.get(one.group.id, frozenset()) - excluded - one.approved_by
+        approvals = sorted(names[person] for person in one.approved_by if person in names)
+        made.append(
+            GroupLine(
+                one.group.name,
+                max(one.group.quorum, 1),
+                one.missing,
+                approvals,
+                sorted(names[p] for p in can if p in names),
+            )
+        )
+    return made
+
+
+def _ending(request: AccessRequest, at: datetime) -> str:
+    """How it ended, as a sentence; "" while it is open or live."""
+    grant = grant_of(request)
+    if grant is not None:
+        said = selectors.when_it_ended(grant, at)
+        return "" if said == "is live" else f"Access {said}."
+    if request.pending:
+        return ""
+    said = selectors.how_it_ended(request).replace("expired at", "expired undecided at")
+    return f"This request was {said}." if not said.startswith("expired") else f"This request {said}."

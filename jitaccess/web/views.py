@@ -1,0 +1,184 @@
+"""The pages: parse, call a service or selector, render. GET never decides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, Protocol
+from uuid import UUID
+
+from django.contrib import messages
+from django.contrib.auth import login
+from django.contrib.auth.decorators import login_required
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.utils.http import url_has_allowed_host_and_scheme
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
+
+from jitaccess.identity.models import User
+from jitaccess.identity.services import link_owner, use_sign_in_link
+from jitaccess.kernel.errors import Conflict, Forbidden, Invalid, JitAccessError, NotFound, Unavailable
+from jitaccess.store.clock import now
+from jitaccess.web import present
+from jitaccess.web.timeline import moments
+from requests_app import selectors
+from requests_app.models import AccessRequest, Grant
+from requests_app.services import approve_request, deny_request, revoke_grant
+
+P = ParamSpec("P")
+_STATUS: dict[type[JitAccessError], int] = {
+    Invalid: 400,
+    Forbidden: 403,
+    NotFound: 404,
+    Conflict: 409,
+    Unavailable: 503,
+}
+_TITLES = {
+    400: "That did not make sense",
+    403: "You may not do this",
+    404: "Not found",
+    409: "Not possible any more",
+    503: "Busy right now",
+}
+CALLS_SHOWN = 200
+
+
+class Decide(Protocol):
+    def __call__(
+        self, *, request_id: UUID, approver: User, channel: str, digest: str, reason: str = "", source: str = ""
+    ) -> AccessRequest: ...
+
+
+def _refusals_are_pages(
+    view: Callable[Concatenate[HttpRequest, P], HttpResponse],
+) -> Callable[Concatenate[HttpRequest, P], HttpResponse]:
+    @wraps(view)
+    def guarded(request: HttpRequest, *args: P.args, **kwargs: P.kwargs) -> HttpResponse:
+        try:
+            return view(request, *args, **kwargs)
+        except JitAccessError as error:
+            status = _status(error)
+            return render(
+                request, "web/refusal.html", {"title": _TITLES[status], "detail": error.detail}, status=status
+            )
+
+    return guarded
+
+
+@login_required
+@require_safe
+def inbox(request: HttpRequest) -> HttpResponse:
+    user, at = _person(request), now()
+    waiting = selectors.inbox_of(user)
+    mine = {row.pk for row in waiting}
+    recent = [row for row in selectors.visible_requests(user, limit=20) if row.pk not in mine][:10]
+    return render(
+        request, "web/inbox.html", {"waiting": present.rows(waiting, at), "recent": present.rows(recent, at), "now": at}
+    )
+
+
+@login_required
+@require_safe
+def request_list(request: HttpRequest) -> HttpResponse:
+    at = now()
+    found = selectors.visible_requests(_person(request), limit=100)
+    return render(request, "web/request_list.html", {"rows": present.rows(found, at), "now": at, "limit": 100})
+
+
+@login_required
+@require_safe
+@_refusals_are_pages
+def request_page(request: HttpRequest, request_id: UUID) -> HttpResponse:
+    return _request_page(request, request_id)
+
+
+@login_required
+@require_POST
+@_refusals_are_pages
+def approve(request: HttpRequest, request_id: UUID) -> HttpResponse:
+    return _decide(request, request_id, approve_request)
+
+
+@login_required
+@require_POST
+@_refusals_are_pages
+def deny(request: HttpRequest, request_id: UUID) -> HttpResponse:
+    return _decide(request, request_id, deny_request)
+
+
+@login_required
+@require_POST
+@_refusals_are_pages
+def revoke(request: HttpRequest, grant_id: UUID) -> HttpResponse:
+    user = _person(request)
+    try:
+        grant = revoke_grant(grant_id=grant_id, user=user, note=request.POST.get("reason", ""), source=_source(request))
+    except (Conflict, Forbidden) as error:
+        asked = Grant.objects.values_list("request_id", flat=True).get(pk=grant_id)
+        return _request_page(request, asked, refusal=error)
+    messages.success(request, "Revoked. The next call is refused.")
+    return redirect("web:request", request_id=grant.request_id)
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@_refusals_are_pages
+def sign_in(request: HttpRequest, token: str) -> HttpResponse:
+    """GET only asks: a link preview or a scanner that opens the address must not use the link up."""
+    target = _local(request.POST.get("next") or request.GET.get("next") or "/")
+    if request.method != "POST":
+        return render(request, "web/sign_in.html", {"owner": link_owner(token), "next": target})
+    user = use_sign_in_link(token, source=_source(request))
+    login(request, user, backend="django.contrib.auth.backends.ModelBackend")
+    return redirect(target)
+
+
+def _decide(request: HttpRequest, request_id: UUID, service: Decide) -> HttpResponse:
+    try:
+        decided = service(
+            request_id=request_id,
+            approver=_person(request),
+            channel="web",
+            digest=request.POST.get("digest", ""),
+            reason=request.POST.get("reason", ""),
+            source=_source(request),
+        )
+    except JitAccessError as error:
+        return _request_page(request, request_id, refusal=error)
+    messages.success(request, _SAID.get(decided.status, "Your approval is on record; others are still needed."))
+    return redirect("web:request", request_id=request_id)
+
+
+_SAID = {"approved": "Approved. Access began just now.", "denied": "Denied. The agent is told."}
+
+
+def _request_page(request: HttpRequest, request_id: UUID, *, refusal: JitAccessError | None = None) -> HttpResponse:
+    """The page of a request, or NotFound: a foreign one answers like one that does not exist."""
+    user, at = _person(request), now()
+    rows = AccessRequest.objects.select_related("agent__owner", "agent__team", "user", "issued_by", "grant")
+    asked = rows.filter(pk=request_id).first()
+    standing = selectors.standing_of(asked, user) if asked else None
+    if asked is None or standing is None or not standing.may_see:
+        raise NotFound("request.unknown", "There is no such request, or you may not see it.")
+    entries = selectors.timeline_of(asked, calls=CALLS_SHOWN)
+    context: dict[str, Any] = present.request_page(asked, user, standing, at)
+    context |= {"timeline": moments(asked, entries), "now": at, "refusal": refusal}
+    return render(request, "web/request.html", context, status=_status(refusal) if refusal else 200)
+
+
+def _status(error: JitAccessError) -> int:
+    return next(status for kind, status in _STATUS.items() if isinstance(error, kind))
+
+
+def _person(request: HttpRequest) -> User:
+    assert isinstance(request.user, User)  # login_required came first
+    return request.user
+
+
+def _source(request: HttpRequest) -> str:
+    return str(request.META.get("REMOTE_ADDR", ""))
+
+
+def _local(target: str) -> str:
+    """`target` when it is a path on this site, else the inbox: a sign-in link must not send people elsewhere."""
+    local = target.startswith("/") and url_has_allowed_host_and_scheme(target, allowed_hosts=None)
+    return target if local else "/"
