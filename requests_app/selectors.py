@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import reduce
@@ -13,14 +13,18 @@ from uuid import UUID
 
 from django.db.models import Q, QuerySet
 
-from jitaccess.audit.events import Event
 from jitaccess.audit.models import Entry
 from jitaccess.identity.models import User
 from jitaccess.identity.principal import Principal
+from jitaccess.kernel.errors import NotFound
 from jitaccess.policy.models import ApproverGroup
 from jitaccess.store.clock import JitNow
 from requests_app.lifecycle import DecisionVerdict, Group, Progress, RequestStatus, progress
-from requests_app.models import AccessRequest, Decision, Grant
+
+# Interfaces that read name the rows by way of this module: whatever imports requests_app.models may write them.
+from requests_app.models import AccessRequest as AccessRequest  # noqa: PLC0414
+from requests_app.models import Decision as Decision  # noqa: PLC0414
+from requests_app.models import Grant as Grant  # noqa: PLC0414
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +97,16 @@ def standings_of(requests: Sequence[AccessRequest], user: User) -> list[Standing
     return standings
 
 
+def seen_by(user: User, request_id: UUID) -> tuple[AccessRequest, Standing]:
+    """A request and what this person is to it. Raises NotFound: a foreign one answers like one that does not exist."""
+    rows = AccessRequest.objects.select_related("agent__owner", "agent__team", "user", "issued_by", "grant")
+    request = rows.filter(pk=request_id).first()
+    standing = standing_of(request, user) if request else None
+    if request is None or standing is None or not standing.may_see:
+        raise NotFound("request.unknown", "There is no such request, or you may not see it.")
+    return request, standing
+
+
 def approval_progress(request: AccessRequest) -> tuple[Progress, ...]:
     """Distinct eligible people per group, every approval checked against membership now."""
     groups = groups_of(request)
@@ -106,6 +120,19 @@ def approvers_of(request: AccessRequest) -> list[User]:
     """The people who can decide now, self left out."""
     ids = {person for people in members_of(groups_of(request)).values() for person in people} - set(self_of(request))
     return list(User.objects.filter(pk__in=ids).order_by("username"))
+
+
+def live_decision_of(request: AccessRequest, user: User) -> Decision | None:
+    """What this person has decided on it, if anything that still counts."""
+    return Decision.objects.filter(request=request, user=user, live=True).first()
+
+
+def requests_by_id(ids: Collection[UUID]) -> dict[UUID, AccessRequest]:
+    return {row.pk: row for row in AccessRequest.objects.filter(pk__in=ids).select_related("agent__owner", "user")}
+
+
+def request_of_grant(grant_id: UUID) -> UUID | None:
+    return Grant.objects.filter(pk=grant_id).values_list("request_id", flat=True).first()
 
 
 def pending_of(principal: Principal) -> QuerySet[AccessRequest]:
@@ -183,9 +210,7 @@ def timeline_of(request: AccessRequest, *, calls: int = 500) -> list[Entry]:
     about = Q(request=request.pk)
     grant = Grant.objects.filter(request=request).first()
     if grant:
-        # A call's outcome need not name the grant: it is found by the call.
-        used = Entry.objects.filter(grant=grant.pk, event=Event.CALL_AUTHORIZED).values("call")
-        about |= Q(grant=grant.pk) | Q(call__in=used)
+        about |= Q(grant=grant.pk)
     entries = Entry.objects.filter(about)
     life = list(entries.exclude(event__startswith="call.").order_by("uid"))
     uses = list(entries.filter(event__startswith="call.").order_by("-uid")[:calls])

@@ -1,5 +1,7 @@
 """The ledger in the admin: read-only."""
 
+# ruff: noqa: ARG002 - Django's signatures and names
+
 from __future__ import annotations
 
 from typing import Any

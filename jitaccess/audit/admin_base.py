@@ -1,5 +1,7 @@
 """What every admin page here has in common: changes are recorded, history is read-only, refusals are messages."""
 
+# ruff: noqa: ARG002, SLF001 - Django's signatures and names
+
 from __future__ import annotations
 
 import json
@@ -85,12 +87,10 @@ class ReportsRefusals(AdminBase):
 class RecordedAdmin(ReportsRefusals):
     """Every add, change and deletion leaves one `configuration.changed` entry in the same transaction."""
 
-    # True where the service that adds has an event of its own.
-    service_records_addition = False
+    # True where the service that adds or changes has an event of its own.
+    service_records_addition = service_records_change = False
 
-    def formfield_for_dbfield(
-        self, db_field: models.Field[Any, Any], request: HttpRequest | None, **kwargs: Any
-    ) -> Any:
+    def formfield_for_dbfield(self, db_field: models.Field[Any, Any], request: Any, **kwargs: Any) -> Any:
         """A switch carries the state its page was opened with: a stale page must not undo an emergency stop."""
         field = super().formfield_for_dbfield(db_field, request, **kwargs)
         if isinstance(field, forms.BooleanField):
@@ -108,7 +108,7 @@ class RecordedAdmin(ReportsRefusals):
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
         """Called last inside the transaction of the form, with everything that was changed at hand."""
         super().save_related(request, form, formsets, change)
-        if not change and self.service_records_addition:
+        if self.service_records_change if change else self.service_records_addition:
             return
         changes = {**_form_changes(form, added=not change), **_inline_changes(formsets)}
         if changes or not change:
@@ -181,11 +181,6 @@ def pretty(document: str) -> str:
         return document
 
 
-def refuse_to_form(form: Any, error: JitAccessError, field: str | None = None) -> None:
-    """A service's refusal as an error of the form that led to it."""
-    form.add_error(field, forms.ValidationError("%(detail)s", code=error.code, params={"detail": error.detail}))
-
-
 def _form_changes(form: Any, *, added: bool, without: Collection[str] = ()) -> JsonObject:
     names = form.cleaned_data if added else form.changed_data
     changes: JsonObject = {}
@@ -195,7 +190,7 @@ def _form_changes(form: Any, *, added: bool, without: Collection[str] = ()) -> J
         before, after = (None if added else form.initial.get(name)), form.cleaned_data[name]
         if isinstance(after, QuerySet):
             old, new = {str(item) for item in before or ()}, {str(item) for item in after}
-            changes[name] = {"added": sorted(new - old), "removed": sorted(old - new)}
+            changes[name] = {"added": [*sorted(new - old)], "removed": [*sorted(old - new)]}
         else:
             changes[name] = {"from": _plain(_by_name(form.fields[name], before)), "to": _plain(after)}
     return changes
@@ -216,7 +211,7 @@ def _inline_changes(formsets: Iterable[Any]) -> JsonObject:
 
 def _by_name(field: forms.Field, value: object) -> object:
     """A form's initial value holds a related row by its id."""
-    if isinstance(field, forms.ModelChoiceField) and not isinstance(value, models.Model):
+    if isinstance(field, forms.ModelChoiceField) and field.queryset is not None:
         return field.queryset.model._default_manager.filter(pk=value).first()
     return value
 

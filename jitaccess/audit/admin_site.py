@@ -1,5 +1,7 @@
 """The admin site itself: its name, and one sign-in for the whole product."""
 
+# ruff: noqa: ARG001 - Django's signatures and names
+
 from __future__ import annotations
 
 from typing import Any
@@ -33,5 +35,5 @@ def set_up() -> None:
     admin.site.site_header = admin.site.site_title = "jitaccess"
     admin.site.index_title = "Administration"
     admin.site.site_url = "/"
-    admin.site.login = sign_in  # type: ignore[method-assign]
+    admin.site.login = sign_in  # type: ignore[method-assign,assignment]
     admin.site.password_change = change_own_password  # type: ignore[method-assign,assignment]

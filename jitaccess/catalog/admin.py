@@ -1,19 +1,21 @@
 """Servers and their tools in the admin. How a server is started is not here: that is the operator's file."""
 
+# ruff: noqa: ARG002 - Django's signatures and names
+
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from django import forms
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
 from django.db.models import F, Q, QuerySet
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.shortcuts import get_object_or_404
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
 
-from jitaccess.audit.admin_base import ReadOnlyAdmin, RecordedAdmin, actor_of, pretty, refuse_to_form
+from jitaccess.audit.admin_base import ReadOnlyAdmin, RecordedAdmin, actor_of, pretty
 from jitaccess.catalog import services
 from jitaccess.catalog.models import AccessClass, Server, Tool
 from jitaccess.kernel.errors import JitAccessError
@@ -21,6 +23,7 @@ from jitaccess.kernel.text import has_hidden, visible
 
 # Beyond this a definition cannot be shown whole, and what cannot be shown whole cannot be reviewed here.
 SHOWN = 200_000
+BULK = 50
 STATES = {
     "unreviewed": Q(present=True, pin=""),
     "changed": Q(present=True) & ~Q(pin="") & ~Q(pin=F("digest")),
@@ -84,23 +87,28 @@ class StateFilter(admin.SimpleListFilter):
         return queryset.filter(STATES[state]) if (state := self.value()) in STATES else queryset
 
 
+@dataclass(frozen=True, slots=True)
+class Review:
+    """One tool as it is put before a reviewer: text that can neither hide nor act, and whether it is all of it."""
+
+    tool: Tool
+    state: str
+    definition: str
+    hidden: bool
+    whole: bool
+
+    @classmethod
+    def of(cls, tool: Tool, state: str) -> Review:
+        text = pretty(tool.definition)
+        shown = visible(text, limit=SHOWN, multiline=True)
+        return cls(tool, state, shown, has_hidden(text), whole=len(shown) < SHOWN)
+
+
 class ReviewForm(forms.Form):
     """The digest says which definition was on the page: that one is pinned, or nothing is."""
 
     digest = forms.CharField(widget=forms.HiddenInput)
     access = forms.ChoiceField(choices=AccessClass.choices, label="This tool is")
-
-    def classify(self, tool: Tool, request: HttpRequest) -> bool:
-        """False with an error on the form when the service refuses."""
-        access = AccessClass(self.cleaned_data["access"])
-        try:
-            services.classify_tool(
-                tool=tool, access=access, digest=self.cleaned_data["digest"], operator=actor_of(request)
-            )
-        except JitAccessError as error:
-            refuse_to_form(self, error)
-            return False
-        return True
 
 
 @admin.register(Tool)
@@ -126,14 +134,74 @@ class ToolAdmin(ReadOnlyAdmin):
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """The review page stands where other models have their form."""
-        if not (self.has_view_permission(request) if request.method == "GET" else self.has_classify_permission(request)):
+        """The review page, in place of a form over the row."""
+        writes = request.method == "POST"
+        if not (self.has_classify_permission(request) if writes else self.has_view_permission(request)):
             raise PermissionDenied
         tool = self.get_object(request, object_id)
         if tool is None:
-            return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)
-        form = ReviewForm(request.POST or None, initial={"access": tool.access, "digest": tool.digest})
-        if request.method == "POST" and form.is_valid() and form.classify(tool, request):
-            self.message_user(request, f"{tool} is now classified as {form.cleaned_data['access']}.")
-            return HttpResponseRedirect(reverse("admin:jit_catalog_tool_changelist"))
-        return self._page(request, [get_object_or_404(Tool, pk=tool.pk)], title=f"Review {tool}", form=form)
+            raise Http404
+        form = ReviewForm(request.POST or None)
+        refusal = "Choose a class for the definition on this page." if writes else ""
+        if writes and form.is_valid():
+            refusal = self._classify(request, tool, form.cleaned_data["access"], form.cleaned_data["digest"])
+            if not refusal:
+                self.message_user(request, f"{tool} is now classified as {form.cleaned_data['access']}.")
+                return HttpResponseRedirect(reverse("admin:jit_catalog_tool_changelist"))
+            tool.refresh_from_db()
+        # A fresh form: after a refusal it carries the digest of what is shown now.
+        fresh = ReviewForm(initial={"access": tool.access, "digest": tool.digest})
+        return self._page(request, [tool], title=f"Review {tool}", form=fresh, refusal=refusal)
+
+    def _classify(self, request: HttpRequest, tool: Tool, access: str, digest: str) -> str:
+        """Why the service refused, or nothing."""
+        try:
+            services.classify_tool(tool=tool, access=AccessClass(access), digest=digest, operator=actor_of(request))
+        except JitAccessError as error:
+            return error.detail
+        return ""
+
+    def _bulk(self, request: HttpRequest, queryset: QuerySet[Tool], access: AccessClass) -> HttpResponse | None:
+        """Two steps, so that a bulk classification too pins definitions that were on a page before somebody."""
+        tools = list(queryset.select_related("server")[: BULK + 1])
+        if len(tools) > BULK:
+            messages.error(request, f"Select at most {BULK} tools at once: all of them have to be looked at.")
+            return None
+        if "confirmed" not in request.POST:
+            return self._page(
+                request,
+                tools,
+                title=f"Classify as {access.label}?",
+                action=f"classify_as_{access}",
+                access=access.label,
+            )
+        refusals = {
+            tool: self._classify(request, tool, access, request.POST.get(f"digest-{tool.pk}", "?")) for tool in tools
+        }
+        for refusal in filter(None, refusals.values()):
+            messages.error(request, refusal)
+        if done := sum(not refusal for refusal in refusals.values()):
+            messages.success(request, f"Classified as {access.label}: {done}.")
+        return None
+
+    def _page(self, request: HttpRequest, tools: list[Tool], **more: object) -> HttpResponse:
+        context = {
+            **self.admin_site.each_context(request),
+            "opts": self.opts,
+            "reviews": [Review.of(tool, self.state(tool)) for tool in tools],
+            "may_classify": self.has_classify_permission(request),
+            **more,
+        }
+        return TemplateResponse(request, "admin/jit_catalog/tool/review.html", context)
+
+    @admin.action(description="Classify selected tools as read", permissions=["classify"])
+    def classify_as_read(self, request: HttpRequest, queryset: QuerySet[Tool]) -> HttpResponse | None:
+        return self._bulk(request, queryset, AccessClass.READ)
+
+    @admin.action(description="Classify selected tools as write", permissions=["classify"])
+    def classify_as_write(self, request: HttpRequest, queryset: QuerySet[Tool]) -> HttpResponse | None:
+        return self._bulk(request, queryset, AccessClass.WRITE)
+
+    @admin.action(description="Classify selected tools as destructive", permissions=["classify"])
+    def classify_as_destructive(self, request: HttpRequest, queryset: QuerySet[Tool]) -> HttpResponse | None:
+        return self._bulk(request, queryset, AccessClass.DESTRUCTIVE)

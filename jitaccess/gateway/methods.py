@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from importlib.metadata import version as installed_version
 
 import msgspec
 
+from jitaccess import __version__
 from jitaccess.gateway import wire
 from jitaccess.gateway.builtin import access
 from jitaccess.gateway.builtin.definitions import DEFINITIONS, INSTRUCTIONS, NAMES, CallTool
@@ -21,7 +21,7 @@ from jitaccess.kernel.strictjson import JsonObject
 from jitaccess.policy.engine.decide import Who
 from jitaccess.policy.engine.rules import ServerFacts
 
-_SERVER_INFO: JsonObject = {"name": "jitaccess", "version": installed_version("jitaccess")}
+_SERVER_INFO: JsonObject = {"name": "jitaccess", "version": __version__}
 _CAPABILITIES: JsonObject = {"tools": {"listChanged": True}}
 _DISCOVERY_TTL_MS = 60_000
 

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 from allauth.account.adapter import DefaultAccountAdapter
+from django.db import transaction
 from django.http import HttpRequest
+
+from jitaccess.audit.events import Event, Outcome
+from jitaccess.audit.recorder import Facts, record
+from jitaccess.identity.models import User
+from jitaccess.identity.principal import Principal
 
 
 class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # allauth ships no types
-    """Accounts are made by an admin, never by whoever finds the page."""
+    """Accounts are made by an admin, never by whoever finds the page; every sign-in is on record."""
 
     def is_open_for_signup(self, request: HttpRequest) -> bool:
         return False
+
+    def login(self, request: HttpRequest, user: User) -> None:
+        """Called by allauth for each of its ways to sign in; a sign-in link records itself when it is used up."""
+        with transaction.atomic():
+            actor = Principal.of_user(user, source=str(request.META.get("REMOTE_ADDR", ""))).actor()
+            record(Facts(event=Event.USER_SIGNED_IN, actor=actor, outcome=Outcome.ALLOWED, data={"with": "allauth"}))
+            super().login(request, user)

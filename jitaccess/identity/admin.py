@@ -1,8 +1,10 @@
 """People, teams, agents and their access tokens in the admin."""
 
+# ruff: noqa: ARG002 - Django's signatures and names
+
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import allauth.account.admin  # noqa: F401 - registers what is taken out below
@@ -20,17 +22,16 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
 
-from jitaccess.audit.admin_base import (
-    ReadOnlyAdmin,
-    RecordedAdmin,
-    actor_of,
-    record_configuration,
-    refuse_to_form,
-)
+from jitaccess.audit.admin_base import ReadOnlyAdmin, RecordedAdmin, actor_of, record_configuration
 from jitaccess.identity import services
 from jitaccess.identity.models import AccessToken, Agent, Team, User
 from jitaccess.kernel.errors import JitAccessError
 from jitaccess.store.clock import JitNow
+
+if TYPE_CHECKING:
+    UserAdminBase = UserAdmin[User]
+else:
+    UserAdminBase = UserAdmin
 
 PRIVILEGES = ("is_staff", "is_superuser", "groups", "user_permissions")
 
@@ -45,7 +46,7 @@ class RecordedGroupAdmin(RecordedAdmin, GroupAdmin):
 
 
 @admin.register(User)
-class PersonAdmin(RecordedAdmin, UserAdmin):
+class PersonAdmin(RecordedAdmin, UserAdminBase):
     list_display = ("username", "email", "first_name", "last_name", "is_active", "is_staff", "is_superuser")
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
@@ -104,7 +105,7 @@ class IssueTokenForm(forms.Form):
                 agent=self.agent, user=values["user"], ttl=values["minutes"] * 60, operator=actor_of(request)
             )
         except JitAccessError as error:
-            refuse_to_form(self, error)
+            self.add_error(None, forms.ValidationError(error.detail, code=error.code))
             return None
 
 
@@ -198,7 +199,8 @@ class AccessTokenAdmin(ReadOnlyAdmin):
     actions = ("revoke",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[AccessToken]:
-        return super().get_queryset(request).annotate(moment=JitNow())
+        rows: QuerySet[AccessToken] = super().get_queryset(request).annotate(moment=JitNow())
+        return rows
 
     def has_revoke_permission(self, request: HttpRequest) -> bool:
         return bool(request.user.has_perm("jit_identity.change_accesstoken"))

@@ -174,6 +174,14 @@ def agent_by_name(name: str) -> Agent:
     return agent
 
 
+def user_by_name(username: str) -> User:
+    """Raises NotFound."""
+    user = User.objects.filter(username=username).first()
+    if user is None:
+        raise NotFound("user.unknown", f"There is no person named {username!r}.")
+    return user
+
+
 def people(ids: set[UUID]) -> dict[UUID, str]:
     """Names of active users by id."""
     return dict(User.objects.filter(pk__in=ids, is_active=True).values_list("pk", "username"))

@@ -15,8 +15,7 @@ from jitaccess.identity.services import people
 from jitaccess.kernel.text import visible
 from requests_app import selectors
 from requests_app.lifecycle import DecisionVerdict, EndReason, Progress, RequestStatus, approved, grant_state
-from requests_app.models import AccessRequest, Decision, Grant
-from requests_app.selectors import Standing
+from requests_app.selectors import AccessRequest, Decision, Grant, Standing
 
 SHORT_DESCRIPTION = 300
 LONG_DESCRIPTION = 4000
@@ -114,7 +113,7 @@ def request_page(request: AccessRequest, user: User, standing: Standing, at: dat
     """Everything the request page needs but the timeline."""
     history = selectors.history_of(request)
     progresses = selectors.approval_progress(request)
-    mine = Decision.objects.filter(request=request, user=user, live=True).first()
+    mine = selectors.live_decision_of(request, user)
     status = status_of(request, at)
     why_not = _why_not(request, standing, mine, at)
     context = json.loads(request.context)
@@ -202,19 +201,19 @@ def _unusual(history: dict[UUID, Counter[str]]) -> str:
             else "This agent has never asked for any of this before."
         )
     if len(history) == 1:
-        return f"This agent has {_counted(next(iter(history.values())))}."
+        return f"This has been {_counted(next(iter(history.values())))}."
     if new:
         return f"{new} of {len(history)} tools for the first time; the others have been asked for before."
     return "This agent has asked for all of this before."
 
 
 def _counted(ended: Counter[str]) -> str:
-    """ "asked 4 times before: 3 approved, 1 denied", or "" for never."""
+    """ "asked for 4 times before: 3 approved, 1 denied", or "" for never."""
     total = sum(ended.values())
     if not total:
         return ""
     parts = ", ".join(f"{count} {status}" for status in RequestStatus if (count := ended[status]))
-    return f"asked {'once' if total == 1 else f'{total} times'} before: {parts}"
+    return f"asked for {'once' if total == 1 else f'{total} times'} before: {parts}"
 
 
 def _groups(request: AccessRequest, progresses: tuple[Progress, ...]) -> list[GroupLine]:

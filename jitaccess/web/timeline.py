@@ -9,18 +9,18 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from jitaccess.audit.events import Event, Outcome
+from jitaccess.audit.events import Event
 from jitaccess.audit.models import Entry
 from jitaccess.kernel.durations import format_duration
 from jitaccess.kernel.text import visible
 from jitaccess.policy.models import RoleBinding
-from requests_app.models import AccessRequest
+from requests_app.selectors import AccessRequest
 
 _NOTE = 2000
 _DETAILS = 8000
 # The decision that caused them is told already.
 _TOLD = {Event.REQUEST_APPROVED, Event.REQUEST_DENIED}
-_OUTCOMES = {
+_OUTCOMES: dict[str, tuple[str, str]] = {
     Event.CALL_COMPLETED: ("succeeded", "good"),
     Event.CALL_FAILED: ("failed", "bad"),
     Event.CALL_NOT_SENT: ("not sent", "off"),
@@ -109,17 +109,18 @@ def _call(entry: Entry, data: dict[str, Any], reasons: dict[str, str]) -> Moment
         named = [reasons.get(uid, "a binding that is gone") for uid in json.loads(entry.bindings)]
         moment.because = " and ".join(dict.fromkeys(named))
     elif entry.event == Event.CALL_DENIED:
-        moment.badge, moment.badge_tone, moment.tone = "refused", "bad", "bad"
+        why = str(data.get("reason_code") or "").replace("_", " ")
+        moment.badge, moment.badge_tone, moment.tone = f"refused: {why}" if why else "refused", "bad", "bad"
     else:
         _close(moment, entry, data)
     return moment
 
 
 def _close(moment: Moment, entry: Entry, data: dict[str, Any]) -> None:
-    moment.badge, moment.badge_tone = _OUTCOMES.get(Event(entry.event), (entry.event.removeprefix("call."), "off"))
-    if entry.event == Event.CALL_COMPLETED and entry.outcome == Outcome.ERROR:
+    moment.badge, moment.badge_tone = _OUTCOMES.get(entry.event, (entry.event.removeprefix("call."), "off"))
+    if data.get("is_error"):
         moment.badge, moment.badge_tone = "the tool reported an error", "bad"
-    moment.note = visible(str(data.get("error") or data.get("why") or ""), limit=500, multiline=True)
+    moment.note = visible(str(data.get("detail") or data.get("message") or data.get("why") or ""), limit=500, multiline=True)
 
 
 def _details(data: dict[str, Any]) -> str:

@@ -22,7 +22,7 @@ from jitaccess.store.clock import now
 from jitaccess.web import present
 from jitaccess.web.timeline import moments
 from requests_app import selectors
-from requests_app.models import AccessRequest, Grant
+from requests_app.selectors import AccessRequest
 from requests_app.services import approve_request, deny_request, revoke_grant
 
 P = ParamSpec("P")
@@ -114,7 +114,8 @@ def revoke(request: HttpRequest, grant_id: UUID) -> HttpResponse:
     try:
         grant = revoke_grant(grant_id=grant_id, user=user, note=request.POST.get("reason", ""), source=_source(request))
     except (Conflict, Forbidden) as error:
-        asked = Grant.objects.values_list("request_id", flat=True).get(pk=grant_id)
+        asked = selectors.request_of_grant(grant_id)
+        assert asked  # or it would have been NotFound
         return _request_page(request, asked, refusal=error)
     messages.success(request, "Revoked. The next call is refused.")
     return redirect("web:request", request_id=grant.request_id)
@@ -152,16 +153,12 @@ _SAID = {"approved": "Approved. Access began just now.", "denied": "Denied. The 
 
 
 def _request_page(request: HttpRequest, request_id: UUID, *, refusal: JitAccessError | None = None) -> HttpResponse:
-    """The page of a request, or NotFound: a foreign one answers like one that does not exist."""
     user, at = _person(request), now()
-    rows = AccessRequest.objects.select_related("agent__owner", "agent__team", "user", "issued_by", "grant")
-    asked = rows.filter(pk=request_id).first()
-    standing = selectors.standing_of(asked, user) if asked else None
-    if asked is None or standing is None or not standing.may_see:
-        raise NotFound("request.unknown", "There is no such request, or you may not see it.")
+    asked, standing = selectors.seen_by(user, request_id)
     entries = selectors.timeline_of(asked, calls=CALLS_SHOWN)
     context: dict[str, Any] = present.request_page(asked, user, standing, at)
-    context |= {"timeline": moments(asked, entries), "now": at, "refusal": refusal}
+    calls = sum(entry.event.startswith("call.") for entry in entries)
+    context |= {"timeline": moments(asked, entries), "calls_cut": calls == CALLS_SHOWN, "now": at, "refusal": refusal}
     return render(request, "web/request.html", context, status=_status(refusal) if refusal else 200)
 
 

@@ -330,7 +330,7 @@ class StdioConnection:
         self._garbage += 1
         if self._garbage >= MAX_GARBAGE_LINES:
             detail = f'The server "{self.server.slug}" wrote {MAX_GARBAGE_LINES} lines in a row that are not MCP.'
-            self._down("upstream.invalid_response", detail)
+            self._down("upstream.died", detail)  # not "answered with nonsense": the pending calls were not answered
 
     def _nonsense(self, what: str) -> UpstreamError:
         slug = self.server.slug

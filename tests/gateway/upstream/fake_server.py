@@ -94,7 +94,7 @@ def ask(request: dict) -> None:
 
 
 def odd_ids(request: dict) -> None:
-    for wrong in (request["id"] + 1000, str(request["id"]), float(request["id"]) + 0.5, True, None, [1], {}):
+    for wrong in (request["id"] + 1000, str(request["id"]), float(request["id"]), True, None, [1], {}):
         send({"jsonrpc": "2.0", "id": wrong, "result": {"wrong": True}})
     text(request, "right")
     answer(request, wrong="a second answer")

@@ -1,0 +1,46 @@
+# Thin verbs; what they do lives in the package and in tests/.
+PYTHON ?= python3
+HOST ?= 127.0.0.1
+PORT ?= 8000
+DEMO ?= yes
+VENV := .venv
+
+.PHONY: help up test test-fast test-browser lint types lock clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+up: $(VENV)/.run ## start everything on this machine (PORT=8000, DEMO=no to leave the demo out)
+	@exec $(VENV)/bin/jitaccess up --host $(HOST) --port $(PORT) $(if $(filter no,$(DEMO)),--no-demo)
+
+test: $(VENV)/.dev ## the whole suite: lint, types, SQLite, PostgreSQL
+	@$(VENV)/bin/python -m tests.run all
+
+test-fast: $(VENV)/.dev ## under a minute: SQLite, no browser, no processes
+	@$(VENV)/bin/python -m tests.run fast
+
+test-browser: $(VENV)/.dev ## the browser tests; fails without Chromium
+	@JITACCESS_TEST_BROWSER=1 $(VENV)/bin/python -m tests.run browser
+
+lint: $(VENV)/.dev ## ruff, import-linter, migrations
+	@$(VENV)/bin/python -m tests.run lint
+
+types: $(VENV)/.dev ## mypy, strict
+	@$(VENV)/bin/mypy
+
+lock: ## renew the lock files (needs uv)
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+		--extra demo --group build pyproject.toml --output-file requirements.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+		--extra demo --extra dev --group build pyproject.toml --constraints requirements.lock --output-file requirements-dev.lock
+
+clean: ## remove the environment and everything under var/
+	rm -rf $(VENV) var
+
+$(VENV)/.run: requirements.lock pyproject.toml docker/environment.sh
+	@PYTHON="$(PYTHON)" sh docker/environment.sh requirements.lock
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock pyproject.toml docker/environment.sh
+	@PYTHON="$(PYTHON)" sh docker/environment.sh requirements-dev.lock
+	@touch $@ $(VENV)/.run

@@ -1,0 +1,63 @@
+"""Sending what is owed, outside any transaction: a slow mail server holds no lock."""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+
+from django.db.models import F
+
+from jitaccess.audit.events import Event
+from jitaccess.kernel.text import visible
+from jitaccess.notify import console, email
+from jitaccess.notify.models import Delivery
+from jitaccess.notify.notice import Channel, notice_of
+from jitaccess.store.clock import JitNow, now
+from requests_app import selectors
+
+log = logging.getLogger("jitaccess.notify")
+
+CHANNELS: dict[str, Channel] = {"console": console.send, "email": email.send}
+_LEASE = timedelta(seconds=60)  # longer than a send may take, or a second worker would send it too
+
+
+def backoff(attempts: int) -> timedelta:
+    """The pause after `attempts` failed attempts: 5 s, doubling, at most 10 minutes."""
+    return timedelta(seconds=min(5 * 2 ** min(attempts - 1, 10), 600))
+
+
+def send_due(*, limit: int = 100) -> int:
+    """Send what is due; returns how many went out. One that fails is due again later and stops none of the rest."""
+    due = Delivery.objects.filter(sent_at=None, due_at__lte=JitNow()).select_related("user").order_by("due_at")
+    return sum(_attempt(delivery) for delivery in list(due[:limit]))
+
+
+def _attempt(delivery: Delivery) -> bool:
+    """At least once: a process that dies between sending and writing so sends again when its lease is over."""
+    attempts = delivery.attempts + 1
+    claimed = Delivery.objects.filter(pk=delivery.pk, attempts=delivery.attempts, sent_at=None).update(
+        attempts=F("attempts") + 1, due_at=now() + _LEASE
+    )
+    if claimed != 1:
+        return False  # another worker has it
+    mine = Delivery.objects.filter(pk=delivery.pk, attempts=attempts)
+    try:
+        obsolete = _send(delivery)
+    except Exception as error:
+        log.warning("notice %s by %s failed (attempt %d): %s", delivery.pk, delivery.channel, attempts, type(error).__name__)
+        said = visible(f"{type(error).__name__}: {error}", limit=500)
+        mine.update(error=said, due_at=now() + backoff(attempts))
+        return False
+    mine.update(sent_at=JitNow(), error=obsolete)
+    return not obsolete
+
+
+def _send(delivery: Delivery) -> str:
+    """Send it, or say why nobody needs it any more."""
+    request = selectors.requests_by_id([delivery.request])[delivery.request]
+    if not delivery.user.is_active:
+        return "not sent: the person is no longer active"
+    if delivery.event == Event.REQUEST_SUBMITTED and not request.pending:
+        return "not sent: decided before it went out"
+    CHANNELS[delivery.channel](notice_of(delivery, request))
+    return ""

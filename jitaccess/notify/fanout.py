@@ -1,0 +1,52 @@
+"""From the ledger to deliveries owed: who has to hear of what."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.db import transaction
+
+from jitaccess.audit.events import Event
+from jitaccess.audit.models import Entry
+from jitaccess.audit.sequencer import advance, read_after
+from jitaccess.identity.models import User
+from jitaccess.notify.models import Delivery
+from jitaccess.notify.notice import TOLD_EVENTS
+from jitaccess.store.clock import now
+from requests_app import selectors
+from requests_app.selectors import AccessRequest
+
+
+def fan_out(*, limit: int = 500) -> int:
+    """Turn the next ledger entries into deliveries; returns how many entries were read.
+
+    Deliveries and the cursor commit together: an entry is told once, whenever a process dies.
+    """
+    with transaction.atomic():
+        cursor, leaves = read_after("notify", limit=limit)
+        if not leaves:
+            return 0
+        told = [leaf.entry for leaf in leaves if leaf.entry.event in TOLD_EVENTS]
+        requests = selectors.requests_by_id({entry.request for entry in told if entry.request})
+        moment = now()
+        rows = [
+            Delivery(entry=entry.uid, event=entry.event, request=request.pk, user=person, channel=channel, due_at=moment)
+            for entry in told
+            if entry.request and (request := requests.get(entry.request))
+            for person in _audience(entry, request)
+            for channel in settings.NOTIFY_CHANNELS
+            if channel != "email" or person.email
+        ]
+        Delivery.objects.bulk_create(rows, ignore_conflicts=True)
+        advance(cursor, leaves[-1].seq)
+    return len(leaves)
+
+
+def _audience(entry: Entry, request: AccessRequest) -> list[User]:
+    """Approvers hear of a new request; of its outcome the agent's owner and the person it acts for, but not who did it."""
+    if entry.event == Event.REQUEST_SUBMITTED:
+        return selectors.approvers_of(request) if request.pending else []
+    concerned = {person.pk: person for person in (request.agent.owner, request.user) if person and person.is_active}
+    # An agent that acts for somebody carries that person's id: then it was not the person who did it.
+    if entry.user and not entry.agent:
+        concerned.pop(entry.user, None)
+    return list(concerned.values())

@@ -1,0 +1,198 @@
+"""Roles, who has them, what may be asked for and who approves, in the admin."""
+
+# ruff: noqa: ARG002, SLF001 - Django's signatures and names
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.contrib import admin
+from django.db import models
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils.safestring import SafeString
+
+from jitaccess.audit.admin_base import ReadOnlyAdmin, ReadOnlyInline, RecordedAdmin, actor_of, inert, pretty
+from jitaccess.policy import services
+from jitaccess.policy.admin_forms import (
+    ApproverGroupForm,
+    ApproverGroupFormSet,
+    DefaultRoleForm,
+    RequestableForm,
+    RoleForm,
+    StandingBindingForm,
+)
+from jitaccess.policy.models import (
+    ApprovalPolicy,
+    ApproverGroup,
+    DefaultRole,
+    Requestable,
+    Role,
+    RoleBinding,
+    RoleVersion,
+    ServerAccess,
+)
+from jitaccess.store.clock import JitNow
+
+if TYPE_CHECKING:
+    StackedBase = admin.StackedInline[Any, Any]
+else:
+    StackedBase = admin.StackedInline
+
+
+class RoleVersionInline(ReadOnlyInline):
+    model = RoleVersion
+    fields = ("version", "saved_by", "saved_at")
+    readonly_fields = fields
+
+
+@admin.register(Role)
+class RoleAdmin(RecordedAdmin):
+    form = RoleForm
+    list_display = ("name", "head")
+    search_fields = ("name", "document")
+    inlines = (RoleVersionInline,)
+    # Every change is a new version, which the service records.
+    service_records_addition = service_records_change = True
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        document = form.cleaned_data["document"]
+        saved = services.save_role(document=document, operator=actor_of(request), role=obj if change else None)
+        obj.pk, obj.name, obj.head = saved.pk, saved.name, saved.head
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+        """The versions of a role that nobody ever had go with it; a role that somebody had is protected."""
+        to_delete, counts, lacking, protected = super().get_deleted_objects(objs, request)
+        return to_delete, counts, lacking - {RoleVersion._meta.verbose_name}, protected
+
+
+@admin.register(RoleVersion)
+class RoleVersionAdmin(ReadOnlyAdmin):
+    list_display = ("role_name", "version", "saved_by", "saved_at")
+    list_select_related = ("role",)
+    search_fields = ("role__name", "saved_by")
+    uuid_fields = ("role",)
+    ordering = ("-saved_at",)
+    exclude = ("document",)
+    readonly_fields = ("text",)
+
+    @admin.display(description="role", ordering="role__name")
+    def role_name(self, version: RoleVersion) -> str:
+        return version.role.name
+
+    @admin.display(description="document")
+    def text(self, version: RoleVersion) -> SafeString:
+        return inert(version.document)
+
+
+class BindingAdmin(RecordedAdmin):
+    """Bindings are made and ended; what was once a right is never edited or deleted."""
+
+    list_select_related = ("role", "agent", "user", "team")
+    actions = ("end",)
+    service_records_addition = True
+    origin = RoleBinding.Origin.STANDING
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[RoleBinding]:
+        rows: QuerySet[RoleBinding] = super().get_queryset(request).annotate(moment=JitNow())
+        return rows
+
+    def has_change_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
+        return False
+
+    def has_end_permission(self, request: HttpRequest) -> bool:
+        return bool(request.user.has_perm(f"jit_policy.change_{self.opts.model_name}"))
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        obj.pk = services.bind_role(**form.cleaned_data, origin=self.origin, operator=actor_of(request)).pk
+
+    @admin.display
+    def state(self, binding: Any) -> str:
+        if binding.ended_at:
+            return "ended"
+        return "expired" if binding.expires_at and binding.expires_at <= binding.moment else "live"
+
+    @admin.action(description="End selected bindings now", permissions=["end"])
+    def end(self, request: HttpRequest, queryset: QuerySet[RoleBinding]) -> None:
+        operator = actor_of(request)
+        self.each(
+            request,
+            queryset,
+            "Bindings ended",
+            lambda binding: services.end_binding(binding=binding, operator=operator),
+        )
+
+
+@admin.register(DefaultRole)
+class DefaultRoleAdmin(BindingAdmin):
+    form = DefaultRoleForm
+    origin = RoleBinding.Origin.DEFAULT
+    list_display = ("everyone", "role", "starts_at", "state")
+    fields = ("everyone", "role")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[RoleBinding]:
+        return super().get_queryset(request).filter(origin=RoleBinding.Origin.DEFAULT)
+
+
+@admin.register(RoleBinding)
+class RoleBindingAdmin(BindingAdmin):
+    """Standing bindings, and granted ones to look at: those end when their grant is revoked."""
+
+    form = StandingBindingForm
+    list_display = ("subject", "role", "origin", "starts_at", "expires_at", "state")
+    list_filter = ("origin", ("ended_at", admin.EmptyFieldListFilter))
+    search_fields = ("agent__name", "user__username", "team__name", "role__name")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[RoleBinding]:
+        return super().get_queryset(request).exclude(origin=RoleBinding.Origin.DEFAULT)
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        asked = ("role", "agent", "user", "team", "expires_at")
+        return (*asked, "origin", "origin_id", "starts_at", "ended_at", "granted") if obj else asked
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        return self.get_fields(request, obj) if obj else ()
+
+    @admin.display(description="granted tools and their pins")
+    def granted(self, binding: RoleBinding) -> SafeString:
+        return inert(pretty(binding.tools))
+
+
+@admin.register(ServerAccess)
+class ServerAccessAdmin(RecordedAdmin):
+    list_display = ("server", "every_team")
+    list_select_related = ("server",)
+    search_fields = ("server__slug", "teams__name")
+    filter_horizontal = ("teams",)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        return ("server",) if obj else ()
+
+
+@admin.register(Requestable)
+class RequestableAdmin(RecordedAdmin):
+    form = RequestableForm
+    list_display = ("server", "team", "tools", "access", "max_minutes", "policy")
+    list_select_related = ("server", "team", "policy")
+    list_filter = ("server", "team", "policy")
+    search_fields = ("server__slug", "tools", "access")
+
+
+class ApproverGroupInline(StackedBase):
+    model = ApproverGroup
+    form = ApproverGroupForm
+    formset = ApproverGroupFormSet
+    filter_horizontal = ("users", "teams")
+
+    def get_extra(self, request: HttpRequest, obj: Any = None, **kwargs: Any) -> int:
+        return 0 if obj else 1
+
+
+@admin.register(ApprovalPolicy)
+class ApprovalPolicyAdmin(RecordedAdmin):
+    list_display = ("name", "pending_minutes")
+    search_fields = ("name",)
+    inlines = (ApproverGroupInline,)

@@ -1,0 +1,68 @@
+"""The ASGI switch: /mcp goes to the gateway, everything else to Django behind a thread pool."""
+
+from __future__ import annotations
+
+import logging
+
+from a2wsgi import WSGIMiddleware
+
+from jitaccess.gateway.app import PREFIX, Application
+from jitaccess.gateway.core import Gateway
+from jitaccess.gateway.http import Receive, Scope, Send, send_empty
+from jitaccess.runtime.background import Background
+
+log = logging.getLogger(__name__)
+
+
+class Switch:
+    """One process of an installation: with a gateway, with the web, or with both."""
+
+    def __init__(self, *, gateway: Gateway | None, web: bool, background: Background | None) -> None:
+        self._gateway = gateway
+        self._mcp = Application(gateway) if gateway else None
+        self._background = background
+        self._web = None
+        if web:
+            from jitaccess.runtime.wsgi import application
+
+            self._web = WSGIMiddleware(application, workers=8)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        elif scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1003})
+        elif scope["path"].startswith(PREFIX):
+            await (self._mcp or _nothing)(scope, receive, send)
+        elif self._web is not None:
+            await self._web(scope, receive, send)  # type: ignore[arg-type]  # a2wsgi spells the ASGI types out
+        else:
+            await _nothing(scope, receive, send)
+
+    def begin_shutdown(self) -> None:
+        """Called when the signal arrives, before the server waits for open responses."""
+        if self._gateway is not None:
+            self._gateway.begin_shutdown()
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            if self._gateway is not None:
+                await self._gateway.start()
+            if self._background is not None:
+                self._background.start()
+        except Exception as error:
+            log.exception("cannot start")
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        if self._background is not None:
+            self._background.stop()
+        if self._gateway is not None:
+            await self._gateway.stop()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+async def _nothing(scope: Scope, receive: Receive, send: Send) -> None:
+    await send_empty(send, 404)

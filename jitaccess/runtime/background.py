@@ -1,0 +1,114 @@
+"""What runs once per installation, embedded in a web process: the sequencer, and Celery's worker and beat in threads.
+
+With several web processes, an advisory lock elects which one does it. Nothing here decides about access.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import Any
+
+from celery import Celery
+from celery import beat as celery_beat
+from celery.worker import state as worker_state
+from django.db import close_old_connections, connection
+
+from jitaccess.audit.models import Unsequenced
+from jitaccess.audit.sequencer import sequence
+from jitaccess.store.leader import Leadership
+
+log = logging.getLogger(__name__)
+
+SEQUENCE_SECONDS = 0.3
+ELECTION_SECONDS = 2.0
+
+
+class Background:
+    """Threads of one process; `start` and `stop` them once."""
+
+    def __init__(self, app: Celery | None) -> None:
+        self._app = app
+        self._stopping = threading.Event()
+        self._threads = [threading.Thread(target=self._sequence, name="sequencer", daemon=True)]
+        if app is not None:
+            self._threads.append(threading.Thread(target=self._celery, name="celery", daemon=True))
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self, *, timeout: float = 2.0) -> None:
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join(timeout)
+
+    def _sequence(self) -> None:
+        leadership = Leadership("sequencer")
+        while not self._stopping.wait(SEQUENCE_SECONDS):
+            try:
+                close_old_connections()
+                # Looked first: on SQLite the transaction would take the write lock for nothing, three times a second.
+                while leadership.held() and Unsequenced.objects.exists() and sequence():
+                    pass
+            except Exception as error:  # noqa: BLE001 - the ledger waits in its queue; the loop must not die
+                log.warning("sequencing will be tried again: %s", error)
+        self._last_words()
+
+    def _celery(self) -> None:
+        leadership = Leadership("celery")
+        worker: _Embedded | None = None
+        while True:
+            try:
+                close_old_connections()
+                leads = leadership.held()
+            except Exception as error:  # noqa: BLE001 - as above
+                log.warning("election will be tried again: %s", error)
+                leads = False
+            if leads and worker is None:
+                assert self._app is not None
+                worker = _Embedded(self._app)
+            elif worker is not None and not leads:
+                worker.stop()
+                worker = None
+            if self._stopping.wait(ELECTION_SECONDS):
+                break
+        if worker is not None:
+            worker.stop()
+        self._last_words()
+
+    def _last_words(self) -> None:
+        connection.close()
+
+
+class _Embedded:
+    """A Celery worker and a beat in threads of this process."""
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+        self._beat: Any = celery_beat.Service(app, max_interval=1, scheduler_cls=celery_beat.Scheduler)
+        self._threads = [
+            threading.Thread(target=self._work, name="celery-worker", daemon=True),
+            threading.Thread(target=self._beat.start, name="celery-beat", daemon=True),
+        ]
+        worker_state.should_stop = None
+        for thread in self._threads:
+            thread.start()
+
+    def _work(self) -> None:
+        # Built here, not before: inside an event loop Celery's Django checks would refuse to run.
+        worker = self._app.WorkController(
+            pool_cls="threads",
+            concurrency=2,
+            without_gossip=True,
+            without_mingle=True,
+            without_heartbeat=True,
+            loglevel="WARNING",
+        )
+        worker.start()
+
+    def stop(self) -> None:
+        worker_state.should_stop = 0
+        self._beat.stop(wait=False)
+        for thread in self._threads:
+            thread.join(1.5)

@@ -1,0 +1,186 @@
+"""The `jitaccess` command. Exit codes: 0 done, 1 refused or failed (one sentence on stderr), 2 wrong usage, 130 interrupted."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import json
+import os
+import platform
+import sys
+from typing import Any
+
+import django
+from django.core.exceptions import ImproperlyConfigured
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; `argv` without the program's name."""
+    arguments = _parser().parse_args(argv)
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "jitaccess.settings")
+    try:
+        django.setup()
+    except (ImproperlyConfigured, OSError) as error:
+        print(f"jitaccess: {_configuration(error)}", file=sys.stderr)
+        return 1
+    from jitaccess.kernel.errors import JitAccessError
+
+    try:
+        return int(arguments.run(arguments) or 0)
+    except JitAccessError as error:
+        print(f"jitaccess: {error.detail}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _configuration(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return f"Cannot use {error.filename}: {error.strerror}. var/ must be a directory that you may write to."
+    return str(error)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="jitaccess", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="command")
+    up = commands.add_parser("up", help="start everything in one process, with a demo on the first run")
+    up.add_argument("--no-demo", action="store_true", help="do not set up the demo on the first run")
+    _listening(up)
+    up.set_defaults(run=_up)
+    for role, what in (("web", "pages for people, with worker, beat and sequencer"), ("gateway", "the MCP gateway")):
+        process = commands.add_parser(role, help=f"serve {what}")
+        _listening(process)
+        process.set_defaults(run=_serve, role=role)
+    migrate = commands.add_parser("migrate", help="bring the database to this version")
+    migrate.set_defaults(run=_migrate)
+    _agents(commands)
+    people = commands.add_parser("people", help="people").add_subparsers(required=True, metavar="action")
+    link = people.add_parser("link", help="a one-time sign-in link for a person")
+    link.add_argument("username")
+    link.set_defaults(run=_link)
+    servers = commands.add_parser("servers", help="MCP servers").add_subparsers(required=True, metavar="action")
+    refresh = servers.add_parser("refresh", help="take over the tools of the servers in the operator's file")
+    refresh.set_defaults(run=_refresh)
+    return parser
+
+
+def _listening(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8000)
+
+
+def _agents(commands: Any) -> None:
+    agents = commands.add_parser("agents", help="agents").add_subparsers(required=True, metavar="action")
+    token = agents.add_parser("token", help="issue an access token; it is printed once")
+    token.add_argument("name")
+    token.add_argument("--for", dest="user", metavar="USER", help="on behalf of this person")
+    token.add_argument("--ttl", default="30m", help="how long it is good, at most 60m (default 30m)")
+    token.add_argument("--json", action="store_true")
+    token.set_defaults(run=_token)
+    listing = agents.add_parser("list", help="all agents")
+    listing.add_argument("--json", action="store_true")
+    listing.set_defaults(run=_list_agents)
+    for verb, enabled in (("disable", False), ("enable", True)):
+        switch = agents.add_parser(verb, help=f"{verb} an agent; in force for its next call")
+        switch.add_argument("name")
+        switch.set_defaults(run=_switch, enabled=enabled)
+
+
+def _up(arguments: argparse.Namespace) -> int:
+    from jitaccess.runtime.up import up
+
+    up(host=arguments.host, port=arguments.port, want_demo=not arguments.no_demo)
+    return 0
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    from django.conf import settings
+
+    from jitaccess.kernel.errors import Invalid
+    from jitaccess.runtime.preflight import ensure_current
+    from jitaccess.runtime.server import bind, serve
+
+    if not settings.ON_POSTGRESQL:
+        raise Invalid("database.sqlite", "Several processes need PostgreSQL: set DATABASE_URL, or run `jitaccess up`.")
+    ensure_current()
+    listener = bind(arguments.host, arguments.port)
+    where = f"http://{arguments.host}:{listener.getsockname()[1]}"
+    serve(
+        listener=listener,
+        gateway=arguments.role == "gateway",
+        web=arguments.role == "web",
+        on_ready=lambda: print(f"jitaccess {arguments.role} on {where}", flush=True),
+    )
+    return 0
+
+
+def _migrate(_: argparse.Namespace) -> int:
+    from jitaccess.runtime.preflight import prepare_database
+
+    print(prepare_database() or "up to date")
+    return 0
+
+
+def _token(arguments: argparse.Namespace) -> int:
+    from jitaccess.identity.services import agent_by_name, issue_token, user_by_name
+    from jitaccess.kernel.durations import parse_duration
+
+    agent = agent_by_name(arguments.name)
+    user = user_by_name(arguments.user) if arguments.user else None
+    value, token = issue_token(agent=agent, user=user, ttl=parse_duration(arguments.ttl), operator=operator())
+    if arguments.json:
+        print(json.dumps({"token": value, "agent": agent.name, "expires_at": token.expires_at.isoformat()}))
+    else:
+        print(value)
+        print(f"{agent.name}, good until {token.expires_at:%H:%M} UTC; shown this once", file=sys.stderr)
+    return 0
+
+
+def _list_agents(arguments: argparse.Namespace) -> int:
+    from jitaccess.identity.models import Agent
+
+    rows = [
+        {"name": agent.name, "owner": agent.owner.username, "team": agent.team.name, "enabled": agent.enabled}
+        for agent in Agent.objects.select_related("owner", "team")
+    ]
+    if arguments.json:
+        print(json.dumps(rows))
+    else:
+        for row in rows:
+            state = "" if row["enabled"] else "  (disabled)"
+            print(f"{row['name']:<24} owner {row['owner']:<16} team {row['team']}{state}")
+    return 0
+
+
+def _switch(arguments: argparse.Namespace) -> int:
+    from jitaccess.identity.services import agent_by_name, set_agent_enabled
+
+    agent = agent_by_name(arguments.name)
+    set_agent_enabled(agent=agent, enabled=arguments.enabled, operator=operator())
+    print(f"{agent.name} is {'enabled' if arguments.enabled else 'disabled'}")
+    return 0
+
+
+def _link(arguments: argparse.Namespace) -> int:
+    from jitaccess.identity.services import user_by_name
+    from jitaccess.runtime.up import sign_in_link
+
+    print(sign_in_link(user_by_name(arguments.username), operator=operator()))
+    return 0
+
+
+def _refresh(_: argparse.Namespace) -> int:
+    from jitaccess.runtime.server import configured_servers
+    from jitaccess.runtime.servers import refresh_servers
+
+    report = refresh_servers(configured_servers(), operator=operator())
+    for slug, what in report.items():
+        print(f"{slug}: {what}")
+    return 1 if any(what.startswith("not reached") for what in report.values()) else 0
+
+
+def operator() -> Any:
+    """Who runs the command, as the system knows them: recorded with what they do."""
+    from jitaccess.audit.recorder import Actor
+
+    return Actor(user_name=f"operator:{getpass.getuser()}@{platform.node()}", client="jitaccess command line")
