@@ -152,8 +152,10 @@ LOGGING = {
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "%(asctime)s %(levelname)-7s %(name)s: %(message)s", "datefmt": "%H:%M:%S"}},
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "root": {"handlers": ["console"], "level": os.environ.get("JITACCESS_LOG_LEVEL", "WARNING")},
+    "root": {"handlers": ["console"], "level": "WARNING"},
     "loggers": {
+        # A refused form is an answer, not an incident.
+        "django.request": {"level": "ERROR"},
         "jitaccess": {"level": os.environ.get("JITACCESS_LOG_LEVEL", "INFO")},
         "requests_app": {"level": os.environ.get("JITACCESS_LOG_LEVEL", "INFO")},
     },

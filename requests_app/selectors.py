@@ -47,7 +47,7 @@ def groups_of(request: AccessRequest) -> tuple[Group, ...]:
 
 
 def members_of(groups: Iterable[Group]) -> dict[UUID, frozenset[UUID]]:
-    """Active members of each group as they are now, whoever is in it directly or by team. Two queries for any number of groups."""
+    """Active members of each group as they are now, directly or by team; two queries for any number of groups."""
     rows = ApproverGroup.objects.filter(pk__in={group.id for group in groups})
     found: dict[UUID, set[UUID]] = defaultdict(set)
     for group, person in rows.filter(users__is_active=True).values_list("pk", "users"):
@@ -149,7 +149,7 @@ def inbox_of(user: User, *, limit: int = 200) -> list[AccessRequest]:
     """What waits for this person's decision, oldest first."""
     mine = Decision.objects.filter(user=user, live=True).values("request_id")
     waiting = open_requests().filter(_asks_groups_of(user)).exclude(pk__in=mine)
-    rows = list(waiting.select_related("agent__owner", "user").order_by("created_at")[:limit])
+    rows = list(waiting.select_related("agent__owner", "user", "grant").order_by("created_at")[:limit])
     return [row for row, standing in zip(rows, standings_of(rows, user), strict=True) if standing.may_decide]
 
 
@@ -218,7 +218,7 @@ def timeline_of(request: AccessRequest, *, calls: int = 500) -> list[Entry]:
 
 
 def how_it_ended(request: AccessRequest) -> str:
-    """ "approved by anna at 14:02 UTC": for the person who came second."""
+    """Such as "approved by anna at 14:02 UTC", for the person who came second."""
     by = f" by {request.closed_by_name}" if request.closed_by_name else ""
     at = f" at {request.closed_at:%H:%M} UTC" if request.closed_at else ""
     return f"{request.status}{by}{at}"

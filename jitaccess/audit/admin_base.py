@@ -77,7 +77,7 @@ class ReportsRefusals(AdminBase):
             try:
                 do(row)
             except JitAccessError as error:
-                messages.error(request, f"{row}: {error.detail}")
+                messages.error(request, f"Refused for {row}: {error.detail}")
             else:
                 count += 1
         if count:
@@ -182,7 +182,7 @@ def pretty(document: str) -> str:
 
 
 def _form_changes(form: Any, *, added: bool, without: Collection[str] = ()) -> JsonObject:
-    names = form.cleaned_data if added else form.changed_data
+    names = form.fields if added else form.changed_data
     changes: JsonObject = {}
     for name in names:
         if name in without or name not in form.cleaned_data:

@@ -146,7 +146,7 @@ class ToolAdmin(ReadOnlyAdmin):
         if writes and form.is_valid():
             refusal = self._classify(request, tool, form.cleaned_data["access"], form.cleaned_data["digest"])
             if not refusal:
-                self.message_user(request, f"{tool} is now classified as {form.cleaned_data['access']}.")
+                self.message_user(request, f"Classified {tool} as {form.cleaned_data['access']}.")
                 return HttpResponseRedirect(reverse("admin:jit_catalog_tool_changelist"))
             tool.refresh_from_db()
         # A fresh form: after a refusal it carries the digest of what is shown now.
@@ -179,7 +179,7 @@ class ToolAdmin(ReadOnlyAdmin):
             tool: self._classify(request, tool, access, request.POST.get(f"digest-{tool.pk}", "?")) for tool in tools
         }
         for refusal in filter(None, refusals.values()):
-            messages.error(request, refusal)
+            messages.error(request, f"Not classified: {refusal}")
         if done := sum(not refusal for refusal in refusals.values()):
             messages.success(request, f"Classified as {access.label}: {done}.")
         return None

@@ -15,7 +15,7 @@ from jitaccess.identity.principal import Principal
 class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # allauth ships no types
     """Accounts are made by an admin, never by whoever finds the page; every sign-in is on record."""
 
-    def is_open_for_signup(self, request: HttpRequest) -> bool:
+    def is_open_for_signup(self, request: HttpRequest) -> bool:  # noqa: ARG002 - allauth names it
         return False
 
     def login(self, request: HttpRequest, user: User) -> None:

@@ -43,9 +43,9 @@ def _attempt(delivery: Delivery) -> bool:
     mine = Delivery.objects.filter(pk=delivery.pk, attempts=attempts)
     try:
         obsolete = _send(delivery)
-    except Exception as error:
-        log.warning("notice %s by %s failed (attempt %d): %s", delivery.pk, delivery.channel, attempts, type(error).__name__)
+    except Exception as error:  # noqa: BLE001 - whatever a channel does, the rest goes out
         said = visible(f"{type(error).__name__}: {error}", limit=500)
+        log.warning("notice %s by %s failed, attempt %d: %s", delivery.pk, delivery.channel, attempts, said)
         mine.update(error=said, due_at=now() + backoff(attempts))
         return False
     mine.update(sent_at=JitNow(), error=obsolete)

@@ -6,7 +6,7 @@ from django.conf import settings
 from django.db import transaction
 
 from jitaccess.audit.events import Event
-from jitaccess.audit.models import Entry
+from jitaccess.audit.models import Cursor, Entry, Leaf
 from jitaccess.audit.sequencer import advance, read_after
 from jitaccess.identity.models import User
 from jitaccess.notify.models import Delivery
@@ -21,6 +21,9 @@ def fan_out(*, limit: int = 500) -> int:
 
     Deliveries and the cursor commit together: an entry is told once, whenever a process dies.
     """
+    seen = Cursor.objects.filter(name="notify").values_list("seq", flat=True).first() or 0
+    if not Leaf.objects.filter(seq__gt=seen).exists():
+        return 0  # an idle look takes no write lock, which on SQLite everybody else would wait for
     with transaction.atomic():
         cursor, leaves = read_after("notify", limit=limit)
         if not leaves:
@@ -29,7 +32,9 @@ def fan_out(*, limit: int = 500) -> int:
         requests = selectors.requests_by_id({entry.request for entry in told if entry.request})
         moment = now()
         rows = [
-            Delivery(entry=entry.uid, event=entry.event, request=request.pk, user=person, channel=channel, due_at=moment)
+            Delivery(
+                entry=entry.uid, event=entry.event, request=request.pk, user=person, channel=channel, due_at=moment
+            )
             for entry in told
             if entry.request and (request := requests.get(entry.request))
             for person in _audience(entry, request)
@@ -42,7 +47,7 @@ def fan_out(*, limit: int = 500) -> int:
 
 
 def _audience(entry: Entry, request: AccessRequest) -> list[User]:
-    """Approvers hear of a new request; of its outcome the agent's owner and the person it acts for, but not who did it."""
+    """A new request: who can decide. Its outcome: the agent's owner and the person it acts for, but not who did it."""
     if entry.event == Event.REQUEST_SUBMITTED:
         return selectors.approvers_of(request) if request.pending else []
     concerned = {person.pk: person for person in (request.agent.owner, request.user) if person and person.is_active}

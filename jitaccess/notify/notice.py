@@ -30,7 +30,10 @@ TOLD_EVENTS = frozenset(_SAYS)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notice:
-    """`subject` is one line of names only; `body` may quote the agent; `url` carries no authority, the page asks who you are."""
+    """`subject` is one line of names only; `body` quotes the agent.
+
+    `url` carries no authority: the page behind it asks who you are.
+    """
 
     to: str
     address: str
@@ -51,9 +54,8 @@ def notice_of(delivery: Delivery, request: AccessRequest) -> Notice:
     says = _SAYS[Event(delivery.event)].format(who=who, what=what, long=format_duration(request.seconds))
     url = f"{settings.PUBLIC_URL}/requests/{request.pk}/"
     reason = "\n".join(f"> {line}" for line in visible(request.reason, limit=2000, multiline=True).split("\n"))
-    tools = "\n".join(
-        f"- {item['server']}/{tool['name']} ({tool['access']})" for item in request.parsed_items for tool in item["tools"]
-    )
+    items = [(item["server"], tool) for item in request.parsed_items for tool in item["tools"]]
+    tools = "\n".join(f"- {server}/{tool['name']} ({tool['access']})" for server, tool in items)
     says = visible(says, limit=200)
     body = f"{says}.\n\n{tools}\n\nThe agent's own words:\n{reason}\n\nOpen the request: {url}\n"
     return Notice(to=delivery.user.username, address=delivery.user.email, subject=says, body=body, url=url)

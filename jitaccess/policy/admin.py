@@ -61,9 +61,9 @@ class RoleAdmin(RecordedAdmin):
         obj.pk, obj.name, obj.head = saved.pk, saved.name, saved.head
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
-        """The versions of a role that nobody ever had go with it; a role that somebody had is protected."""
+        """The versions of a role that nobody ever had go with it; one that somebody had is protected, and it says so."""
         to_delete, counts, lacking, protected = super().get_deleted_objects(objs, request)
-        return to_delete, counts, lacking - {RoleVersion._meta.verbose_name}, protected
+        return to_delete, counts, lacking - {model._meta.verbose_name for model in (RoleVersion, RoleBinding)}, protected
 
 
 @admin.register(RoleVersion)

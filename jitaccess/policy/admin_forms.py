@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -29,6 +30,9 @@ else:
     InlineFormSetBase = forms.BaseInlineFormSet
 
 
+MAX_DEPTH = 16
+
+
 class RoleForm(FormBase):
     # strip=False: lines are counted as they were typed.
     document = forms.CharField(
@@ -43,11 +47,12 @@ class RoleForm(FormBase):
         """The text with LF line ends, readable as a role that may be saved here. Every mistake is a form error."""
         document: str = self.cleaned_data["document"].replace("\r\n", "\n")
         try:
-            _refuse_aliases(document)
+            with suppress(yaml.YAMLError):  # parse_role says where
+                _refuse_bombs(document)
             name = parse_role(document).name
         except JitAccessError as error:
             raise ValidationError(visible(error.detail, limit=500), code=error.code) from error
-        except ValueError as error:  # PyYAML lets chr() of an escape beyond Unicode through
+        except (ValueError, OverflowError) as error:  # PyYAML lets chr() of an escape beyond Unicode through
             raise ValidationError(f"expected well-formed YAML ({visible(str(error), limit=200)}).") from error
         self._check_name(name)
         return document
@@ -63,17 +68,16 @@ class RoleForm(FormBase):
             raise ValidationError(f"metadata.name: there is a role named {name} already; open that one to change it.")
 
 
-def _refuse_aliases(document: str) -> None:
-    """A few kilobytes of aliases stand for millions of rules; no role needs them."""
-    if len(document) > MAX_DOCUMENT:
-        return  # parse_role has the sentence for it
-    try:
-        for token in yaml.scan(document, Loader=yaml.SafeLoader):
-            if isinstance(token, yaml.AliasToken):
-                line = token.start_mark.line + 1
-                raise Invalid("role.invalid", f"line {line}: expected no alias (*{token.value}); write it out.")
-    except yaml.YAMLError:
-        return  # parse_role says where
+def _refuse_bombs(document: str) -> None:
+    """A few kilobytes of aliases stand for millions of rules, and PyYAML is quadratic in the depth of nesting."""
+    depth = 0
+    for event in yaml.parse(document[: MAX_DOCUMENT + 1], Loader=yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        line = event.start_mark.line + 1
+        if isinstance(event, yaml.AliasEvent):
+            raise Invalid("role.invalid", f"line {line}: expected no alias (*{event.anchor}); write it out.")
+        if depth > MAX_DEPTH:
+            raise Invalid("role.invalid", f"line {line}: expected at most {MAX_DEPTH} levels of nesting.")
 
 
 class DefaultRoleForm(FormBase):
@@ -83,8 +87,8 @@ class DefaultRoleForm(FormBase):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        for name in ("everyone", "role"):
-            self.fields[name].required = True
+        for field in self.fields.values():  # None when the page only shows a binding
+            field.required = True
 
     def clean(self) -> dict[str, Any]:
         values: dict[str, Any] = super().clean() or {}
@@ -101,8 +105,9 @@ class StandingBindingForm(FormBase):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.fields["role"].required = True
-        self.fields["expires_at"].help_text = "Empty: until somebody ends it."
+        if self.fields:  # None when the page only shows a binding
+            self.fields["role"].required = True
+            self.fields["expires_at"].help_text = "Empty: until somebody ends it."
 
     def clean(self) -> dict[str, Any]:
         values: dict[str, Any] = super().clean() or {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 from a2wsgi import WSGIMiddleware
@@ -57,10 +58,10 @@ class Switch:
             return
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        if self._background is not None:
-            self._background.stop()
-        if self._gateway is not None:
-            await self._gateway.stop()
+        await asyncio.gather(
+            asyncio.to_thread(self._background.stop) if self._background else asyncio.sleep(0),
+            self._gateway.stop() if self._gateway else asyncio.sleep(0),
+        )
         await send({"type": "lifespan.shutdown.complete"})
 
 

@@ -86,7 +86,7 @@ class _Embedded:
 
     def __init__(self, app: Celery) -> None:
         self._app = app
-        self._beat: Any = celery_beat.Service(app, max_interval=1, scheduler_cls=celery_beat.Scheduler)
+        self._beat: Any = celery_beat.Service(app, max_interval=0.5, scheduler_cls=celery_beat.Scheduler)
         self._threads = [
             threading.Thread(target=self._work, name="celery-worker", daemon=True),
             threading.Thread(target=self._beat.start, name="celery-beat", daemon=True),
@@ -110,5 +110,9 @@ class _Embedded:
     def stop(self) -> None:
         worker_state.should_stop = 0
         self._beat.stop(wait=False)
+        # The worker looks at should_stop between messages, waits up to two seconds for one, and once more before it
+        # goes: these are the two.
+        for _ in range(2):
+            self._app.send_task("requests_app.lapse_requests")
         for thread in self._threads:
             thread.join(1.5)

@@ -44,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="jitaccess", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
     up = commands.add_parser("up", help="start everything in one process, with a demo on the first run")
+    up.add_argument("--no-worker", action="store_true", help="without Celery's worker and beat: nothing tidies up or tells")
     up.add_argument("--no-demo", action="store_true", help="do not set up the demo on the first run")
     _listening(up)
     up.set_defaults(run=_up)
@@ -89,7 +90,7 @@ def _agents(commands: Any) -> None:
 def _up(arguments: argparse.Namespace) -> int:
     from jitaccess.runtime.up import up
 
-    up(host=arguments.host, port=arguments.port, want_demo=not arguments.no_demo)
+    up(host=arguments.host, port=arguments.port, want_demo=not arguments.no_demo, celery=not arguments.no_worker)
     return 0
 
 

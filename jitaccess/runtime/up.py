@@ -20,7 +20,7 @@ LINK_SECONDS = 3600
 OPERATOR = Actor.system("up")
 
 
-def up(*, host: str, port: int, want_demo: bool) -> None:
+def up(*, host: str, port: int, want_demo: bool, celery: bool = True) -> None:
     """Prepare var/ and the database, set up the demo on the first run, serve until a signal. Raises JitAccessError."""
     lock = lock_var(settings.VAR)
     listener = bind(host, port)
@@ -33,11 +33,12 @@ def up(*, host: str, port: int, want_demo: bool) -> None:
         print(f"Database: {done}.", flush=True)
     _prepare_content(want_demo=want_demo)
     with lock:
-        serve(listener=listener, gateway=True, web=True, alone=not settings.ON_POSTGRESQL, on_ready=_say_what_to_do)
+        alone = not settings.ON_POSTGRESQL
+        serve(listener=listener, gateway=True, web=True, celery=celery, alone=alone, on_ready=_say_what_to_do)
     print("Stopped.")
 
 
-def _prepare_content(*, want_demo: bool) -> None:
+def _prepare_content(*, want_demo: bool, celery: bool = True) -> None:
     first = not User.objects.exists()
     if first:
         admin = User(username="admin", is_staff=True, is_superuser=True, email="admin@example.invalid")

@@ -8,7 +8,8 @@ from django.http import HttpRequest, HttpResponse
 
 # No inline script, nothing from elsewhere, no framing: the approve button must not be reachable from another page.
 CSP = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; connect-src 'self'; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
+    "connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 

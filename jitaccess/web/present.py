@@ -208,7 +208,7 @@ def _unusual(history: dict[UUID, Counter[str]]) -> str:
 
 
 def _counted(ended: Counter[str]) -> str:
-    """ "asked for 4 times before: 3 approved, 1 denied", or "" for never."""
+    """Such as "asked for 4 times before: 3 approved, 1 denied", or "" for never."""
     total = sum(ended.values())
     if not total:
         return ""
@@ -240,9 +240,24 @@ def _ending(request: AccessRequest, at: datetime) -> str:
     """How it ended, as a sentence; "" while it is open or live."""
     grant = grant_of(request)
     if grant is not None:
-        said = selectors.when_it_ended(grant, at)
-        return "" if said == "is live" else f"Access {said}."
-    if request.pending:
+        return _end_of_grant(grant, at)
+    if request.status == RequestStatus.INVALIDATED:
+        return f"This request became void: {visible(request.closing_note, limit=500)}"
+    if request.status == RequestStatus.EXPIRED or (request.pending and request.pending_until <= at):
+        return f"Nobody decided before {request.pending_until:%H:%M} UTC."
+    return "" if request.pending else f"This request was {selectors.how_it_ended(request)}."
+
+
+def _end_of_grant(grant: Grant, at: datetime) -> str:
+    reason, moment = grant.end_reason, grant.ended_at or grant.expires_at
+    by = f" by {grant.ended_by_name}" if grant.ended_by_name else ""
+    if moment > at:
         return ""
-    said = selectors.how_it_ended(request).replace("expired at", "expired undecided at")
-    return f"This request was {said}." if not said.startswith("expired") else f"This request {said}."
+    match reason or EndReason.EXPIRED:
+        case EndReason.EXPIRED:
+            return f"Access expired at {moment:%H:%M} UTC."
+        case EndReason.SUBJECT_DISABLED:
+            return f"Access ended at {moment:%H:%M} UTC: the agent or the person it acts for was disabled."
+        case EndReason.RELEASED:
+            return f"Access was given back{by} at {moment:%H:%M} UTC."
+    return f"Access was {reason}{by} at {moment:%H:%M} UTC."

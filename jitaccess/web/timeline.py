@@ -20,6 +20,33 @@ _NOTE = 2000
 _DETAILS = 8000
 # The decision that caused them is told already.
 _TOLD = {Event.REQUEST_APPROVED, Event.REQUEST_DENIED}
+
+
+@dataclass(frozen=True, slots=True)
+class _Telling:
+    """A sentence about one kind of entry; `by` puts who did it in front; `note` names the member of data to quote."""
+
+    text: str
+    tone: str = "off"
+    by: bool = True
+    note: str = ""
+
+
+_LIFE: dict[str, _Telling] = {
+    Event.REQUEST_SUBMITTED: _Telling("asked for {tools} for {long}", "ask"),
+    Event.REQUEST_APPROVED: _Telling("approved", "good", note="reason"),
+    Event.REQUEST_DENIED: _Telling("denied it", "bad", note="reason"),
+    Event.REQUEST_CANCELLED: _Telling("withdrew the request"),
+    Event.REQUEST_EXPIRED: _Telling("Nobody decided in time, so the request expired", by=False),
+    Event.REQUEST_INVALIDATED: _Telling("The request became void", "bad", by=False, note="why"),
+    Event.GRANT_ACTIVATED: _Telling("Access began", "good", by=False),
+    Event.GRANT_EXPIRED: _Telling("Time was up, access ended", by=False),
+    Event.GRANT_RELEASED: _Telling("gave the access back"),
+    Event.GRANT_REVOKED: _Telling("revoked the access", "bad", note="note"),
+    Event.GRANT_SUBJECT_DISABLED: _Telling(
+        "Access ended: the agent was disabled, or the person it acts for is no longer active", by=False
+    ),
+}
 _OUTCOMES: dict[str, tuple[str, str]] = {
     Event.CALL_COMPLETED: ("succeeded", "good"),
     Event.CALL_FAILED: ("failed", "bad"),
@@ -30,7 +57,7 @@ _OUTCOMES: dict[str, tuple[str, str]] = {
 
 @dataclass(slots=True)
 class Moment:
-    """One thing that happened. `tone` is one of ask, good, bad, off, use; `badge` is a call's outcome with its own tone."""
+    """One thing that happened. `tone` is one of ask, good, bad, off, use; `badge` is a call's outcome."""
 
     at: datetime
     who: str
@@ -68,37 +95,14 @@ def moments(request: AccessRequest, entries: Iterable[Entry]) -> list[Moment]:
 
 
 def _life(request: AccessRequest, entry: Entry, data: dict[str, Any]) -> Moment:
-    who, text, tone, note = _who(entry), "", "off", ""
-    until: datetime | None = None
-    match entry.event:
-        case Event.REQUEST_SUBMITTED:
-            tools = ", ".join(request.tool_labels)
-            text, tone = f"asked for {tools} for {format_duration(request.seconds)}", "ask"
-        case Event.DECISION_RECORDED:
-            approved = data.get("verdict") == "approve"
-            text, tone, note = (
-                ("approved", "good", data.get("reason")) if approved else ("denied it", "bad", data.get("reason"))
-            )
-        case Event.REQUEST_CANCELLED:
-            text = "withdrew the request"
-        case Event.REQUEST_EXPIRED:
-            who, text = "", "Nobody decided in time, so the request expired"
-        case Event.REQUEST_INVALIDATED:
-            who, text, tone, note = "", "The request became void", "bad", data.get("why")
-        case Event.GRANT_ACTIVATED:
-            who, text, tone = "", "Access began", "good"
-            until = _moment(data.get("expires_at"))
-        case Event.GRANT_EXPIRED:
-            who, text = "", "Time was up, access ended"
-        case Event.GRANT_RELEASED:
-            text = "gave the access back"
-        case Event.GRANT_REVOKED:
-            text, tone, note = "revoked the access", "bad", data.get("note")
-        case Event.GRANT_SUBJECT_DISABLED:
-            who, text = "", "Access ended: the agent was disabled, or the person it acts for is no longer active"
-        case _:
-            text = entry.event.replace(".", " ").replace("_", " ")
-    return Moment(entry.at, who, text, tone, note=visible(str(note or ""), limit=_NOTE, multiline=True), until=until)
+    event = entry.event
+    if event == Event.DECISION_RECORDED:
+        event = Event.REQUEST_APPROVED if data.get("verdict") == "approve" else Event.REQUEST_DENIED
+    told = _LIFE.get(event, _Telling(event.replace(".", " ").replace("_", " ")))
+    text = told.text.format(tools=", ".join(request.tool_labels), long=format_duration(request.seconds))
+    note = visible(str(data.get(told.note) or ""), limit=_NOTE, multiline=True)
+    until = _moment(data.get("expires_at")) if event == Event.GRANT_ACTIVATED else None
+    return Moment(entry.at, _who(entry) if told.by else "", text, told.tone, note=note, until=until)
 
 
 def _call(entry: Entry, data: dict[str, Any], reasons: dict[str, str]) -> Moment:
@@ -120,7 +124,8 @@ def _close(moment: Moment, entry: Entry, data: dict[str, Any]) -> None:
     moment.badge, moment.badge_tone = _OUTCOMES.get(entry.event, (entry.event.removeprefix("call."), "off"))
     if data.get("is_error"):
         moment.badge, moment.badge_tone = "the tool reported an error", "bad"
-    moment.note = visible(str(data.get("detail") or data.get("message") or data.get("why") or ""), limit=500, multiline=True)
+    said = data.get("detail") or data.get("message") or data.get("why") or ""
+    moment.note = visible(str(said), limit=500, multiline=True)
 
 
 def _details(data: dict[str, Any]) -> str:

@@ -61,7 +61,7 @@ class World:
 @pytest.fixture
 def world(db: None) -> World:
     operator = Actor.system("test")
-    ada = User.objects.create_superuser("ada", password="correct horse battery")
+    ada = User.objects.create_superuser("ada")
     owner, bob = (User.objects.create_user(name) for name in ("owner", "bob"))
     team = Team.objects.create(name="core")
     team.members.add(owner, bob)
@@ -160,5 +160,5 @@ def errors(response: Any) -> str:
     assert response.status_code == 200, f"saved instead of refused: {response}"
     found = [str(response.context["adminform"].form.errors.as_data())]
     for inline in response.context["inline_admin_formsets"]:
-        found += [str(inline.formset.non_form_errors().as_data()), *(str(f.errors.as_data()) for f in inline.formset.forms)]
+        found += [str(inline.formset.non_form_errors().as_data()), *(str(f.errors) for f in inline.formset.forms)]
     return " ".join(found)

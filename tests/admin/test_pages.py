@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from django.contrib import admin
 from django.db import models
-from django.test import Client
+from django.test import Client, RequestFactory
 from django.urls import NoReverseMatch, reverse
 
 from jitaccess.audit.models import Entry, Leaf
@@ -33,7 +33,8 @@ def some(model: Any, world: World) -> Any:
         Delivery.objects.create(
             entry=entry.pk, event="x", request=world.request.pk, user=world.bob, channel="console", due_at=now()
         )
-    return model.objects.first()
+    page = admin.site._registry[model]
+    return page.get_queryset(RequestFactory().get("/")).first()
 
 
 def rows(model: Any) -> list[dict[str, Any]]:

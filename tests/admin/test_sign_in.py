@@ -11,6 +11,15 @@ from jitaccess.identity.models import AccessToken, User
 from tests.admin.conftest import World, save, url
 
 
+PASSWORD = "correct horse battery"
+
+
+@pytest.fixture(autouse=True)
+def with_password(world: World) -> None:
+    world.ada.set_password(PASSWORD)
+    world.ada.save()
+
+
 def test_the_admin_sends_people_to_the_one_sign_in_page(world: World):
     response = Client().get("/admin/jit_identity/agent/", follow=True)
     assert response.redirect_chain[-1][0].startswith("/accounts/login/?next=/admin/")
@@ -19,7 +28,7 @@ def test_the_admin_sends_people_to_the_one_sign_in_page(world: World):
 
 def test_the_admins_own_login_form_takes_no_password(world: World):
     browser = Client()
-    response = browser.post("/admin/login/", {"username": "ada", "password": "correct horse battery"})
+    response = browser.post("/admin/login/", {"username": "ada", "password": PASSWORD})
     assert response.status_code == 302
     assert response.url.startswith("/accounts/login/")
     assert "_auth_user_id" not in browser.session
@@ -28,7 +37,7 @@ def test_the_admins_own_login_form_takes_no_password(world: World):
 def test_signing_in_leads_back_to_the_page_that_was_wanted(world: World):
     browser = Client()
     login = browser.get("/admin/jit_identity/agent/", follow=True).redirect_chain[-1][0]
-    response = browser.post(login, {"login": "ada", "password": "correct horse battery"}, follow=True)
+    response = browser.post(login, {"login": "ada", "password": PASSWORD}, follow=True)
     assert response.redirect_chain[-1][0] == "/admin/jit_identity/agent/"
     assert response.status_code == 200
 

@@ -54,7 +54,7 @@ SQLITE = [
 
 def create(apps: Any, schema_editor: Any) -> None:
     for statement in POSTGRESQL if schema_editor.connection.vendor == "postgresql" else SQLITE:
-        schema_editor.execute(statement)
+        schema_editor.execute(statement, params=None)  # no placeholders in it: a % is a %
 
 
 class Migration(migrations.Migration):

@@ -16,19 +16,19 @@ register = template.Library()
 
 @register.filter
 def when(moment: datetime | None, now: datetime) -> str:
-    """ "in 24 min" or "5 min ago", the exact UTC time in the title."""
+    """Such as "in 24 min" or "5 min ago", the exact UTC time in the title."""
     return _time(moment, relative(moment, now)) if moment else ""
 
 
 @register.filter
 def left(moment: datetime | None, now: datetime) -> str:
-    """ "24 min" until `moment`."""
+    """Such as "24 min", until `moment`."""
     return _time(moment, _rough((moment - now).total_seconds())) if moment else ""
 
 
 @register.filter
 def clock(moment: datetime | None) -> str:
-    """ "14:02 UTC", the exact time in the title."""
+    """Such as "14:02 UTC", the exact time in the title."""
     return _time(moment, f"{moment.astimezone(UTC):%H:%M} UTC") if moment else ""
 
 

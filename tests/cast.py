@@ -1,0 +1,169 @@
+"""The cast of the tests: people, an agent and a git server, made by the real services.
+
+admin is a superuser; olga owns the agent; anna, bert and olga are the reviewers (olga only on paper: she is self);
+carl is nobody in particular. All but admin and carl are in the team "demo".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from jitaccess.audit.recorder import Actor
+from jitaccess.catalog.models import AccessClass, Server, Tool
+from jitaccess.catalog.services import classify_tool, import_tools, register_server
+from jitaccess.identity.models import Agent, Team, User
+from jitaccess.identity.principal import Principal
+from jitaccess.identity.services import create_agent
+from jitaccess.kernel.strictjson import JsonObject
+from jitaccess.policy.compiler import compile_snapshot
+from jitaccess.policy.engine.decide import Verdict, Who, decide
+from jitaccess.policy.engine.rules import Snapshot
+from jitaccess.policy.models import ApprovalPolicy, ApproverGroup, Requestable, Role, RoleBinding, ServerAccess
+from jitaccess.policy.services import bind_role, save_role
+from jitaccess.store.clock import now
+from requests_app.models import AccessRequest, Grant
+from requests_app.services import Ask, Submission, approve_request, deny_request, submit_request
+
+OPERATOR = Actor(user_name="operator")
+READ_ONLY = """\
+kind: role
+version: v1
+metadata: {name: read-only, description: Read everything that an admin classified as read}
+spec:
+  allow:
+    - servers: ["*"]
+      access: [read]
+"""
+TOOLS = {
+    "git_log": AccessClass.READ,
+    "git_status": AccessClass.READ,
+    "git_commit": AccessClass.WRITE,
+    "git_add": AccessClass.WRITE,
+    "git_reset": AccessClass.DESTRUCTIVE,
+}
+
+
+def definition(name: str, **members: Any) -> JsonObject:
+    """A tool definition as a server would offer it."""
+    return {"name": name, "description": f"The tool {name}", "inputSchema": {"type": "object"}} | members
+
+
+def person(name: str) -> User:
+    return User.objects.create_user(username=name, email=f"{name}@example.test", password="correct horse battery")
+
+
+@dataclass(slots=True)
+class Cast:
+    admin: User
+    olga: User
+    anna: User
+    bert: User
+    carl: User
+    team: Team
+    agent: Agent
+    server: Server
+    tools: dict[str, Tool]
+    read_only: Role
+    access: ServerAccess
+    policy: ApprovalPolicy
+    reviewers: ApproverGroup
+    requestable: Requestable
+    operator: Actor = OPERATOR
+
+    def principal(self, agent: Agent | None = None, user: User | None = None, **changes: Any) -> Principal:
+        """Who acts: the demo agent alone, or on behalf of `user`, with a token that admin issued."""
+        agent = agent or self.agent
+        values: dict[str, Any] = {
+            "agent": agent.pk,
+            "agent_name": agent.name,
+            "user": user.pk if user else None,
+            "user_name": user.username if user else "",
+            "client": "tests",
+            "issued_by": self.admin.pk,
+        }
+        return Principal(**(values | changes))
+
+    def snapshot(self) -> Snapshot:
+        """All of policy as it is now."""
+        return compile_snapshot()
+
+    def verdict(self, tool: str, principal: Principal | None = None) -> Verdict:
+        """What a call of `tool` on the git server gets right now."""
+        principal = principal or self.principal()
+        assert principal.agent
+        who = Who(principal.agent, principal.user)
+        return decide(self.snapshot(), who=who, server=self.server.pk, tool=tool, at=now())
+
+    def submission(
+        self,
+        *tools: str,
+        principal: Principal | None = None,
+        reason: str = "Finish the release notes",
+        seconds: int | None = 600,
+        context: Mapping[str, Any] | None = None,
+    ) -> Submission:
+        """File a request for tools of the git server (git_commit unless told)."""
+        ask = Ask(
+            tools=[("git", tool) for tool in tools or ("git_commit",)],
+            reason=reason,
+            seconds=seconds,
+            context=context or {},
+        )
+        return submit_request(principal=principal or self.principal(), ask=ask, snapshot=self.snapshot())
+
+    def submit(self, *tools: str, **options: Any) -> AccessRequest:
+        """As `submission`, but only the request."""
+        return self.submission(*tools, **options).request
+
+    def approve(self, request: AccessRequest, by: User | None = None, **options: Any) -> AccessRequest:
+        """Approve by anna (or `by`) what is on record."""
+        values: dict[str, Any] = {"channel": "web", "digest": request.digest} | options
+        return approve_request(request_id=request.pk, approver=by or self.anna, **values)
+
+    def deny(self, request: AccessRequest, by: User | None = None, **options: Any) -> AccessRequest:
+        """Deny by anna (or `by`)."""
+        values: dict[str, Any] = {"channel": "web", "digest": request.digest} | options
+        return deny_request(request_id=request.pk, approver=by or self.anna, **values)
+
+    def grant(self, *tools: str, **options: Any) -> Grant:
+        """An approved request's live grant."""
+        return Grant.objects.get(request=self.approve(self.submit(*tools, **options)))
+
+
+def build_cast() -> Cast:
+    admin = User.objects.create_superuser(username="admin", email="admin@example.test", password="correct horse battery")
+    olga, anna, bert, carl = (person(name) for name in ("olga", "anna", "bert", "carl"))
+    team = Team.objects.create(name="demo")
+    team.members.set([olga, anna, bert])
+    agent = create_agent(name="demo-agent", owner=olga, team=team, operator=OPERATOR)
+    server = register_server(slug="git", operator=OPERATOR)
+    import_tools(server=server, definitions=[definition(name) for name in TOOLS], operator=OPERATOR)
+    for name, access in TOOLS.items():
+        classify_tool(tool=Tool.objects.get(server=server, name=name), access=access, operator=OPERATOR)
+    access = ServerAccess.objects.create(server=server)
+    access.teams.add(team)
+    read_only = save_role(document=READ_ONLY, operator=OPERATOR)
+    for everyone in RoleBinding.Everyone:
+        bind_role(role=read_only, everyone=everyone, origin=RoleBinding.Origin.DEFAULT, operator=OPERATOR)
+    policy = ApprovalPolicy.objects.create(name="review")
+    reviewers = ApproverGroup.objects.create(policy=policy, name="reviewers", quorum=1)
+    reviewers.users.set([anna, bert, olga])
+    requestable = Requestable.objects.create(server=server, access="write, destructive", max_minutes=240, policy=policy)
+    return Cast(
+        admin=admin,
+        olga=olga,
+        anna=anna,
+        bert=bert,
+        carl=carl,
+        team=team,
+        agent=agent,
+        server=server,
+        tools={tool.name: tool for tool in server.tools.all()},
+        read_only=read_only,
+        access=access,
+        policy=policy,
+        reviewers=reviewers,
+        requestable=requestable,
+    )

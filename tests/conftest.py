@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.test import TransactionTestCase
+from hypothesis import HealthCheck, settings
+
+from tests import databases
+from tests.cast import Cast, build_cast
+from tests.clocks import Clock
+
+HERE = Path(__file__).parent
+# Tests in these folders touch no database: one run of them is enough.
+PURE = ("kernel", "policy/engine", "gateway/upstream")
+
+settings.register_profile("default", max_examples=200, deadline=None, database=None, print_blob=True)
+settings.register_profile(
+    "nightly",
+    settings.get_profile("default"),
+    max_examples=5000,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile(os.environ.get("JITACCESS_HYPOTHESIS", "default"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    _keep_off_the_network()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    folders = tuple(f"{HERE}/{folder}/" for folder in PURE)
+    for item in items:
+        if str(item.path).startswith(folders):
+            item.add_marker(pytest.mark.pure)
+
+
+def _keep_off_the_network() -> None:
+    """Whatever leaves this machine fails loudly. Not an OSError: code that bears with an outage would swallow it."""
+    connect, connect_ex, getaddrinfo = socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo
+
+    def check(host: object) -> None:
+        text = host.decode() if isinstance(host, bytes) else str(host or "localhost")
+        try:
+            local = ipaddress.ip_address(text.partition("%")[0]).is_loopback or text in {"0.0.0.0", "::"}
+        except ValueError:
+            local = text == "localhost" or text.endswith(".localhost") or text == socket.gethostname()
+        if not local:
+            raise AssertionError(f"A test tried to reach {text!r} on the network.")
+
+    def guarded(real: Any) -> Any:
+        def wrapper(self: socket.socket, address: Any) -> Any:
+            if self.family in {socket.AF_INET, socket.AF_INET6}:
+                check(address[0])
+            return real(self, address)
+
+        return wrapper
+
+    def lookup(host: Any, *args: Any, **options: Any) -> Any:
+        check(host)
+        return getaddrinfo(host, *args, **options)
+
+    socket.socket.connect = guarded(connect)  # type: ignore[method-assign]
+    socket.socket.connect_ex = guarded(connect_ex)  # type: ignore[method-assign]
+    socket.getaddrinfo = lookup
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
+    """Transactional tests are tidied up by databases.empty; Django's flush would be refused by our triggers."""
+    flush = TransactionTestCase._fixture_teardown
+    TransactionTestCase._fixture_teardown = lambda self: databases.empty()
+    yield
+    TransactionTestCase._fixture_teardown = flush
+
+
+@pytest.fixture
+def clock(db: None) -> Iterator[Clock]:
+    """The database's clock, which can be shifted; put right afterwards."""
+    clock = Clock()
+    yield clock
+    clock.restore()
+
+
+@pytest.fixture
+def cast(db: None) -> Cast:
+    """The people, the agent and the git server that most tests play with."""
+    return build_cast()
+
+
+@pytest.fixture
+def postgresql() -> bool:
+    """Whether this run is on PostgreSQL."""
+    return bool(connection.vendor == "postgresql")

@@ -1,0 +1,250 @@
+"""Real installations: the commands of the README, run as processes of their own, on SQLite or on the run's PostgreSQL."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx2
+import psycopg
+from psycopg import sql
+
+from tests.clocks import _FUNCTION
+
+ROOT = Path(__file__).parent.parent
+COMMAND = str(Path(sys.executable).with_name("jitaccess"))
+READY = re.compile(r"(?:is running|(?:web|gateway)) on (http://\S+)")
+ON_POSTGRESQL = os.environ.get("JITACCESS_TEST_DATABASE") == "postgresql"
+
+
+def eventually(check: Callable[[], Any], *, within: float = 10, what: str | Callable[[], str] = "") -> Any:
+    """The first true value of `check`, asked again and again until the deadline."""
+    deadline = time.monotonic() + within
+    while True:
+        value = check()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {within} s: {what() if callable(what) else what}")
+        time.sleep(0.05)
+
+
+class Process:
+    """One running command; its output is collected line by line."""
+
+    def __init__(self, arguments: list[str], env: dict[str, str]) -> None:
+        self.lines: list[str] = []
+        self.popen = subprocess.Popen(
+            [COMMAND, *arguments],
+            env=env,
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        self.url = ""
+
+    def _read(self) -> None:
+        assert self.popen.stdout
+        for line in self.popen.stdout:
+            self.lines.append(line.rstrip("\n"))
+
+    @property
+    def output(self) -> str:
+        """Everything it printed so far."""
+        return "\n".join(self.lines)
+
+    def wait_ready(self) -> Process:
+        def found() -> Any:
+            if self.popen.poll() is not None:
+                raise AssertionError(f"it ended with {self.popen.returncode}:\n{self.output}")
+            return READY.search(self.output)
+
+        self.url = eventually(found, within=60, what="ready").group(1)
+        return self
+
+    def stop(self, sig: signal.Signals = signal.SIGINT) -> float:
+        """Send a signal and return the seconds until it was gone."""
+        started = time.monotonic()
+        if self.popen.poll() is None:
+            self.popen.send_signal(sig)
+            self.popen.wait(30)
+        self._reader.join(5)
+        assert self.popen.stdout
+        self.popen.stdout.close()
+        return time.monotonic() - started
+
+
+class Installation:
+    """A var/ folder and a database, the processes on them, and the views of a person, an agent and an auditor."""
+
+    def __init__(self, var: Path, database_url: str = "") -> None:
+        self.var, self.database_url = var, database_url
+        self.processes: list[Process] = []
+        self._people: list[Person] = []
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {
+            "PATH": os.environ["PATH"],
+            "HOME": os.environ.get("HOME", "/"),
+            "JITACCESS_VAR": str(self.var),
+            "JITACCESS_TEST_CLOCK_FILE": str(self.var / "clock"),
+            "DATABASE_URL": self.database_url,
+            "JITACCESS_LOG_LEVEL": "INFO",
+            "PYTHONWARNINGS": "ignore",
+        }
+
+    def copy(self, var: Path) -> Installation:
+        """The same installation in another place: the folder, the database, and the demo repository's path in it."""
+        shutil.copytree(self.var, var, ignore=shutil.ignore_patterns("lock"))
+        servers = var / "servers.json"
+        if servers.exists():
+            servers.write_text(servers.read_text().replace(str(self.var), str(var)))
+        url = ""
+        if self.database_url:
+            url = create_database(template=self.database_url)
+        return Installation(var, url)
+
+    # processes
+
+    def start(self, *arguments: str, env: dict[str, str] | None = None) -> Process:
+        process = Process([*arguments, "--port", "0"], self.env | (env or {}))
+        self.processes.append(process)
+        return process.wait_ready()
+
+    def up(self, *arguments: str) -> Process:
+        return self.start("up", *arguments)
+
+    def cli(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([COMMAND, *arguments], env=self.env, cwd=ROOT, text=True, capture_output=True, check=check)
+
+    def stop(self) -> None:
+        for person in self._people:
+            person.http.close()
+        for process in self.processes:
+            process.stop(signal.SIGINT)
+        self._people.clear()
+        self.processes.clear()
+
+    # people and agents
+
+    def token(self, *arguments: str, agent: str = "demo-agent") -> str:
+        return self.cli("agents", "token", agent, *arguments).stdout.strip()
+
+    def sign_in(self, username: str, url: str) -> Person:
+        link = self.cli("people", "link", username).stdout.strip()
+        person = Person(url, link)
+        self._people.append(person)
+        return person
+
+    def set_server_era(self, era: str) -> None:
+        path = self.var / "servers.json"
+        content = json.loads(path.read_text())
+        content["mcpServers"]["git"]["era"] = era
+        path.write_text(json.dumps(content))
+
+    def commits(self) -> list[str]:
+        """Messages of the demo repository, newest first."""
+        command = ["git", "log", "--format=%s"]
+        return subprocess.run(command, cwd=self.var / "demo/repository", text=True, capture_output=True, check=True).stdout.split("\n")
+
+    # the auditor
+
+    def query(self, statement: str) -> list[dict[str, Any]]:
+        """Rows of the database, read past the product."""
+        if self.database_url:
+            with psycopg.connect(self.database_url, row_factory=psycopg.rows.dict_row) as connection:
+                return list(connection.execute(statement))
+        with contextlib.closing(sqlite3.connect(self.var / "jitaccess.sqlite3", timeout=20)) as connection:
+            connection.row_factory = sqlite3.Row
+            return [dict(row) for row in connection.execute(statement)]
+
+    def execute(self, statement: str) -> None:
+        if self.database_url:
+            with psycopg.connect(self.database_url) as connection:
+                connection.execute(statement)
+            return
+        with contextlib.closing(sqlite3.connect(self.var / "jitaccess.sqlite3", timeout=20)) as connection, connection:
+            connection.execute(statement)
+
+    def ledger(self, *events: str) -> list[dict[str, Any]]:
+        """Entries in order of their making, those of `events` if given, with `data` and `bindings` parsed."""
+        rows = self.query("SELECT * FROM jit_audit_entry ORDER BY uid")
+        for row in rows:
+            row["data"], row["bindings"] = json.loads(row["data"]), json.loads(row["bindings"])
+        return [row for row in rows if not events or row["event"] in events]
+
+    def shift_clock(self, seconds: float) -> None:
+        """Let `seconds` pass on the database's clock, for every process at once."""
+        if self.database_url:
+            self.execute(_FUNCTION.format(f" + interval ''{seconds} seconds''"))
+            return
+        draft = self.var / "clock.draft"
+        draft.write_text(str(seconds))
+        draft.replace(self.var / "clock")
+
+
+class Person:
+    """Somebody at a browser without JavaScript: follows forms, keeps cookies."""
+
+    def __init__(self, url: str, link: str = "") -> None:
+        self.http = httpx2.Client(base_url=url, follow_redirects=True, timeout=30)
+        if link:
+            path = "/" + link.split("/", 3)[3]
+            self.http.get(path).raise_for_status()
+            self.post(path).raise_for_status()
+
+    def get(self, path: str) -> httpx2.Response:
+        return self.http.get(path)
+
+    def post(self, path: str, **data: str) -> httpx2.Response:
+        fields = {"csrfmiddlewaretoken": self.http.cookies.get("csrftoken") or "", **data}
+        return self.http.post(path, data=fields, headers={"referer": str(self.http.base_url)})
+
+    def decide(self, request_id: str, verb: str, **data: str) -> httpx2.Response:
+        """Approve or deny on the request page, with the digest that the page shows."""
+        page = self.get(f"/requests/{request_id}/").text
+        found = re.search(r'name="digest"\s+value="([^"]+)"', page)
+        return self.post(f"/requests/{request_id}/{verb}/", digest=found.group(1) if found else "", **data)
+
+
+def create_database(*, template: str = "") -> str:
+    """A new database on the run's PostgreSQL, a copy of `template` if given; returns its URL."""
+    server = os.environ["JITACCESS_TEST_DATABASE_URL"]
+    head, _, tail = server.partition("?")
+    base = head.rpartition("/")[0]
+    name = f"jit_{uuid4().hex[:12]}"
+    statement = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name))
+    if template:
+        source = template.partition("?")[0].rpartition("/")[2]
+        statement += sql.SQL(" TEMPLATE {}").format(sql.Identifier(source))
+    with psycopg.connect(f"{base}/postgres?{tail}", autocommit=True) as connection:
+        connection.execute(statement)
+    return f"{base}/{name}?{tail}"
+
+
+def prepared(var: Path) -> Iterator[Installation]:
+    """An installation after its first start, stopped: what tests copy."""
+    installation = Installation(var, create_database() if ON_POSTGRESQL else "")
+    process = installation.up()
+    process.stop()
+    assert process.popen.returncode == 0, process.output
+    yield installation

@@ -1,0 +1,120 @@
+"""The engine against the model, in random worlds: about 100,000 decisions in the default profile."""
+
+from __future__ import annotations
+
+from random import Random
+from uuid import UUID
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jitaccess.gateway.listing import listed_tools
+from jitaccess.policy.engine.decide import Verdict, Visibility, Who, decide, next_edge
+from jitaccess.policy.engine.rules import Snapshot
+from tests.policy import model
+from tests.policy.worlds import HORIZON, NAMES, moment, random_world, seconds, snapshot_of
+
+DECISIONS = {"total": 0, "allowed": 0, "for a user": 0, "by grant": 0}
+
+
+@given(seed=st.integers(0, 2**48), size=st.integers(1, 3))
+def test_the_engine_decides_as_the_model_does(seed: int, size: int) -> None:
+    random = Random(seed)
+    world = random_world(random, size)
+    snapshot = snapshot_of(world, random)
+    by_id = {UUID(int=binding.id): binding for binding in world.bindings}
+    stranger = [size + 1] if random.random() < 0.2 else []
+    for at in random.sample(range(-1, HORIZON + 2), 7):
+        for agent in (*world.agents, *stranger):
+            for user in (None, *world.users, *stranger):
+                for server in (*world.servers, *stranger):
+                    _check_server(world, snapshot, agent, user, server, at, by_id, random)
+
+
+def _check_server(
+    world: model.World,
+    snapshot: Snapshot,
+    agent: int,
+    user: int | None,
+    server: int,
+    at: int,
+    by_id: dict[UUID, model.Binding],
+    random: Random,
+) -> None:
+    who = Who(UUID(int=agent), UUID(int=user) if user else None)
+    verdicts = {}
+    for name in NAMES:
+        verdict = decide(snapshot, who=who, server=UUID(int=server), tool=name, at=moment(at))
+        assert verdict.allowed is model.allowed(world, agent, user, server, name, at), (verdict, world)
+        verdicts[name] = verdict
+        DECISIONS["total"] += 1
+        if verdict.allowed:
+            DECISIONS["allowed"] += 1
+            DECISIONS["for a user"] += user is not None
+            DECISIONS["by grant"] += verdict.grant is not None
+            _check_bindings(verdict, world.servers[server], name, agent, user, at, by_id)
+        else:
+            assert verdict.bindings == ()
+        if verdict.tool and random.random() < 0.2:
+            _check_interval(snapshot, verdict, who, server, name, at, random)
+    facts = snapshot.servers.get(UUID(int=server))
+    if facts:
+        _check_list(snapshot, verdicts, who, facts, at)
+
+
+def _check_bindings(
+    verdict: Verdict,
+    server: model.Server,
+    name: str,
+    agent: int,
+    user: int | None,
+    at: int,
+    by_id: dict[UUID, model.Binding],
+) -> None:
+    """An allowed call names the live bindings that allow it: the grant, or the agent's (and the user's) own."""
+    tool = next(tool for tool in server.tools if tool.name == name)
+    named = [by_id[binding] for binding in verdict.bindings]
+    assert all(binding.live(at) and model.allows(binding, server, tool) for binding in named)
+    if verdict.grant:
+        (granted,) = named
+        assert granted.whose == (("pair", agent, user) if user else ("agent", agent))
+        return
+    assert named[0].whose in {("agent", agent), ("agents",)}
+    assert len(named) == (2 if user else 1)
+    if user:
+        assert named[1].whose[0] in {"user", "team", "users"}
+
+
+def _check_interval(
+    snapshot: Snapshot, verdict: Verdict, who: Who, server: int, name: str, at: int, random: Random
+) -> None:
+    """From `since` until just before `until` the answer is the same."""
+    assert verdict.since <= moment(at) < verdict.until == next_edge(snapshot, who=who, at=moment(at))
+    first = max(seconds(verdict.since), -5.0) if verdict.since.year > 1 else -5.0
+    last = seconds(verdict.until) - 0.000001 if verdict.until.year < 9999 else HORIZON + 5.0
+    for point in (first, last, random.uniform(first, last)):
+        again = decide(snapshot, who=who, server=UUID(int=server), tool=name, at=moment(point))
+        assert (again.allowed, again.bindings) == (verdict.allowed, verdict.bindings), (point, verdict, again)
+
+
+def _check_list(snapshot: Snapshot, verdicts: dict[str, Verdict], who: Who, server, at: int) -> None:
+    """What is listed as callable can be called, and what can be called is listed so; a locked one can be asked for."""
+    listed = {one.tool.name: one.visibility for one in listed_tools(snapshot, who=who, server=server, at=moment(at))}
+    callable_ = {name for name, verdict in verdicts.items() if verdict.allowed}
+    assert {name for name, seen in listed.items() if seen is Visibility.VISIBLE} == callable_
+    locked = {name for name, seen in listed.items() if seen is Visibility.LOCKED}
+    assert all(verdicts[name].requestable for name in locked)
+    assert locked | callable_ == set(listed)
+
+
+def test_the_worlds_hold_every_kind_of_case() -> None:
+    """Guards the property above against worlds in which nothing is ever allowed."""
+    before = dict(DECISIONS)
+    for seed in range(40):
+        test_the_engine_decides_as_the_model_does.hypothesis.inner_test(seed=seed, size=1 + seed % 3)
+    found = {kind: DECISIONS[kind] - before[kind] for kind in DECISIONS}
+    print(found)
+    assert found["total"] > 5_000
+    assert found["allowed"] > found["total"] / 20
+    assert found["for a user"] > 50
+    assert found["by grant"] > 50

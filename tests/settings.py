@@ -1,0 +1,23 @@
+"""The product's settings, read in an environment that holds for this one test process."""
+
+from __future__ import annotations
+
+import os
+
+from tests import databases
+
+os.environ.update(databases.environment())
+
+from jitaccess.settings import *  # noqa: F403 - after the environment, which it reads
+from jitaccess.settings import DATABASES, ON_POSTGRESQL, VAR
+
+# What a test starts as a process of its own shall run with the real settings.
+os.environ["DJANGO_SETTINGS_MODULE"] = "jitaccess.settings"
+
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+if not ON_POSTGRESQL:
+    # A file, so that threads get connections of their own, as in production.
+    DATABASES["default"]["TEST"] = {"NAME": VAR / "test.sqlite3"}
+    # The one difference: no test pulls the plug, so nothing waits for the disk.
+    options = DATABASES["default"]["OPTIONS"]
+    options["init_command"] = options["init_command"].replace("synchronous=FULL", "synchronous=OFF")

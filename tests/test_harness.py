@@ -1,0 +1,71 @@
+"""The harness itself: what every other test relies on."""
+
+from __future__ import annotations
+
+import socket
+from datetime import timedelta
+
+import pytest
+from django.conf import settings
+from django.db import connection, transaction
+
+from jitaccess.audit.models import Entry
+from jitaccess.identity.models import User
+from jitaccess.policy.compiler import current_version
+from jitaccess.store.clock import now
+from tests import databases
+from tests.cast import Cast
+from tests.clocks import Clock
+from tests.races import race
+
+
+def test_nothing_reaches_beyond_loopback() -> None:
+    with pytest.raises(AssertionError, match="network"):
+        socket.create_connection(("192.0.2.1", 9), timeout=0.01)
+    with pytest.raises(AssertionError, match="network"), socket.socket() as one:
+        one.connect_ex(("192.0.2.1", 9))
+    with pytest.raises(AssertionError, match="network"):
+        socket.getaddrinfo("example.test", 443)
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()[:2]) as client:
+        assert client.getpeername() == server.getsockname()
+
+
+def test_every_process_has_a_var_folder_of_its_own() -> None:
+    assert "jitaccess-test-" in str(settings.VAR)
+    assert settings.VAR.is_dir()
+
+
+@pytest.mark.django_db
+def test_the_cast_reads_and_may_ask_but_not_write(cast: Cast) -> None:
+    assert cast.verdict("git_log").allowed
+    assert not cast.verdict("git_commit").allowed
+    assert cast.verdict("git_commit").requestable is not None
+    assert cast.grant("git_commit").expires_at > now()
+    assert cast.verdict("git_commit").allowed
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_shifted_clock_is_shifted_for_every_connection(clock: Clock) -> None:
+    before = now()
+    clock.shift(3600)
+    others = race(now, now)
+    assert all(timedelta(hours=1) <= moment - before < timedelta(hours=1, minutes=1) for moment in others)
+    clock.at(before - timedelta(days=400))
+    assert now() < before - timedelta(days=399)
+    clock.restore()
+    assert abs(now() - before) < timedelta(minutes=1)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_emptying_removes_protected_rows_and_leaves_the_protection(cast: Cast) -> None:
+    cast.grant("git_commit")
+    version = current_version()
+    databases.empty()
+    assert not Entry.objects.exists()
+    assert not User.objects.exists()
+    assert current_version() > version
+    User.objects.create_user(username="x")
+    assert current_version() == version + 2
+    with connection.cursor() as cursor, transaction.atomic():
+        cursor.execute("SELECT count(*) FROM django_migrations")
+        assert cursor.fetchone()[0] > 0
