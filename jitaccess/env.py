@@ -21,6 +21,11 @@ def text(name: str, default: str = "") -> str:
     return os.environ.get(name, default).strip()
 
 
+def content(path: Path) -> str:
+    """What a small file holds, or "" when there is none."""
+    return path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+
+
 def flag(name: str, *, default: bool) -> bool:
     """A strict boolean: true or false, nothing else."""
     value = text(name).lower()

@@ -16,7 +16,8 @@ SECRET_KEY = env.secret("JITACCESS_SECRET_KEY", VAR / "secrets" / "secret_key")
 SEALING_KEYS = env.secret("JITACCESS_KEYS", VAR / "secrets" / "sealing_keys", make=generate_key("k1"))
 DEBUG = env.flag("JITACCESS_DEBUG", default=False)
 
-PUBLIC_URL = (env.text("JITACCESS_PUBLIC_URL") or "http://127.0.0.1:8000").rstrip("/")
+# `jitaccess up` leaves its address in var/url, so that commands beside it print links that work.
+PUBLIC_URL = (env.text("JITACCESS_PUBLIC_URL") or env.content(VAR / "url") or "http://127.0.0.1:8000").rstrip("/")
 _public = urlsplit(PUBLIC_URL)
 ALLOWED_HOSTS = [
     _public.hostname or "127.0.0.1",

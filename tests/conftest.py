@@ -34,7 +34,11 @@ def pytest_configure(config: pytest.Config) -> None:
     _keep_off_the_network()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if os.environ.get("JITACCESS_TEST_DATABASE") != "postgresql":
+        dropped = [item for item in items if item.get_closest_marker("postgresql_only")]
+        config.hook.pytest_deselected(items=dropped)
+        items[:] = [item for item in items if item not in dropped]
     folders = tuple(f"{HERE}/{folder}/" for folder in PURE)
     for item in items:
         if str(item.path).startswith(folders):

@@ -57,6 +57,9 @@ def record_configuration(request: HttpRequest, obj: models.Model, action: str, c
 class ReportsRefusals(AdminBase):
     """A service that refuses becomes a message on the page instead of a server error."""
 
+    class Media:
+        css = {"all": ["jitaccess/admin.css"]}
+
     def changeform_view(
         self,
         request: HttpRequest,

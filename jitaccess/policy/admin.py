@@ -51,7 +51,6 @@ class RoleAdmin(RecordedAdmin):
     form = RoleForm
     list_display = ("name", "head")
     search_fields = ("name", "document")
-    inlines = (RoleVersionInline,)
     # Every change is a new version, which the service records.
     service_records_addition = service_records_change = True
 
@@ -60,10 +59,18 @@ class RoleAdmin(RecordedAdmin):
         saved = services.save_role(document=document, operator=actor_of(request), role=obj if change else None)
         obj.pk, obj.name, obj.head = saved.pk, saved.name, saved.head
 
+    def get_inlines(self, request: HttpRequest, obj: Any) -> Any:
+        return (RoleVersionInline,) if obj else ()
+
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
         """The versions of a role that nobody ever had go with it; one that somebody had is protected, and it says so."""
         to_delete, counts, lacking, protected = super().get_deleted_objects(objs, request)
-        return to_delete, counts, lacking - {model._meta.verbose_name for model in (RoleVersion, RoleBinding)}, protected
+        return (
+            to_delete,
+            counts,
+            lacking - {model._meta.verbose_name for model in (RoleVersion, RoleBinding)},
+            protected,
+        )
 
 
 @admin.register(RoleVersion)

@@ -36,7 +36,9 @@ MAX_DEPTH = 16
 class RoleForm(FormBase):
     # strip=False: lines are counted as they were typed.
     document = forms.CharField(
-        strip=False, widget=forms.Textarea({"rows": 28, "cols": 100, "spellcheck": "false", "class": "vLargeTextField"})
+        strip=False,
+        widget=forms.Textarea({"rows": 28, "spellcheck": "false", "class": "document vLargeTextField"}),
+        help_text="YAML: kind, version, metadata, spec with allow and deny rules. Saving makes a new version.",
     )
 
     class Meta:
@@ -73,7 +75,7 @@ def _refuse_bombs(document: str) -> None:
     depth = 0
     for event in yaml.parse(document[: MAX_DOCUMENT + 1], Loader=yaml.SafeLoader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        line = event.start_mark.line + 1
+        line = event.start_mark.line + 1 if event.start_mark else 1
         if isinstance(event, yaml.AliasEvent):
             raise Invalid("role.invalid", f"line {line}: expected no alias (*{event.anchor}); write it out.")
         if depth > MAX_DEPTH:

@@ -27,6 +27,7 @@ def up(*, host: str, port: int, want_demo: bool, celery: bool = True) -> None:
     port = listener.getsockname()[1]
     if "JITACCESS_PUBLIC_URL" not in os.environ:
         settings.PUBLIC_URL = f"http://{host}:{port}"
+        (settings.VAR / "url").write_text(settings.PUBLIC_URL)
         settings.CSRF_TRUSTED_ORIGINS = settings.GATEWAY_ALLOWED_ORIGINS = [settings.PUBLIC_URL]
     done = prepare_database()
     if done:

@@ -83,7 +83,22 @@ def world(db: None) -> World:
     request = submit_request(principal=principal, ask=ask, snapshot=compile_snapshot()).request
     approve_request(request_id=request.pk, approver=bob, channel="web", digest=request.digest)
     return World(
-        ada, owner, bob, team, agent, server, read, write, role, standing, default, policy, requestable, access, token, request
+        ada,
+        owner,
+        bob,
+        team,
+        agent,
+        server,
+        read,
+        write,
+        role,
+        standing,
+        default,
+        policy,
+        requestable,
+        access,
+        token,
+        request,
     )
 
 
@@ -152,7 +167,9 @@ def save(client: Client, page: str, **changes: Any) -> Any:
 
 def act(client: Client, model: Any, action: str, *rows: Any, **more: Any) -> Any:
     """Choose rows in a list and run an action on them."""
-    return client.post(url(model, "changelist"), {"action": action, "_selected_action": [row.pk for row in rows], **more})
+    return client.post(
+        url(model, "changelist"), {"action": action, "_selected_action": [row.pk for row in rows], **more}
+    )
 
 
 def errors(response: Any) -> str:

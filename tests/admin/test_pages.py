@@ -96,7 +96,9 @@ def test_a_default_role_is_not_among_the_standing_ones_and_a_granted_one_is_show
     granted = RoleBinding.objects.get(origin="grant")
     assert shown == {world.standing.pk, granted.pk}
     assert str(world.write.pk) in client.get(url(granted)).content.decode()
-    assert {row.pk for row in client.get(url(DefaultRole, "changelist")).context["cl"].result_list} == {world.default.pk}
+    assert {row.pk for row in client.get(url(DefaultRole, "changelist")).context["cl"].result_list} == {
+        world.default.pk
+    }
 
 
 def test_no_page_has_a_place_for_a_command():

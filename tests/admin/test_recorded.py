@@ -64,14 +64,22 @@ STEPS: dict[str, tuple[str, Step]] = {
     ),
     "classify tools": (
         "tool.classified",
-        lambda c, w: act(c, Tool, "classify_as_read", w.read, confirmed="yes", **{f"digest-{w.read.pk}": w.read.digest}),
+        lambda c, w: act(
+            c, Tool, "classify_as_read", w.read, confirmed="yes", **{f"digest-{w.read.pk}": w.read.digest}
+        ),
     ),
     "add a role": (
         "role.saved",
         lambda c, w: save(c, url(Role, "add"), document=READER.replace("reader", "other")),
     ),
-    "change a role": ("role.saved", lambda c, w: save(c, url(w.role), document=READER.replace("read]", "read, write]"))),
-    "delete an unused role": ("configuration.changed", lambda c, w: c.post(url(spare_role(), "delete"), {"post": "yes"})),
+    "change a role": (
+        "role.saved",
+        lambda c, w: save(c, url(w.role), document=READER.replace("read]", "read, write]")),
+    ),
+    "delete an unused role": (
+        "configuration.changed",
+        lambda c, w: c.post(url(spare_role(), "delete"), {"post": "yes"}),
+    ),
     "add a default role": (
         "binding.created",
         lambda c, w: save(c, url(DefaultRole, "add"), everyone="users", role=w.role.pk),
@@ -85,7 +93,10 @@ STEPS: dict[str, tuple[str, Step]] = {
     ),
     "end a standing binding": ("binding.ended", lambda c, w: act(c, RoleBinding, "end", w.standing)),
     "change who may use a server": ("configuration.changed", lambda c, w: save(c, url(w.access), teams=[w.team.pk])),
-    "delete who may use a server": ("configuration.changed", lambda c, w: c.post(url(w.access, "delete"), {"post": "yes"})),
+    "delete who may use a server": (
+        "configuration.changed",
+        lambda c, w: c.post(url(w.access, "delete"), {"post": "yes"}),
+    ),
     "add a requestable": (
         "configuration.changed",
         lambda c, w: save(c, url(Requestable, "add"), server=w.server.pk, policy=w.policy.pk, access=["write"]),
@@ -157,7 +168,16 @@ def test_changes_of_approver_groups_are_in_the_entry_of_their_policy(world: Worl
 
 
 def test_saving_without_a_change_leaves_no_entry(world: World, client: Client, new_entries: Fresh):
-    for row in (world.team, world.agent, world.server, world.role, world.access, world.requestable, world.policy, world.bob):
+    for row in (
+        world.team,
+        world.agent,
+        world.server,
+        world.role,
+        world.access,
+        world.requestable,
+        world.policy,
+        world.bob,
+    ):
         assert save(client, url(row)).status_code == 302, row
     assert new_entries() == []
     world.role.refresh_from_db()

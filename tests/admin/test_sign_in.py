@@ -10,7 +10,6 @@ from django.urls import reverse
 from jitaccess.identity.models import AccessToken, User
 from tests.admin.conftest import World, save, url
 
-
 PASSWORD = "correct horse battery"
 
 
@@ -89,7 +88,9 @@ def test_staff_cannot_take_over_a_superuser(clerk: Client, world: World):
 
 
 def test_staff_without_the_right_to_it_issue_no_tokens_and_classify_nothing(clerk: Client, world: World):
-    assert clerk.post(reverse("admin:jit_identity_agent_token", args=[world.agent.pk]), {"minutes": 5}).status_code == 403
+    assert (
+        clerk.post(reverse("admin:jit_identity_agent_token", args=[world.agent.pk]), {"minutes": 5}).status_code == 403
+    )
     assert AccessToken.objects.count() == 1
     assert clerk.post(url(world.read), {"access": "read", "digest": world.read.digest}).status_code == 403
     world.read.refresh_from_db()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from random import Random
 from uuid import UUID
 
@@ -115,7 +116,7 @@ def snapshot_of(world: World, random: Random) -> Snapshot:
             UUID(int=server),
             UUID(int=server),
             None,
-            PatternSet(["git_a*"]),
+            _patterns("git_a*"),
             frozenset({"destructive"}),
             3600,
             UUID(int=1),
@@ -148,6 +149,11 @@ def snapshot_of(world: World, random: Random) -> Snapshot:
     )
 
 
+@lru_cache
+def _patterns(*sources: str) -> PatternSet:
+    return PatternSet(sources)
+
+
 def _subject(whose: tuple[object, ...]) -> Subject:
     match whose:
         case ("agents",):
@@ -164,7 +170,7 @@ def _subject(whose: tuple[object, ...]) -> Subject:
 def _role_facts(role: Role) -> RoleFacts:
     def rules(found: list[Rule]) -> tuple[RoleRule, ...]:
         return tuple(
-            RoleRule(number, PatternSet(rule.servers), PatternSet(rule.tools), frozenset(rule.access))
+            RoleRule(number, _patterns(*rule.servers), _patterns(*rule.tools), frozenset(rule.access))
             for number, rule in enumerate(found, start=1)
         )
 

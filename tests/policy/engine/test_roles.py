@@ -1,0 +1,182 @@
+"""Role documents: read strictly, and every mistake told with its line, its path and what was expected."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jitaccess.kernel.errors import Invalid
+from jitaccess.policy.engine.roles import MAX_DOCUMENT, parse_role
+from jitaccess.policy.engine.rules import ToolFacts
+
+HEAD = "kind: role\nversion: v1\nmetadata: {name: some-role}\n"  # three lines
+BOMB = HEAD + "spec:\n  allow:\n    - &a {servers: [x], tools: [y]}\n" + "    - *a\n" * 9
+
+
+def mistake(text: str) -> Invalid:
+    with pytest.raises(Invalid) as caught:
+        parse_role(text)
+    assert caught.value.code == "role.invalid"
+    assert set(caught.value.params) == {"line", "path", "expected"}
+    assert f"line {caught.value.params['line']}" in caught.value.detail
+    return caught.value
+
+
+def tool(name: str, access: str = "read") -> ToolFacts:
+    return ToolFacts(UUID(int=1), name, access, "", False, "{}")
+
+
+def test_a_document_becomes_rules() -> None:
+    document = parse_role(
+        """\
+kind: role
+version: v1
+metadata: {name: report-writer, description: "Write reports", owner: "team:finance"}
+spec:
+  allow:
+    - servers: [files]
+      tools: ["get_*", search_files, "^list_[a-z]+$"]
+    - servers: ["*"]
+      access: [read]
+  deny:
+    - servers: ["secret-*"]
+      tools: ["*"]
+""",
+        version=4,
+    )
+    assert (document.name, document.description, document.facts.version) == ("report-writer", "Write reports", 4)
+    first, second = document.facts.allow
+    assert (first.number, second.number) == (1, 2)
+    assert first.matches(server_slug="files", tool=tool("get_x", "write"))
+    assert first.matches(server_slug="files", tool=tool("list_all", "write"))
+    assert not first.matches(server_slug="file", tool=tool("get_x"))
+    assert not first.matches(server_slug="files", tool=tool("Get_x"))
+    assert second.matches(server_slug="other", tool=tool("anything", "read"))
+    assert not second.matches(server_slug="other", tool=tool("anything", "write"))
+    assert document.facts.deny[0].matches(server_slug="secret-1", tool=tool("anything"))
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "spec: {}",
+        "spec: {allow: [], deny: []}",
+        "spec:\n  allow:\n  deny:",
+        "spec: {allow: [{servers: [], access: [read]}]}",
+        "spec: {allow: [{servers: ['*'], tools: []}]}",
+        "spec: {allow: [{servers: ['*'], access: []}]}",
+    ],
+)
+def test_empty_means_nothing(spec: str) -> None:
+    facts = parse_role(HEAD + spec).facts
+    assert not any(one.matches(server_slug="git", tool=tool("git_log")) for one in (*facts.allow, *facts.deny))
+
+
+RULE = "spec:\n  allow:\n    - "  # the rule stands in line 6
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "path", "expected"),
+    [
+        pytest.param("", 1, "", "a document with kind", id="empty"),
+        pytest.param("just text", 1, "", "a mapping with kind", id="no mapping"),
+        pytest.param("[]", 1, "", "a mapping with kind", id="a list"),
+        pytest.param("kind: role\nversion: v1\nspec: {}", 1, "metadata", "missing", id="no metadata"),
+        pytest.param("kind: roll\n" + HEAD[11:] + "spec: {}", 1, "kind", "`role`", id="another kind"),
+        pytest.param(HEAD.replace("v1", "1") + "spec: {}", 2, "version", "in quotes", id="version 1"),
+        pytest.param(HEAD + "spec: {}\nspecs: {}", 5, "specs", "known are kind", id="unknown key at the top"),
+        pytest.param(HEAD + "spec: {}\nspec: {}", 5, "spec", "each key once", id="repeated key"),
+        pytest.param(HEAD + "spec:\n  alow: []", 5, "spec.alow", "known are allow, deny", id="unknown key in spec"),
+        pytest.param(HEAD + "spec:\n  - allow", 5, "spec", "a mapping with allow", id="spec is a list"),
+        pytest.param(HEAD, 1, "spec", "missing", id="no spec at all"),
+        pytest.param(HEAD.replace("some-role", "7") + "spec: {}", 3, "metadata.name", "in quotes", id="number as name"),
+        pytest.param(HEAD.replace("some-role", "true") + "spec: {}", 3, "metadata.name", "in quotes", id="true as name"),
+        pytest.param(HEAD.replace("some-role", "Some Role") + "spec: {}", 3, "metadata.name", "small letters", id="bad name"),
+        pytest.param(HEAD.replace("some-role", "x" * 41) + "spec: {}", 3, "metadata.name", "at most 40", id="long name"),
+        pytest.param(HEAD + "spec:\n  allow:\n    servers: [a]\n    tools: [b]", 6, "spec.allow", "dash", id="rule without dash"),
+        pytest.param(HEAD + "spec:\n  allow: everything", 5, "spec.allow", "dash", id="text in place of rules"),
+        pytest.param(HEAD + RULE + "everything", 6, "spec.allow[1]", "`servers:`", id="text in place of a rule"),
+        pytest.param(HEAD + RULE + "tools: [a]", 6, "spec.allow[1].servers", "missing", id="no servers"),
+        pytest.param(HEAD + RULE + "servers: [a]", 6, "spec.allow[1]", "one of them", id="neither tools nor access"),
+        pytest.param(
+            HEAD + RULE + "servers: [a]\n      tools: [b]\n      access: [read]", 6, "spec.allow[1]", "not both", id="both"
+        ),
+        pytest.param(
+            HEAD + RULE + "servers: [a]\n      tool: [b]", 7, "spec.allow[1].tool", "known are servers", id="tool for tools"
+        ),
+        pytest.param(HEAD + RULE + "servers: git\n      tools: [b]", 6, "spec.allow[1].servers", "a list", id="no list"),
+        pytest.param(HEAD + RULE + "servers:\n      tools: [b]", 6, "spec.allow[1].servers", "a list", id="null servers"),
+        pytest.param(
+            HEAD + RULE + "servers: [a]\n      tools:\n        git_log\n        git_add",
+            8,
+            "spec.allow[1].tools",
+            "with its dash",
+            id="items without dashes",
+        ),
+        pytest.param(
+            HEAD + RULE + "servers: [a]\n      tools:\n        - git_log\n          - git_add",
+            8,
+            "spec.allow[1].tools[1]",
+            "one in each list item",
+            id="a second dash too far right",
+        ),
+        pytest.param(
+            HEAD + RULE + "servers: [a]\n      tools: ['git_log, git_add']", 7, "spec.allow[1].tools[1]", "one in each", id="comma"
+        ),
+        pytest.param(HEAD + RULE + "servers: [a]\n     tools: [b]", 7, "", "well-formed", id="wrong indentation"),
+        pytest.param(HEAD + RULE + "servers: [a]\n\ttools: [b]", 7, "", "well-formed", id="tab"),
+        pytest.param(HEAD + RULE + "servers: [a, 5]\n      tools: [b]", 6, "spec.allow[1].servers[2]", "quotes", id="number"),
+        pytest.param(HEAD + RULE + "servers: [[a]]\n      tools: [b]", 6, "spec.allow[1].servers[1]", "text", id="list in list"),
+        pytest.param(HEAD + RULE + "servers: [a]\n      tools: ['^a']", 7, "spec.allow[1].tools[1]", "ends with $", id="open regex"),
+        pytest.param(HEAD + RULE + "servers: [a]\n      tools: ['^(a$']", 7, "spec.allow[1].tools[1]", "regex", id="bad regex"),
+        pytest.param(
+            HEAD + RULE + "servers: [a]\n      tools: ['^(a)\\1$']", 7, "spec.allow[1].tools[1]", "regex", id="back reference"
+        ),
+        pytest.param(HEAD + RULE + "servers: [a]\n      tools: ['']", 7, "spec.allow[1].tools[1]", "a text", id="empty text"),
+        pytest.param(
+            HEAD + RULE + "servers: [a]\n      access: [reed]", 7, "spec.allow[1].access[1]", "one of read, write", id="class"
+        ),
+        pytest.param(HEAD + RULE + "{servers: [a], tools: [b]\n", 7, "", "well-formed", id="not closed"),
+        pytest.param(HEAD + "spec: {}\n---\n" + HEAD, 5, "", "well-formed", id="two documents"),
+        pytest.param(HEAD + "spec: {}\n# \0", 5, "", "U+0000", id="NUL"),
+        pytest.param(HEAD + "spec: {}\n# \ud800", 5, "", "U+D800", id="surrogate"),
+        pytest.param(HEAD + 'spec: {allow: "\\UFFFFFFFF"}', 1, "", "well-formed", id="impossible escape"),
+        pytest.param(HEAD + "spec: !!python/object:os.system {}", 4, "spec", "a mapping", id="tag on a mapping"),
+        pytest.param(HEAD + "spec: {allow: !!set []}", 4, "spec.allow", "a list", id="tag on a list"),
+        pytest.param(HEAD.replace("some-role", "!!binary aGk=") + "spec: {}", 3, "metadata.name", "a text", id="tag on a text"),
+        pytest.param(HEAD + "spec: {? [a] : b}", 4, "spec.?", "known are", id="list as key"),
+        pytest.param(HEAD + "spec: {<<: {allow: []}}", 4, "spec.<<", "known are", id="merge key"),
+        pytest.param(BOMB, 7, "", "aliases", id="alias"),
+        pytest.param("&a [*a]", 1, "", "aliases", id="alias to itself"),
+        pytest.param("[" * 5000, 1, "", "too deeply", id="deep"),
+        pytest.param("#" * (MAX_DOCUMENT + 1), 1, "", "at most 65536", id="long"),
+    ],
+)
+def test_a_mistake_names_its_line_its_path_and_what_was_expected(text: str, line: int, path: str, expected: str) -> None:
+    found = mistake(text)
+    assert (found.params["line"], found.params["path"]) == (line, path)
+    assert expected in found.params["expected"]
+
+
+def test_a_mistake_shows_hostile_text_made_visible() -> None:
+    found = mistake(HEAD + 'spec: {"al\\u202elow": []}')
+    assert "\u202e" not in found.detail
+    assert "\\u{202e}" in found.detail
+    assert len(mistake(HEAD + f"spec: {{{'x' * 50_000}: []}}").detail) < 400
+
+
+def test_an_anchor_without_an_alias_is_harmless() -> None:
+    assert parse_role(HEAD + "spec: &unused {}").facts.allow == ()
+
+
+@given(st.text(alphabet="kindrolevs:1 -[]{}*&!|>'\"\\#\n\tx\0U\ud800\u2028", max_size=60))
+def test_no_text_gets_anything_but_a_role_or_a_mistake(text: str) -> None:
+    for document in (text, HEAD + "spec:\n  allow:\n    - " + text, HEAD + "spec: {allow: [{servers: [" + text):
+        try:
+            parse_role(document)
+        except Invalid as error:
+            assert error.code == "role.invalid"
+            assert error.params["line"] >= 1
