@@ -12,7 +12,7 @@ from django.db import connection
 from django.test import TransactionTestCase
 from hypothesis import HealthCheck, settings
 
-from tests import databases
+from tests import browser, databases
 from tests.cast import Cast, build_cast
 from tests.clocks import Clock
 
@@ -37,12 +37,18 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if os.environ.get("JITACCESS_TEST_DATABASE") != "postgresql":
         dropped = [item for item in items if item.get_closest_marker("postgresql_only")]
-        config.hook.pytest_deselected(items=dropped)
-        items[:] = [item for item in items if item not in dropped]
+        _drop(config, items, dropped)
+    if not browser.wanted():
+        _drop(config, items, [item for item in items if item.get_closest_marker("browser")])
     folders = tuple(f"{HERE}/{folder}/" for folder in PURE)
     for item in items:
         if str(item.path).startswith(folders):
             item.add_marker(pytest.mark.pure)
+
+
+def _drop(config: pytest.Config, items: list[pytest.Item], dropped: list[pytest.Item]) -> None:
+    config.hook.pytest_deselected(items=dropped)
+    items[:] = [item for item in items if item not in dropped]
 
 
 def _keep_off_the_network() -> None:

@@ -13,7 +13,7 @@ from jitaccess.audit.events import Event, Outcome
 from jitaccess.audit.models import Entry
 from jitaccess.kernel.canonical import canonical
 from jitaccess.kernel.ids import uuid7
-from jitaccess.kernel.strictjson import Json
+from jitaccess.kernel.strictjson import JsonView
 from jitaccess.kernel.text import visible
 from jitaccess.store.clock import JitNow
 
@@ -52,7 +52,7 @@ class Facts:
     bindings: Sequence[UUID] = ()
     policy_version: int | None = None
     instance: UUID | None = None
-    data: Mapping[str, Json] = field(default_factory=dict)
+    data: Mapping[str, JsonView] = field(default_factory=dict)
 
 
 def record(facts: Facts) -> UUID:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re2
+import re2  # type: ignore[import-untyped]  # it ships no types
 
 from jitaccess.kernel.strictjson import Json
 from jitaccess.kernel.text import visible

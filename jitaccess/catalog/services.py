@@ -16,11 +16,16 @@ from jitaccess.kernel import strictjson
 from jitaccess.kernel.canonical import canonical
 from jitaccess.kernel.errors import Conflict, Invalid, NotFound
 from jitaccess.kernel.strictjson import JsonObject
-from jitaccess.kernel.text import visible
+from jitaccess.kernel.text import is_slug, visible
 
 
 def register_server(*, slug: str, operator: Actor, description: str = "", instructions: str = "") -> Server:
-    """The server with this slug, made on first sight; an existing one is returned as it is."""
+    """The server with this slug, made on first sight; an existing one is returned as it is. Raises Invalid."""
+    if not is_slug(slug, limit=32):
+        raise Invalid(
+            "server.slug",
+            f'"{visible(slug, limit=80)}" is no name for a server: use small letters, digits and hyphens, at most 32.',
+        )
     with transaction.atomic():
         server, made = Server.objects.get_or_create(
             slug=slug, defaults={"description": description, "instructions": instructions}

@@ -9,6 +9,7 @@ the version read in its batch is newer than the revoke.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
@@ -17,8 +18,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from django.db import Error as DatabaseTrouble
-from django.db import close_old_connections, connection, transaction
+from django.db import InterfaceError, OperationalError, close_old_connections, connection, transaction
 
 from jitaccess.audit.events import Event, Outcome
 from jitaccess.audit.recorder import Facts, record_many
@@ -40,6 +40,7 @@ MAX_BATCH = 256
 TRIES = 3
 # A call starts at most this long after the clock was read, on the monotonic clock: the guarantee's "a second later".
 FORWARD_WITHIN = 1.0
+_AWAY = (OperationalError, InterfaceError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,14 +121,28 @@ class Admission:
         future: asyncio.Future[Admitted] = loop.create_future()
 
         def settle(answer: Admitted | Exception) -> None:
-            loop.call_soon_threadsafe(_settle, future, answer)
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(_settle, future, answer)
 
         with self._ready:
             if self._stopping:
                 raise Unavailable("gateway.stopping", "The gateway is shutting down; try again.")
             self._waiting.append(_Waiting(intent, settle))
             self._ready.notify()
-        return await future
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            # The decision may be on record by now or a moment later; an authorized call must not stay open for ever.
+            future.add_done_callback(self._unwanted)
+            raise
+
+    def _unwanted(self, future: asyncio.Future[Admitted]) -> None:
+        if future.exception() is None and future.result().allowed:
+            self.not_sent(future.result(), "the client left or cancelled the call")
+
+    def not_sent(self, admitted: Admitted, why: str) -> None:
+        """Record that nothing of an authorized call reached the server."""
+        self.finish(admitted, Event.CALL_NOT_SENT, Outcome.ERROR, {"why": why})
 
     def finish(self, admitted: Admitted, event: Event, outcome: Outcome, data: dict[str, Json]) -> None:
         """Record how an authorized call ended, with the next batch; kept and tried again while the database is away."""
@@ -144,7 +159,7 @@ class Admission:
                 outcomes, self._outcomes = self._outcomes[:MAX_BATCH], self._outcomes[MAX_BATCH:]
                 if self._stopping and not calls and not outcomes:
                     break
-            if not self._write_outcomes(outcomes) and not calls:
+            if outcomes and not self._write_outcomes(outcomes) and not calls:
                 if self._stopping:
                     break
                 time.sleep(0.5)  # the database is away; without calls there is nobody to refuse meanwhile
@@ -152,38 +167,46 @@ class Admission:
         connection.close()
 
     def _write_outcomes(self, outcomes: list[_Outcome]) -> bool:
-        if not outcomes:
-            return True
+        """False when the database is away; then they wait. One that cannot be written must not hold up the others."""
         try:
             close_old_connections()
             with transaction.atomic():
-                OpenCall.objects.filter(pk__in=[one.admitted.intent.call for one in outcomes]).delete()
-                record_many(self._ending(one) for one in outcomes)
-        except DatabaseTrouble as error:
+                calls = OpenCall.objects.filter(pk__in=[one.admitted.intent.call for one in outcomes])
+                still_open = set(calls.select_for_update().values_list("pk", flat=True))
+                record_many(self._ending(one, late=one.admitted.intent.call not in still_open) for one in outcomes)
+                calls.delete()
+        except _AWAY as error:
             log.error("outcomes of %d calls are not on record yet: %s", len(outcomes), error)  # noqa: TRY400 - no traceback per retry
             with self._ready:
                 self._outcomes[:0] = outcomes
             return False
+        except Exception:
+            if len(outcomes) == 1:
+                log.exception("the outcome of call %s cannot be recorded", outcomes[0].admitted.intent.call)
+                return True  # the call stays open, and is closed as unknown once this process has ended
+            middle = len(outcomes) // 2
+            return all([self._write_outcomes(outcomes[:middle]), self._write_outcomes(outcomes[middle:])])
         return True
 
     def _write_calls(self, calls: Sequence[_Waiting]) -> None:
-        """Answer every call, whatever happens. A batch that fails is halved, so that only the culprit is refused."""
+        """Answer every call, whatever happens. A batch that fails is halved, so that only the culprit is refused;
+        not so while the database is away or locked, or every half would wait for it in turn.
+        """
         if not calls:
             return
         try:
             close_old_connections()
             answers = self._commit([waiting.intent for waiting in calls])
-        except DatabaseTrouble as error:
-            broken = not connection.is_usable() if connection.connection else True
-            if len(calls) > 1 and not broken:
+        except _AWAY as error:
+            log.warning("%d calls refused: the ledger cannot be written (%s)", len(calls), error)
+            self._refuse(calls)
+        except Exception as error:
+            if len(calls) > 1:
                 middle = len(calls) // 2
                 self._write_calls(calls[:middle])
                 self._write_calls(calls[middle:])
                 return
-            log.warning("%d calls refused: the ledger cannot be written (%s)", len(calls), error)
-            self._refuse(calls)
-        except Exception:
-            log.exception("admission failed; %d calls refused", len(calls))
+            log.exception("a call was refused, because it cannot be recorded", exc_info=error)
             self._refuse(calls)
         else:
             for waiting, answer in zip(calls, answers, strict=True):
@@ -257,7 +280,8 @@ class Admission:
             data=data,
         )
 
-    def _ending(self, one: _Outcome) -> Facts:
+    def _ending(self, one: _Outcome, *, late: bool) -> Facts:
+        """`late`: it has an ending already, for this process was believed dead (its lease had run out)."""
         intent = one.admitted.intent
         return Facts(
             event=one.event,
@@ -269,13 +293,11 @@ class Admission:
             server_name=intent.server_name,
             tool=intent.tool,
             instance=self.instance,
-            data=one.data,
+            data=one.data | ({"late": True} if late else {}),
         )
 
 
 def _settle(future: asyncio.Future[Admitted], answer: Admitted | Exception) -> None:
-    if future.done():
-        return  # the client left meanwhile; the decision is on record all the same
     if isinstance(answer, Exception):
         future.set_exception(answer)
     else:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Awaitable
 from dataclasses import replace
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 from django.conf import settings
@@ -21,16 +21,20 @@ from jitaccess.gateway.core import Gateway
 from jitaccess.gateway.http import EventStream, Receive, Scope, Send, disconnected, read_body, send_empty, send_json
 from jitaccess.gateway.methods import METHODS, Context, initialize
 from jitaccess.gateway.sessions import resume_session
-from jitaccess.gateway.streams import Stream
+from jitaccess.gateway.streams import Frames, Stream
 from jitaccess.gateway.wire import Headers, Message, RpcError, read_message
 from jitaccess.identity.principal import Principal
 from jitaccess.identity.services import authenticate
 from jitaccess.kernel.errors import Forbidden
+from jitaccess.kernel.strictjson import JsonObject
+from jitaccess.policy.engine.decide import Who, decide
 from jitaccess.policy.engine.rules import ServerFacts
 
 log = logging.getLogger(__name__)
 
 PREFIX = "/mcp/"
+# Narrower than RFC 3986: no user, nothing that two parsers could read in two ways.
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9.-]+)(:[0-9]{1,5})?")
 
 
 class Application:
@@ -81,12 +85,16 @@ class Application:
             _check_content(headers)
             body = await read_body(receive)
         principal = await self._authenticate(scope, headers)
-        server = await self._server(scope["path"])
+        server = await self._server(scope["path"], principal)
         if method == "GET":
             await self._listen_legacy(principal, server, headers, receive, send)
             return
         message = read_message(body, headers)
-        await self._answer(principal, server, message, headers, receive, send)
+        try:
+            await self._answer(principal, server, message, headers, receive, send)
+        except RpcError as error:
+            error.request_id = message.id
+            raise
 
     async def _authenticate(self, scope: Scope, headers: Headers) -> Principal:
         scheme, _, value = (headers.get("authorization") or "").partition(" ")
@@ -100,11 +108,16 @@ class Application:
         except Forbidden as error:
             raise RpcError(wire.INVALID_REQUEST, error.detail, status=401) from error
 
-    async def _server(self, path: str) -> ServerFacts:
-        snapshot, _ = await self.gateway.look()
+    async def _server(self, path: str, principal: Principal) -> ServerFacts:
+        snapshot, clock = await self.gateway.look()
         server = snapshot.server_by_slug(path.removeprefix(PREFIX).strip("/"))
         if server is None or not server.enabled:
             raise RpcError(wire.METHOD_NOT_FOUND, "There is no such server here.", status=404)
+        assert principal.agent
+        who = Who(principal.agent, principal.user)
+        if decide(snapshot, who=who, server=server.id, tool="", at=clock.now()).server is None:
+            # Not open to this principal: what the server tells agents is not for it either.
+            return replace(server, instructions="")
         return server
 
     async def _answer(
@@ -127,27 +140,28 @@ class Application:
             self._notified(context, session_id)
             await send_empty(send, 202)
             return
-        if message.method == "initialize":
+        if message.method == "initialize" and not message.modern:
             value, session_id = initialize(context)
             await send_json(send, 200, wire.result(message.id, value), {"mcp-session-id": session_id})
             return
         if message.method == "subscriptions/listen" and message.modern:
             await self._listen_modern(context, receive, send)
             return
-        handler = METHODS.get(message.method)
+        handler = METHODS[message.modern].get(message.method)
         if handler is None:
-            raise RpcError(
-                wire.METHOD_NOT_FOUND, "Method not found", status=404 if message.modern else 200, request_id=message.id
-            )
+            raise RpcError(wire.METHOD_NOT_FOUND, "Method not found", status=404 if message.modern else 200)
         await self._run(context, session_id, handler(context), receive, send)
 
     async def _run(
-        self, context: Context, session_id: str, work: Awaitable[wire.JsonObject], receive: Receive, send: Send
+        self, context: Context, session_id: str, work: Awaitable[JsonObject], receive: Receive, send: Send
     ) -> None:
         """Answer when the work is done. In the modern era a client that leaves has cancelled; before, only by saying so."""
         message = context.message
         task = asyncio.ensure_future(_finish(work, message, send))
-        key = (context.principal.key, session_id or uuid4().hex, str(message.id))
+        key = (context.principal.key, session_id or uuid4().hex, repr(message.id))
+        if key in self.gateway.in_flight:
+            task.cancel()
+            raise RpcError(wire.INVALID_REQUEST, "A request with this id is in progress in this session.", status=400)
         self.gateway.in_flight[key] = task
         gone = asyncio.create_task(disconnected(receive))
         try:
@@ -158,15 +172,16 @@ class Application:
             if not task.cancelled():
                 task.result()
             elif not gone.done():
-                raise RpcError(wire.INVALID_REQUEST, "Cancelled.", request_id=message.id)
+                raise RpcError(wire.INVALID_REQUEST, "Cancelled.")
         finally:
+            task.cancel()  # not done only when the process stops: the call ends with us, on record
             gone.cancel()
             self.gateway.in_flight.pop(key, None)
 
     def _notified(self, context: Context, session_id: str) -> None:
         """Notifications end here: none is forwarded. A cancellation reaches the caller's own calls only."""
         if context.message.method == "notifications/cancelled":
-            key = (context.principal.key, session_id, str(context.message.params.get("requestId")))
+            key = (context.principal.key, session_id, repr(context.message.params.get("requestId")))
             task = self.gateway.in_flight.get(key)
             if task is not None:
                 task.cancel()
@@ -176,17 +191,16 @@ class Application:
         message = context.message
         asked = message.params.get("notifications")
         if not isinstance(asked, dict):
-            raise RpcError(wire.INVALID_PARAMS, "`notifications` must be an object.", status=400, request_id=message.id)
-        tagged: wire.JsonObject = {wire.META_SUBSCRIPTION: message.id}
-        honoured: wire.JsonObject = {"toolsListChanged": True} if asked.get("toolsListChanged") is True else {}
-        out = EventStream(send)
-        await out.open()
-        acknowledged = {"_meta": tagged, "notifications": honoured}
-        await out.message(wire.notification("notifications/subscriptions/acknowledged", acknowledged))
+            raise RpcError(wire.INVALID_PARAMS, "`notifications` must be an object.", status=400)
+        tagged: JsonObject = {wire.META_SUBSCRIPTION: message.id}
+        honoured: JsonObject = {"toolsListChanged": True} if asked.get("toolsListChanged") is True else {}
+        acknowledged = wire.notification(
+            "notifications/subscriptions/acknowledged", {"_meta": tagged, "notifications": honoured}
+        )
         changed = wire.notification("notifications/tools/list_changed", {"_meta": tagged})
         ended = wire.result(message.id, {"resultType": "complete", "_meta": tagged})
-        stream = Stream(context.principal, context.server.id)
-        await self._stream(stream, out, receive, changed if honoured else None, ended)
+        frames = Frames(acknowledged, changed if honoured else None, ended)
+        await self._stream(context.principal, context.server, frames, receive, send)
 
     async def _listen_legacy(
         self, principal: Principal, server: ServerFacts, headers: Headers, receive: Receive, send: Send
@@ -196,32 +210,28 @@ class Application:
             await send_empty(send, 405, {"allow": "POST"})
             return
         resume_session(headers.get("mcp-session-id"), principal, server=server.slug)
-        out = EventStream(send)
-        await out.open()
-        changed = wire.notification("notifications/tools/list_changed")
-        await self._stream(Stream(principal, server.id), out, receive, changed, None)
+        frames = Frames(None, wire.notification("notifications/tools/list_changed"), None)
+        await self._stream(principal, server, frames, receive, send)
 
     async def _stream(
-        self,
-        stream: Stream,
-        out: EventStream,
-        receive: Receive,
-        changed: wire.JsonObject | None,
-        ended: wire.JsonObject | None,
+        self, principal: Principal, server: ServerFacts, frames: Frames, receive: Receive, send: Send
     ) -> None:
-        task = asyncio.ensure_future(self.gateway.streams.run(stream, out, changed=changed, ended=ended))
+        snapshot, clock = await self.gateway.look()
+        # Entered before the client hears that it listens: a change between the two would be lost.
+        stream = self.gateway.streams.enter(Stream(principal, server.id), snapshot, clock.now())
+        task = asyncio.create_task(self.gateway.streams.run(stream, EventStream(send), frames))
         gone = asyncio.create_task(disconnected(receive))
         try:
             await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if task.done() and not task.cancelled():
+            if task.done():
                 task.result()
-                await out.close()
         finally:
+            self.gateway.streams.leave(stream)
             task.cancel()
             gone.cancel()
 
 
-async def _finish(work: Awaitable[wire.JsonObject], message: Message, send: Send) -> None:
+async def _finish(work: Awaitable[JsonObject], message: Message, send: Send) -> None:
     try:
         answer = wire.result(message.id, await work)
         status = 200
@@ -234,16 +244,12 @@ async def _finish(work: Awaitable[wire.JsonObject], message: Message, send: Send
 
 def _check_origin(headers: Headers) -> None:
     """Refuse names and origins that are not ours: a page elsewhere must not reach a local gateway (DNS rebinding)."""
-    host = urlsplit(f"//{headers.get('host') or ''}").hostname
-    if host is None or host not in _hosts():
+    host = _HOST.fullmatch((headers.get("host") or "").lower())
+    if host is None or not {host[1], host[1].strip("[]")} & set(settings.ALLOWED_HOSTS):
         raise RpcError(wire.INVALID_REQUEST, "This Host is not served here.", status=421)
     origin = headers.get("origin")
     if origin is not None and origin not in settings.GATEWAY_ALLOWED_ORIGINS:
         raise RpcError(wire.INVALID_REQUEST, "This Origin is not allowed.", status=403)
-
-
-def _hosts() -> set[str]:
-    return {host.strip("[]") for host in settings.ALLOWED_HOSTS}
 
 
 def _check_content(headers: Headers) -> None:

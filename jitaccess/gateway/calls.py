@@ -22,9 +22,9 @@ from jitaccess.kernel.strictjson import Json, JsonObject
 from jitaccess.kernel.text import visible
 from jitaccess.policy.engine.decide import Code, Who, decide
 from jitaccess.policy.engine.rules import ServerFacts
+from jitaccess.store.clock import JitNow
 from requests_app import selectors
 
-CALL_TIMEOUT = 60.0
 MAX_RESULT = 4 * 1024 * 1024
 
 
@@ -57,15 +57,16 @@ async def call_tool(gateway: Gateway, call: Call) -> JsonObject:
             return _refusal(call, "unavailable", None, None)
         if not admitted.allowed:
             return await _refused(gateway, call, admitted)
-        if connection is None:
-            connection = await _connect(gateway, call)  # allowed only since a moment ago
+        try:
+            connection = connection or await _connect(gateway, call)  # allowed only since a moment ago
+        except BaseException:
+            gateway.admission.not_sent(admitted, "the client left, or the gateway failed")
+            raise
         if isinstance(connection, UpstreamError):
             return _failed(gateway, admitted, connection)
         if connection is not None and admitted.may_start():
             return await _forward(gateway, call, admitted, connection)
-        gateway.admission.finish(
-            admitted, Event.CALL_NOT_SENT, Outcome.ERROR, {"why": "could not start within a second"}
-        )
+        gateway.admission.not_sent(admitted, "could not start within a second")
     return _refusal(call, "policy_busy", None, None)
 
 
@@ -86,15 +87,16 @@ async def _forward(gateway: Gateway, call: Call, admitted: Admitted, connection:
     started = time.monotonic()
     try:
         answer = await connection.request(
-            "tools/call", {"name": call.tool, "arguments": call.arguments}, timeout=CALL_TIMEOUT
+            "tools/call", {"name": call.tool, "arguments": call.arguments}, timeout=gateway.call_timeout
         )
         size = _check(answer)
     except RemoteError as error:
         text = visible(error.message, limit=2000, multiline=True)
+        small = len(strictjson.encode([error.message, error.data])) <= MAX_RESULT
         gateway.admission.finish(
             admitted, Event.CALL_FAILED, Outcome.ERROR, {"rpc_code": error.rpc_code, "message": text}
         )
-        raise RpcError(error.rpc_code, error.message, data=error.data) from error
+        raise RpcError(error.rpc_code, error.message if small else text, data=error.data if small else None) from error
     except UpstreamError as error:
         return _failed(gateway, admitted, error)
     except asyncio.CancelledError:
@@ -109,7 +111,15 @@ async def _forward(gateway: Gateway, call: Call, admitted: Admitted, connection:
         "is_error": answer.get("isError") is True, "bytes": size, "ms": round((time.monotonic() - started) * 1000),
     }  # fmt: skip
     gateway.admission.finish(admitted, Event.CALL_COMPLETED, Outcome.ALLOWED, data)
-    return answer
+    return _without_our_words(answer)
+
+
+def _without_our_words(answer: JsonObject) -> JsonObject:
+    """Only the gateway speaks as the gateway: a server could otherwise forge a refusal with its advice."""
+    meta = answer.get("_meta")
+    if not isinstance(meta, dict) or not any(name.startswith(denials.NAMESPACE) for name in meta):
+        return answer
+    return answer | {"_meta": {name: value for name, value in meta.items() if not name.startswith(denials.NAMESPACE)}}
 
 
 def _check(answer: JsonObject) -> int:
@@ -117,7 +127,9 @@ def _check(answer: JsonObject) -> int:
     if answer.get("resultType", "complete") != "complete":
         detail = "The server asks for input in the middle of the call, which this gateway cannot carry yet."
         raise UpstreamError("upstream.invalid_response", detail, sent=True)
-    if not isinstance(answer.get("content"), list) or not isinstance(answer.get("isError", False), bool):
+    content = answer.get("content")
+    blocks = isinstance(content, list) and all(isinstance(block, dict) for block in content)
+    if not blocks or not isinstance(answer.get("isError", False), bool):
         raise UpstreamError("upstream.invalid_response", "The server's answer is not a tool result.", sent=True)
     size = len(strictjson.encode(answer))
     if size > MAX_RESULT:
@@ -137,7 +149,8 @@ def _failed(gateway: Gateway, admitted: Admitted, error: UpstreamError) -> JsonO
 
 
 async def _refused(gateway: Gateway, call: Call, admitted: Admitted) -> JsonObject:
-    if admitted.verdict.code is Code.UNKNOWN:
+    # What a deny rule hides from the list is hidden here too; the ledger has the true reason.
+    if admitted.verdict.code in {Code.UNKNOWN, Code.NOT_REQUESTABLE}:
         raise unknown_tool(call.tool)
     pending = None
     if admitted.verdict.requestable is not None:
@@ -156,7 +169,7 @@ def _refusal(call: Call, code: str, admitted: Admitted | None, pending: tuple[st
 
 
 def _pending_for(call: Call) -> tuple[str, str] | None:
-    for request in selectors.pending_of(call.principal):
+    for request in selectors.pending_of(call.principal).filter(pending_until__gt=JitNow()):
         if f"{call.server.slug}/{call.tool}" in request.tool_labels:
             return str(request.pk), request.url
     return None

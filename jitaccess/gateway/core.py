@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +31,7 @@ T = TypeVar("T")
 
 POLL_SECONDS = 1.0
 HOUSEKEEPING_SECONDS = 5.0
+DB_THREADS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +47,14 @@ class Clock:
 
 @dataclass(slots=True)
 class Gateway:
-    """Composed in `start`, taken apart in `stop`; everything belongs to one event loop."""
+    """Composed in `start`, taken apart in `stop`; everything belongs to one event loop.
+
+    `servers` maps a slug to how that server is started; a call may take it `call_timeout` seconds.
+    """
 
     servers: Callable[[str], StdioServer | None]
     alone: bool = False
+    call_timeout: float = 60.0
     store: SnapshotStore = field(default_factory=SnapshotStore)
     streams: Streams = field(default_factory=Streams)
     in_flight: dict[tuple[str, str, str], asyncio.Task[None]] = field(default_factory=dict)
@@ -61,7 +67,7 @@ class Gateway:
 
     async def start(self) -> None:
         """Enter this process, start the batch writer and the watchers. Raises when the database cannot be used."""
-        self._executor = ThreadPoolExecutor(max_workers=8, thread_name_prefix="gateway-db")
+        self._executor = ThreadPoolExecutor(max_workers=DB_THREADS, thread_name_prefix="gateway-db")
         self.instance = await self.db(instances.register_instance)
         if self.alone:
             await self.db(instances.end_other_leases, self.instance)
@@ -78,18 +84,36 @@ class Gateway:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self.in_flight:
-            await asyncio.wait(list(self.in_flight.values()), timeout=2)
+        calls = list(self.in_flight.values())
+        if calls:
+            _, late = await asyncio.wait(calls, timeout=2)
+            for task in late:
+                task.cancel()
+            # What they owe the ledger must be with the batch writer before it stops.
+            await asyncio.gather(*late, return_exceptions=True)
         await self.pool.close()
         await asyncio.to_thread(self.admission.stop)
         with contextlib.suppress(Exception):
             await self.db(instances.end_lease, self.instance)
+        self._close_connections()
         self._executor.shutdown(wait=False, cancel_futures=True)
+
+    def _close_connections(self) -> None:
+        """Each thread closes its own: they meet at the barrier, so that none does it twice."""
+        barrier = threading.Barrier(DB_THREADS)
+
+        def close() -> None:
+            with contextlib.suppress(threading.BrokenBarrierError):
+                barrier.wait(timeout=2)
+            connections.close_all()
+
+        for _ in range(DB_THREADS):
+            self._executor.submit(close)
 
     def begin_shutdown(self) -> None:
         """Streams end first: an open one would hold the server's graceful stop until its timeout."""
         self._running = False
-        self.streams.end_all()
+        self.streams.shut()
 
     @property
     def running(self) -> bool:
@@ -122,13 +146,12 @@ class Gateway:
     async def _watch(self) -> None:
         """Tell open streams what changed: each second, at the next edge of a binding, and when somebody wakes us."""
         while True:
+            check = asyncio.create_task(self._check_streams())
+            # A database that hangs is as far away as one that refuses: streams must not wait for its answer.
+            while not (await asyncio.wait({check}, timeout=POLL_SECONDS))[0]:
+                self.streams.check_failed()
             try:
-                snapshot, clock = await self.look()
-                live = await self.db(self.streams.live_tokens)
-                edge = self.streams.refresh(snapshot, clock.now(), live)
-                pause = min(
-                    POLL_SECONDS, max((edge - clock.now()).total_seconds(), 0.0) + 0.002 if edge else POLL_SECONDS
-                )
+                pause = check.result()
             except Exception as error:  # noqa: BLE001 - a watcher that dies would leave streams open for ever
                 log.warning("cannot check policy: %s", error)
                 self.streams.check_failed()
@@ -136,6 +159,15 @@ class Gateway:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.streams.wake.wait(), pause)
             self.streams.wake.clear()
+
+    async def _check_streams(self) -> float:
+        """Returns after how many seconds to look again."""
+        snapshot, clock = await self.look()
+        ended = await self.db(self.streams.ended_tokens)
+        edge = self.streams.refresh(snapshot, clock.now(), ended)
+        if edge is None:
+            return POLL_SECONDS
+        return min(POLL_SECONDS, max((edge - clock.now()).total_seconds(), 0.0) + 0.002)
 
     async def _keep_house(self) -> None:
         while True:

@@ -9,7 +9,9 @@ from jitaccess.kernel import strictjson
 from jitaccess.kernel.strictjson import Json, JsonObject
 from jitaccess.policy.engine.rules import RequestableFacts
 
-META_DENY = "io.jitaccess/deny"
+NAMESPACE = "io.jitaccess/"
+META_DENY = f"{NAMESPACE}deny"
+META_UPSTREAM_ERROR = f"{NAMESPACE}upstream_error"
 
 _WHY = {
     "no_binding": "is not in your current access",
@@ -17,7 +19,6 @@ _WHY = {
     "revoked": "is not in your current access any more: the grant you had was ended early",
     "quarantined": "is blocked: its definition awaits review by an admin, so it can be neither called nor requested",
     "locked_down": "is refused: this agent is disabled, or may no longer act for its user",
-    "not_requestable": "is not in your current access and cannot be requested",
     "policy_busy": "could not be decided, because access rules are changing very fast; try again in a moment",
     "token_ended": "is refused: your access token has just expired or was revoked; get a new one and try again",
     "unavailable": "was not called: the gateway cannot record calls right now, so it refuses them; try again later",
@@ -63,5 +64,5 @@ def failed(*, tool: str, detail: str, code: str, sent: bool) -> JsonObject:
     return text_result(
         f"'{tool}' failed: {detail}{unknown}",
         is_error=True,
-        meta={"io.jitaccess/upstream_error": {"error": code, "sent": sent}},
+        meta={META_UPSTREAM_ERROR: {"error": code, "sent": sent}},
     )

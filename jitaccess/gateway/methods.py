@@ -68,9 +68,7 @@ async def _discover(context: Context) -> JsonObject:
     return _complete(context, value)
 
 
-async def _ping(context: Context) -> JsonObject:
-    if context.message.modern:
-        raise RpcError(wire.METHOD_NOT_FOUND, "Method not found", status=404)
+async def _ping(_: Context) -> JsonObject:
     return {}
 
 
@@ -127,9 +125,10 @@ def _instructions(server: ServerFacts) -> str:
     return f"{INSTRUCTIONS}\n{server.instructions}".strip()
 
 
-METHODS: dict[str, Callable[[Context], Awaitable[JsonObject]]] = {
-    "ping": _ping,
-    "server/discover": _discover,
-    "tools/call": _call_tool,
-    "tools/list": _list_tools,
+_Method = Callable[[Context], Awaitable[JsonObject]]
+_TOOLS: dict[str, _Method] = {"tools/call": _call_tool, "tools/list": _list_tools}
+# By whether the message is modern.
+METHODS: dict[bool, dict[str, _Method]] = {
+    True: {"server/discover": _discover, **_TOOLS},
+    False: {"ping": _ping, **_TOOLS},
 }

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from jitaccess.gateway.http import EventStream
 from jitaccess.gateway.listing import signature
-from jitaccess.gateway.wire import RpcError
+from jitaccess.gateway.wire import INVALID_REQUEST, RpcError
 from jitaccess.identity.principal import Principal
 from jitaccess.identity.services import live_tokens
 from jitaccess.kernel.strictjson import JsonObject
@@ -23,13 +23,22 @@ KEEP_ALIVE_SECONDS = 15.0
 BLIND_SECONDS = 3.0
 
 
+@dataclass(frozen=True, slots=True)
+class Frames:
+    """What a stream says: first, for each change, and when we end it; None: nothing."""
+
+    first: JsonObject | None
+    changed: JsonObject | None
+    last: JsonObject | None
+
+
 @dataclass(eq=False, slots=True)
 class Stream:
     """One listener on one server's list."""
 
     principal: Principal
     server: UUID
-    seen: int | None = None
+    seen: int = 0
     changed: bool = False
     ended: bool = False
     event: asyncio.Event = field(default_factory=asyncio.Event)
@@ -50,28 +59,24 @@ class Streams:
 
     def __init__(self) -> None:
         self._open: set[Stream] = set()
+        self._over = False
         self._checked = time.monotonic()
         self.wake = asyncio.Event()
 
-    def live_tokens(self) -> set[str]:
-        """Which tokens of open streams are still good. Reads the database."""
+    def ended_tokens(self) -> set[str]:
+        """Which tokens of open streams are good no more. Reads the database."""
         hashes = {stream.principal.token_hash for stream in set(self._open)}
-        return set(live_tokens().filter(hash__in=hashes).values_list("hash", flat=True)) if hashes else set()
+        return hashes - set(live_tokens().filter(hash__in=hashes).values_list("hash", flat=True)) if hashes else set()
 
-    def refresh(self, snapshot: Snapshot, at: datetime, live: set[str]) -> datetime | None:
-        """Compare every stream's list with what it was, tell those that changed, end those whose token ended.
+    def refresh(self, snapshot: Snapshot, at: datetime, ended: set[str]) -> datetime | None:
+        """Compare every stream's list with what it was, tell those that changed, end those whose token is in `ended`.
 
-        Returns when the next binding of any listener starts or ends. A stream opened since `live` was read is left
-        for the next round.
+        Returns when the next binding of any listener starts or ends.
         """
         self._checked = time.monotonic()
         edges = []
         for stream in set(self._open):
-            if stream.seen is None:
-                stream.seen = self._signature(stream, snapshot, at)
-                self.wake.set()  # its token is checked in the next round
-                continue
-            if stream.principal.token_hash not in live:
+            if stream.principal.token_hash in ended:
                 stream.tell(ended=True)
                 continue
             seen = self._signature(stream, snapshot, at)
@@ -91,30 +96,42 @@ class Streams:
         for stream in self._open:
             stream.tell(ended=True)
 
-    async def run(
-        self, stream: Stream, out: EventStream, *, changed: JsonObject | None, ended: JsonObject | None
-    ) -> None:
-        """Serve one stream until it ends: `changed` is sent for each change, `ended` at an end of ours."""
+    def shut(self) -> None:
+        """End every stream, and every later one at its start."""
+        self._over = True
+        self.end_all()
+
+    def enter(self, stream: Stream, snapshot: Snapshot, at: datetime) -> Stream:
+        """Watch this stream's list from now on. Raises RpcError(429) when the principal has too many."""
         mine = sum(other.principal.key == stream.principal.key for other in self._open)
         if mine >= MAX_PER_PRINCIPAL:
-            raise RpcError(-32000 - 29, f"At most {MAX_PER_PRINCIPAL} streams may be open at once.", status=429)
+            raise RpcError(INVALID_REQUEST, f"At most {MAX_PER_PRINCIPAL} streams may be open at once.", status=429)
+        stream.seen, stream.ended = self._signature(stream, snapshot, at), self._over
         self._open.add(stream)
-        self.wake.set()
-        try:
-            while not stream.ended:
-                try:
-                    await asyncio.wait_for(stream.event.wait(), KEEP_ALIVE_SECONDS)
-                except TimeoutError:
-                    await out.keep_alive()
-                    continue
-                stream.event.clear()
-                if stream.changed and changed and not stream.ended:
-                    stream.changed = False
-                    await out.message(changed)
-            if ended:
-                await out.message(ended)
-        finally:
-            self._open.discard(stream)
+        self.wake.set()  # the next edge may be one of this principal's bindings
+        return stream
+
+    def leave(self, stream: Stream) -> None:
+        self._open.discard(stream)
+
+    async def run(self, stream: Stream, out: EventStream, frames: Frames) -> None:
+        """Serve one stream until it is ended."""
+        await out.open()
+        if frames.first:
+            await out.message(frames.first)
+        while not stream.ended:
+            try:
+                await asyncio.wait_for(stream.event.wait(), KEEP_ALIVE_SECONDS)
+            except TimeoutError:
+                await out.keep_alive()
+                continue
+            stream.event.clear()
+            if stream.changed and frames.changed and not stream.ended:
+                stream.changed = False
+                await out.message(frames.changed)
+        if frames.last:
+            await out.message(frames.last)
+        await out.close()
 
     def _signature(self, stream: Stream, snapshot: Snapshot, at: datetime) -> int:
         return signature(snapshot, who=stream.who, server=snapshot.servers.get(stream.server), at=at)

@@ -7,7 +7,6 @@ must agree with it (2026-07-28, "Server Validation"), or an intermediary and the
 from __future__ import annotations
 
 import base64
-import binascii
 from dataclasses import dataclass
 from typing import Any
 
@@ -131,7 +130,8 @@ def _modern(
     if version != MODERN:
         data: Json = {"supported": list(SUPPORTED), "requested": version}
         raise RpcError(UNSUPPORTED_VERSION, "Unsupported protocol version", status=400, data=data)
-    if headers.get("mcp-method") != method and request_id is not None:
+    said = headers.get("mcp-method")
+    if said != method and (said is not None or request_id is not None):
         raise RpcError(HEADER_MISMATCH, "Mcp-Method and the method in the body differ.", status=400)
     member = _NAMED_BY.get(method)
     if member and decode_header(headers.get("mcp-name")) != params.get(member):
@@ -159,7 +159,7 @@ def decode_header(value: str | None) -> str | None:
         return value
     try:
         return base64.b64decode(value[9:-2], validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:  # broken base64, characters beyond ASCII, or not UTF-8
         raise RpcError(HEADER_MISMATCH, "A header holds broken base64.", status=400) from None
 
 

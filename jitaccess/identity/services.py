@@ -16,6 +16,7 @@ from jitaccess.identity.principal import Principal
 from jitaccess.kernel.errors import Conflict, Forbidden, Invalid, NotFound
 from jitaccess.kernel.ids import new_token, token_hash
 from jitaccess.kernel.strictjson import JsonObject
+from jitaccess.kernel.text import is_slug, visible
 from jitaccess.store.clock import JitNow, now
 
 MAX_TOKEN_SECONDS = 3600
@@ -24,7 +25,12 @@ MAX_TOKEN_SECONDS = 3600
 def create_agent(
     *, name: str, owner: User, team: Team, operator: Actor, description: str = "", users: Iterable[User] = ()
 ) -> Agent:
-    """A new agent, enabled, without any token. Raises Conflict when the name is taken."""
+    """A new agent, enabled, without any token. Raises Invalid for a bad name, Conflict when it is taken."""
+    if not is_slug(name, limit=40):
+        raise Invalid(
+            "agent.name",
+            f'"{visible(name, limit=80)}" is no name for an agent: use small letters, digits and hyphens, at most 40.',
+        )
     with transaction.atomic():
         agent, made = Agent.objects.get_or_create(
             name=name, defaults={"owner": owner, "team": team, "description": description}
@@ -66,7 +72,7 @@ def issue_token(
             agent=agent,
             user=user,
             hash=token_hash(value),
-            client=client,
+            client=visible(client, limit=200),
             issued_by_id=operator.user,
             issued_by_name=operator.user_name,
             created_at=moment,
@@ -152,7 +158,9 @@ def use_sign_in_link(value: str, *, source: str = "") -> User:
     """Consume a link and return its user: exactly one caller wins. Raises NotFound."""
     with transaction.atomic():
         user = link_owner(value)
-        if _open_links(value).update(used_at=JitNow()) != 1:
+        # On the row's own columns only: with a join PostgreSQL would not look at `used_at` again after waiting for the
+        # winner of a race (READ COMMITTED re-checks the row, not the subquery), and both would get in.
+        if SignInLink.objects.filter(hash=token_hash(value), used_at=None).update(used_at=JitNow()) != 1:
             raise NotFound("sign_in_link.invalid", "This sign-in link was just used.")
         actor = Principal.of_user(user, source=source).actor()
         record(Facts(event=Event.USER_SIGNED_IN, actor=actor, outcome=Outcome.ALLOWED, data={"with": "sign_in_link"}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from unicodedata import category
 
 # Cn (unassigned) too: it holds the noncharacters and the reserved default-ignorable ranges.
@@ -18,6 +19,7 @@ _INVISIBLE = frozenset(
     )
     for point in block
 )
+_SLUG = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 _EMOJI_STYLE = frozenset("\ufe0e\ufe0f")
 
 
@@ -25,6 +27,11 @@ def _is_unsafe(char: str, before: str) -> bool:
     if char in _EMOJI_STYLE and category(before or " ") == "So":
         return False  # one selector on a symbol is how phones write emoji; a run of them is smuggling
     return char in _INVISIBLE or category(char) in _UNSAFE_CATEGORIES
+
+
+def is_slug(text: str, *, limit: int) -> bool:
+    """Say whether `text` is a name as agents, roles and servers have: a-z, 0-9 and inner hyphens, 1 to `limit` of them."""
+    return len(text) <= limit and _SLUG.fullmatch(text) is not None
 
 
 def visible(text: str, *, limit: int, multiline: bool = False) -> str:

@@ -63,14 +63,10 @@ class RoleAdmin(RecordedAdmin):
         return (RoleVersionInline,) if obj else ()
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
-        """The versions of a role that nobody ever had go with it; one that somebody had is protected, and it says so."""
+        """The versions of a role that nobody ever had go with it; one that somebody had is protected, and says so."""
         to_delete, counts, lacking, protected = super().get_deleted_objects(objs, request)
-        return (
-            to_delete,
-            counts,
-            lacking - {model._meta.verbose_name for model in (RoleVersion, RoleBinding)},
-            protected,
-        )
+        lacking -= {RoleVersion._meta.verbose_name, RoleBinding._meta.verbose_name}
+        return to_delete, counts, lacking, protected
 
 
 @admin.register(RoleVersion)

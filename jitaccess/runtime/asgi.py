@@ -26,7 +26,7 @@ class Switch:
         if web:
             from jitaccess.runtime.wsgi import application
 
-            self._web = WSGIMiddleware(application, workers=8)
+            self._web = WSGIMiddleware(application, workers=8)  # type: ignore[arg-type]  # Django's own types differ
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":

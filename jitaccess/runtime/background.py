@@ -86,7 +86,7 @@ class _Embedded:
 
     def __init__(self, app: Celery) -> None:
         self._app = app
-        self._beat: Any = celery_beat.Service(app, max_interval=0.5, scheduler_cls=celery_beat.Scheduler)
+        self._beat: Any = celery_beat.Service(app, max_interval=1, scheduler_cls=celery_beat.Scheduler)
         self._threads = [
             threading.Thread(target=self._work, name="celery-worker", daemon=True),
             threading.Thread(target=self._beat.start, name="celery-beat", daemon=True),
@@ -108,7 +108,7 @@ class _Embedded:
         worker.start()
 
     def stop(self) -> None:
-        worker_state.should_stop = 0
+        worker_state.should_stop = 0  # type: ignore[assignment]  # an exit code; the stubs know only None
         self._beat.stop(wait=False)
         # The worker looks at should_stop between messages, waits up to two seconds for one, and once more before it
         # goes: these are the two.

@@ -95,7 +95,7 @@ def _backup() -> Path | None:
     folder = settings.VAR / "backups"
     folder.mkdir(parents=True, exist_ok=True)
     path: Path = folder / f"jitaccess-{datetime.now(UTC):%Y%m%d-%H%M%S}.sqlite3"
-    with sqlite3.connect(settings.DATABASES["default"]["NAME"]) as source, sqlite3.connect(path) as target:
+    with sqlite3.connect(str(connection.settings_dict["NAME"])) as source, sqlite3.connect(path) as target:
         source.backup(target)
     return path
 

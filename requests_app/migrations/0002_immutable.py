@@ -16,7 +16,7 @@ RULES = (
     ("jit_requests_grant", GRANTED, "OLD.ended_at IS NOT NULL", "a grant is immutable and its end is final"),
     (
         "jit_requests_decision",
-        ("id", "request_id", "user_id", "verdict", "reason", "digest", "at"),
+        ("id", "request_id", "user_id", "verdict", "reason", "digest", "channel", "at"),
         "NOT OLD.live",
         "a decision stands",
     ),
@@ -39,6 +39,9 @@ def create(apps: Any, schema_editor: Any) -> None:
             )
             schema_editor.execute(
                 f"CREATE TRIGGER {table}_kept_delete BEFORE DELETE ON {table} FOR EACH ROW EXECUTE FUNCTION {table}_kept()"
+            )
+            schema_editor.execute(
+                f"CREATE TRIGGER {table}_kept_truncate BEFORE TRUNCATE ON {table} FOR EACH STATEMENT EXECUTE FUNCTION {table}_kept()"
             )
             continue
         schema_editor.execute(

@@ -10,6 +10,7 @@ from jitaccess.audit.events import Event
 from jitaccess.audit.recorder import Facts, record
 from jitaccess.identity.principal import Principal
 from jitaccess.kernel.errors import NotFound
+from jitaccess.kernel.text import visible
 from jitaccess.store.clock import JitNow
 from requests_app import selectors
 from requests_app.lifecycle import RequestStatus, ensure_pending
@@ -26,7 +27,7 @@ def cancel_request(*, request_id: UUID, principal: Principal) -> AccessRequest:
             raise NotFound("request.unknown", f"You have no request {request_id}.")
         ensure_pending(request.status, said=selectors.how_it_ended(request))
         AccessRequest.objects.filter(pk=request.pk, status=RequestStatus.PENDING).update(
-            status=RequestStatus.CANCELLED, closed_at=JitNow(), closed_by_name=principal.label
+            status=RequestStatus.CANCELLED, closed_at=JitNow(), closed_by_name=visible(principal.label, limit=150)
         )
         record(Facts(event=Event.REQUEST_CANCELLED, actor=principal.actor(), request=request.pk))
         request.refresh_from_db()

@@ -60,7 +60,7 @@ def end_grant(*, grant_id: UUID, reason: EndReason, actor: Actor, by: str, note:
         moved = Grant.objects.filter(pk=grant_id, ended_at=None).update(
             ended_at=grant.expires_at if over else moment,
             end_reason=reason,
-            ended_by_name=by,
+            ended_by_name=visible(by, limit=150),
             end_note=visible(note.strip(), limit=2000, multiline=True),
         )
         if moved != 1:

@@ -139,10 +139,10 @@ def _same_pending(principal: Principal, dedupe: str) -> AccessRequest | None:
 def _plan(*, principal: Principal, ask: Ask, snapshot: Snapshot) -> _Plan:
     if not ask.reason.strip():
         raise Invalid("request.reason", "Say why: `reason` is what the approver decides on.")
-    if len(ask.reason) > MAX_REASON:
-        raise Invalid(
-            "request.reason", f"The reason has {len(ask.reason)} characters; at most {MAX_REASON} can be shown."
-        )
+    # Measured as it will be shown: what an approver cannot read whole, nobody can approve.
+    length = len(visible(ask.reason.strip(), limit=MAX_REASON * 20, multiline=True))
+    if length > MAX_REASON:
+        raise Invalid("request.reason", f"The reason has {length} characters as shown; at most {MAX_REASON} are.")
     if not 1 <= len(ask.tools) <= MAX_TOOLS:
         raise Invalid("request.tools", f"Ask for 1 to {MAX_TOOLS} tools by name.")
     found = [_find(principal, snapshot, slug, name) for slug, name in sorted(set(ask.tools))]

@@ -45,10 +45,11 @@ HOSTILE = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("document", "line", "path", "expected"), MISTAKES.values(), ids=MISTAKES)
+@pytest.mark.parametrize("mistake", MISTAKES.values(), ids=MISTAKES)
 def test_a_mistake_is_shown_with_line_path_and_what_was_expected(
-    document: str, line: str, path: str, expected: str, world: World, client: Client, new_entries: Fresh
+    mistake: tuple[str, str, str, str], world: World, client: Client, new_entries: Fresh
 ):
+    document, line, path, expected = mistake
     for page in (url(Role, "add"), url(world.role)):
         response = save(client, page, document=document.replace("\n", "\r\n"))
         said = " ".join(response.context["adminform"].form.errors["document"])

@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 from jitaccess.audit.redact import redact
 from jitaccess.kernel.canonical import canonical
 
+pytestmark = pytest.mark.pure
+
 
 @pytest.mark.parametrize(
     "name",

@@ -25,7 +25,7 @@ from jitaccess.kernel.text import visible
 from jitaccess.policy.engine.decide import Visibility, Who
 from jitaccess.policy.engine.rules import ServerFacts, Snapshot
 from jitaccess.policy.models import ApprovalPolicy
-from jitaccess.store.clock import now
+from jitaccess.store.clock import JitNow, now
 from requests_app import selectors
 from requests_app.lifecycle import RequestStatus, grant_state
 from requests_app.services import Ask, cancel_request, release_grant, submit_request
@@ -221,13 +221,14 @@ def _access(asked: Asked, snapshot: Snapshot, at: datetime) -> JsonObject:
     for grant in selectors.live_grants_of(asked.principal):
         data = _grant(grant.pk, grant.starts_at, grant.expires_at, grant.ended_at, grant.end_reason, at)
         grants.append({**data, "tools": list(grant.request.tool_labels)})
+    pending = selectors.pending_of(asked.principal).filter(pending_until__gt=JitNow())
     return {
         "you": asked.principal.label,
         "server": asked.server.slug,
         "allowed": [one.tool.name for one in listed if one.visibility is Visibility.VISIBLE],
         "locked": [one.tool.name for one in listed if one.visibility is Visibility.LOCKED],
         "grants": grants,
-        "pending": [_state(asked.principal, request.pk) for request in selectors.pending_of(asked.principal)],
+        "pending": [_state(asked.principal, request.pk) for request in pending],
     }
 
 

@@ -13,35 +13,35 @@ class Arguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Base of all argument sets: an unknown member is refused by name, never ignored."""
 
 
-class RequestAccess(Arguments):
+class RequestAccess(Arguments, frozen=True):
     tools: Annotated[list[str], msgspec.Meta(min_length=1, max_length=50)]
     reason: str
     minutes: Annotated[int, msgspec.Meta(ge=1)] | None = None
     context: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
-class CheckRequest(Arguments):
+class CheckRequest(Arguments, frozen=True):
     request_id: str
     wait_seconds: Annotated[int, msgspec.Meta(ge=0, le=25)] = 25
 
 
-class ListRequestable(Arguments):
+class ListRequestable(Arguments, frozen=True):
     search: str = ""
 
 
-class MyAccess(Arguments):
+class MyAccess(Arguments, frozen=True):
     pass
 
 
-class ReleaseAccess(Arguments):
+class ReleaseAccess(Arguments, frozen=True):
     grant_id: str
 
 
-class CancelRequest(Arguments):
+class CancelRequest(Arguments, frozen=True):
     request_id: str
 
 
-class CallTool(Arguments):
+class CallTool(Arguments, frozen=True):
     name: str
     arguments: dict[str, Any] = msgspec.field(default_factory=dict)
 

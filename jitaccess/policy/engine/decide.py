@@ -114,7 +114,7 @@ def _weigh(
     base = _first_allowing(agents_own, server, tool, at, grants=False)
     if user and base:
         theirs = _first_allowing(users_own, server, tool, at, grants=False)
-        matches = (base, theirs) if theirs else ()
+        matches: tuple[_Match, ...] = (base, theirs) if theirs else ()
     else:
         matches = (base,) if base else ()
     if tool.quarantined:

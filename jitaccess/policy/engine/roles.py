@@ -10,12 +10,11 @@ import yaml
 
 from jitaccess.kernel.errors import Invalid
 from jitaccess.kernel.patterns import PatternSet
-from jitaccess.kernel.text import visible
+from jitaccess.kernel.text import is_slug, visible
 from jitaccess.policy.engine.rules import RoleFacts, RoleRule
 
 ACCESS_CLASSES = ("read", "write", "destructive", "unclassified")
 MAX_DOCUMENT = 64 * 1024
-_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 # All that names of servers and tools consist of. Anything else could never match, and a deny rule that never matches
 # is an open door: `- a` above a more indented `- b` is one text, "a - b", to YAML; so is "a, b".
 _NAME_OR_GLOB = re.compile(r"[A-Za-z0-9_.*-]+")
@@ -40,7 +39,7 @@ def parse_role(text: str, *, version: int = 0) -> RoleDocument:
     metadata = _members(top["metadata"], "metadata", ("name", "description", "owner"), required=("name",))
     spec = _members(top["spec"], "spec", ("allow", "deny"), required=())
     name = _text(metadata["name"], "metadata.name")
-    if not _NAME.fullmatch(name):
+    if not is_slug(name, limit=40):
         expected = "small letters, digits and hyphens, at most 40, starting and ending with a letter or digit"
         raise _mistake(_line(metadata["name"]), "metadata.name", expected)
     description = _text(metadata["description"], "metadata.description") if "description" in metadata else ""
@@ -56,7 +55,7 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]  # its stubs leave it out
             raise yaml.composer.ComposerError(None, None, "aliases (*name) are not read; write it out", mark)
         return super().compose_node(parent, index)
 

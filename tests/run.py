@@ -1,0 +1,96 @@
+"""`make test`: every check in one run, one summary at the end.
+
+Usage: python -m tests.run all | fast | browser | lint | nightly
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+PYTEST = (sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "worksteal")
+LINT = {
+    "ruff": (sys.executable, "-m", "ruff", "check", "."),
+    "format": (sys.executable, "-m", "ruff", "format", "--check", "."),
+    "layers": (str(Path(sys.executable).with_name("lint-imports")), "--no-cache"),
+    "migrations": (sys.executable, "manage.py", "makemigrations", "--check", "--dry-run"),
+    "types": (sys.executable, "-m", "mypy", "jitaccess", "requests_app"),
+}
+POSTGRESQL = {"JITACCESS_TEST_DATABASE": "postgresql"}
+
+
+@dataclass(frozen=True)
+class Step:
+    name: str
+    command: tuple[str, ...]
+    env: dict[str, str]
+
+
+def steps(what: str) -> list[Step]:
+    """The steps of a run, in order; cheap ones first."""
+    lint = [Step(name, command, {"JITACCESS_VAR": "/tmp/jitaccess-lint"}) for name, command in LINT.items()]
+    sqlite = Step("sqlite", (*PYTEST, "tests"), {"JITACCESS_TEST_DATABASE": "sqlite"})
+    postgresql = Step("postgresql", (*PYTEST, "-m", "not pure and not browser", "tests"), POSTGRESQL)
+    fast = ("-m", "not browser", "--ignore", "tests/e2e", "--ignore", "tests/gateway/upstream", "tests")
+    runs = {
+        "lint": lint,
+        "fast": [*lint[:1], Step("sqlite", (*PYTEST, *fast), {})],
+        "browser": [Step("browser", (*PYTEST, "-m", "browser", "tests"), {"JITACCESS_TEST_BROWSER": "1"})],
+        "all": [*lint, sqlite, postgresql],
+        "nightly": [*lint, sqlite, Step("postgresql", postgresql.command, POSTGRESQL | {"JITACCESS_HYPOTHESIS": "nightly"})],
+    }
+    if what not in runs:
+        raise SystemExit(f"Unknown run {what!r}; there are {', '.join(runs)}.")
+    return runs[what]
+
+
+def main() -> int:
+    """Run every step, whatever fails; 1 if any did."""
+    failed, lines, passed, broken = 0, [], 0, 0
+    for step in steps(sys.argv[1] if len(sys.argv) > 1 else "all"):
+        print(f"\n== {step.name}", flush=True)
+        started = time.monotonic()
+        process = subprocess.Popen(
+            step.command, cwd=ROOT, env=os.environ | step.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        assert process.stdout
+        output = []
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            output.append(line)
+        process.wait()
+        failed += process.returncode != 0
+        passed += _count("passed", output)
+        broken += _count("failed", output) + _count("error", output) + _count("errors", output)
+        verdict = "ok" if process.returncode == 0 else f"FAILED ({process.returncode})"
+        lines.append(f"{step.name:<12} {verdict:<12} {time.monotonic() - started:6.0f} s")
+    print("\n== summary", *lines, sep="\n")
+    if not _chromium() and os.environ.get("JITACCESS_TEST_BROWSER") != "1":
+        print("No Chromium was found, so the browser tests were left out; `make test-browser` insists on them.")
+    print(f"{passed} passed, {max(broken, failed)} failed")
+    return 1 if failed else 0
+
+
+def _count(word: str, output: list[str]) -> int:
+    """The number before `word` in pytest's closing line."""
+    closing = next((line for line in reversed(output) if re.search(r"\d+ (passed|failed|error)", line)), "")
+    found = re.search(rf"(\d+) {word}\b", closing)
+    return int(found.group(1)) if found else 0
+
+
+def _chromium() -> str | None:
+    from tests.browser import chromium
+
+    return chromium()
+
+
+if __name__ == "__main__":
+    shutil.rmtree("/tmp/jitaccess-lint", ignore_errors=True)
+    sys.exit(main())
