@@ -42,7 +42,7 @@ DATABASES = {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": VAR / "jitaccess.sqlite3",
         "OPTIONS": {
-            # A transaction that reads and then writes must hold the write lock from the start, or two approvers both win.
+            # A transaction that reads and then writes holds the write lock from its start, or two approvers both win.
             "transaction_mode": "IMMEDIATE",
             "timeout": 20,
             "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA recursive_triggers=ON;",

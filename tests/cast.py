@@ -133,7 +133,9 @@ class Cast:
 
 
 def build_cast() -> Cast:
-    admin = User.objects.create_superuser(username="admin", email="admin@example.test", password="correct horse battery")
+    admin = User.objects.create_superuser(
+        username="admin", email="admin@example.test", password="correct horse battery"
+    )
     olga, anna, bert, carl = (person(name) for name in ("olga", "anna", "bert", "carl"))
     team = Team.objects.create(name="demo")
     team.members.set([olga, anna, bert])

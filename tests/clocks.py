@@ -10,7 +10,9 @@ from django.db import connection
 
 from jitaccess.store.clock import now
 
-_FUNCTION = "CREATE OR REPLACE FUNCTION jit_now() RETURNS timestamptz LANGUAGE sql VOLATILE AS 'SELECT clock_timestamp(){}'"
+_FUNCTION = (
+    "CREATE OR REPLACE FUNCTION jit_now() RETURNS timestamptz LANGUAGE sql VOLATILE AS 'SELECT clock_timestamp(){}'"
+)
 
 
 class Clock:

@@ -134,7 +134,9 @@ class Installation:
         return self.start("up", *arguments)
 
     def cli(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([COMMAND, *arguments], env=self.env, cwd=ROOT, text=True, capture_output=True, check=check)
+        return subprocess.run(
+            [COMMAND, *arguments], env=self.env, cwd=ROOT, text=True, capture_output=True, check=check
+        )
 
     def stop(self) -> None:
         for person in self._people:
@@ -164,7 +166,9 @@ class Installation:
     def commits(self) -> list[str]:
         """Messages of the demo repository, newest first."""
         command = ["git", "log", "--format=%s"]
-        return subprocess.run(command, cwd=self.var / "demo/repository", text=True, capture_output=True, check=True).stdout.split("\n")
+        return subprocess.run(
+            command, cwd=self.var / "demo/repository", text=True, capture_output=True, check=True
+        ).stdout.split("\n")
 
     # the auditor
 

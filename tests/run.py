@@ -44,7 +44,11 @@ def steps(what: str) -> list[Step]:
         "fast": [*lint[:1], Step("sqlite", (*PYTEST, *fast), {})],
         "browser": [Step("browser", (*PYTEST, "-m", "browser", "tests"), {"JITACCESS_TEST_BROWSER": "1"})],
         "all": [*lint, sqlite, postgresql],
-        "nightly": [*lint, sqlite, Step("postgresql", postgresql.command, POSTGRESQL | {"JITACCESS_HYPOTHESIS": "nightly"})],
+        "nightly": [
+            *lint,
+            sqlite,
+            Step("postgresql", postgresql.command, POSTGRESQL | {"JITACCESS_HYPOTHESIS": "nightly"}),
+        ],
     }
     if what not in runs:
         raise SystemExit(f"Unknown run {what!r}; there are {', '.join(runs)}.")
@@ -58,7 +62,12 @@ def main() -> int:
         print(f"\n== {step.name}", flush=True)
         started = time.monotonic()
         process = subprocess.Popen(
-            step.command, cwd=ROOT, env=os.environ | step.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            step.command,
+            cwd=ROOT,
+            env=os.environ | step.env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
         assert process.stdout
         output = []

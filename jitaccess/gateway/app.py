@@ -77,7 +77,7 @@ class Application:
         _check_origin(headers)
         method = scope["method"]
         if method not in {"POST", "GET"}:
-            # A session ends with its token: there is nothing to DELETE (2025-11-25, "Session Management": 405 is allowed).
+            # A session ends with its token: nothing to DELETE (2025-11-25, "Session Management", allows the 405).
             await send_empty(send, 405, {"allow": "GET, POST"})
             return
         body = b""
@@ -155,7 +155,7 @@ class Application:
     async def _run(
         self, context: Context, session_id: str, work: Awaitable[JsonObject], receive: Receive, send: Send
     ) -> None:
-        """Answer when the work is done. In the modern era a client that leaves has cancelled; before, only by saying so."""
+        """Answer when the work is done. A modern client that leaves has cancelled; an older one only by saying so."""
         message = context.message
         task = asyncio.ensure_future(_finish(work, message, send))
         key = (context.principal.key, session_id or uuid4().hex, repr(message.id))

@@ -1,4 +1,4 @@
-"""One tool call, from the client's words to the client's answer: decide and record, then forward, then record the end."""
+"""One tool call, from the client's words to its answer: decide and record, then forward, then record the end."""
 
 from __future__ import annotations
 
@@ -176,5 +176,5 @@ def _pending_for(call: Call) -> tuple[str, str] | None:
 
 
 def unknown_tool(name: str) -> RpcError:
-    """One answer for a tool that does not exist and for one the caller may not know about (2026-07-28, server/tools)."""
+    """One answer for a tool that does not exist and one that the caller may not know about (2026-07-28, Tools)."""
     return RpcError(INVALID_PARAMS, f"Unknown tool: {visible(name, limit=128)}")

@@ -63,7 +63,7 @@ def _unknown(row: OpenCall) -> Facts:
             agent_name=str(facts["agent_name"]),
             user=_uuid(facts["user"]),
             user_name=str(facts["user_name"]),
-        ),  # fmt: skip
+        ),
         grant=_uuid(facts["grant"]),
         call=row.call,
         server=_uuid(facts["server"]),

@@ -42,7 +42,7 @@ class Context:
 
 
 def initialize(context: Context) -> tuple[JsonObject, str]:
-    """The handshake of the older revisions: (result, session id). An unknown or newer version is answered with the newest of them."""
+    """The handshake of the older revisions: (result, session id). Any other version gets the newest of them."""
     wanted = context.message.params.get("protocolVersion")
     version = wanted if isinstance(wanted, str) and wanted in wire.LEGACY else wire.LEGACY[0]
     session = open_session(

@@ -154,7 +154,7 @@ def _legacy(method: str, params: JsonObject, request_id: str | int | None, heade
 
 
 def decode_header(value: str | None) -> str | None:
-    """A header value, or what its =?base64?...?= sentinel holds: decoded once, never again (2026-07-28, "Value Encoding")."""
+    """A header value, or what its =?base64?...?= sentinel holds, decoded once (2026-07-28, "Value Encoding")."""
     if value is None or not (value.startswith("=?base64?") and value.endswith("?=") and len(value) >= 11):
         return value
     try:
@@ -164,7 +164,7 @@ def decode_header(value: str | None) -> str | None:
 
 
 def client_name(info: Json) -> str:
-    """ "name/version" as the client calls itself: for the record only, never for a decision."""
+    """Say "name/version" as the client calls itself: for the record only, never for a decision."""
     if not isinstance(info, dict):
         return ""
     return "/".join(str(info[key])[:80] for key in ("name", "version") if isinstance(info.get(key), str))

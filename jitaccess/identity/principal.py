@@ -1,4 +1,4 @@
-"""Principal: who acts, for whom, through which client. Everything downstream takes one; nothing takes identity from arguments."""
+"""Principal: who acts, for whom, through which client. Nothing takes identity from anywhere else."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jitaccess.identity.models import User
 class Principal:
     """A User (agent None), an Agent (user None), or an Agent on behalf of a User.
 
-    `issued_by` is the person who issued the credential used now: that person counts as the requester (self is one person).
+    `issued_by` issued the credential used now: that person counts as the requester (self is one person).
     """
 
     agent: UUID | None = None

@@ -99,7 +99,7 @@ def revoke_token(*, token: AccessToken, operator: Actor) -> None:
 
 
 def authenticate(value: str, *, source: str = "", client: str = "") -> Principal:
-    """The principal of a bearer token. Raises Forbidden("token.invalid") for unknown, expired and revoked ones alike."""
+    """The principal of a bearer token. Raises Forbidden("token.invalid"): unknown, expired and revoked alike."""
     token = live_tokens().select_related("agent", "user").filter(hash=token_hash(value)).first()
     if token is None:
         raise Forbidden("token.invalid", "The access token is unknown, expired or revoked.")

@@ -30,7 +30,7 @@ def _is_unsafe(char: str, before: str) -> bool:
 
 
 def is_slug(text: str, *, limit: int) -> bool:
-    """Say whether `text` is a name as agents, roles and servers have: a-z, 0-9 and inner hyphens, 1 to `limit` of them."""
+    """Say whether `text` is a name as agents, roles and servers have: 1 to `limit` of a-z, 0-9 and inner hyphens."""
     return len(text) <= limit and _SLUG.fullmatch(text) is not None
 
 

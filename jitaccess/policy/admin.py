@@ -1,6 +1,6 @@
 """Roles, who has them, what may be asked for and who approves, in the admin."""
 
-# ruff: noqa: ARG002, SLF001 - Django's signatures and names
+# ruff: noqa: ARG002 - Django's signatures and names
 
 from __future__ import annotations
 

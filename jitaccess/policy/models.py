@@ -22,7 +22,7 @@ class PolicyVersion(models.Model):
 
 
 class Role(models.Model):
-    """A named, versioned set of allow and deny rules. `head` is the version in force for default and standing bindings."""
+    """A named, versioned set of rules. `head` is the version in force for default and standing bindings."""
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     name = models.CharField(max_length=40, unique=True, validators=[slug_validator])
@@ -54,7 +54,7 @@ class RoleVersion(models.Model):
 
 
 class RoleBinding(models.Model):
-    """A right: whose, which (a role, or for grants the approved tools with their pins), from when until when, and why."""
+    """A right: whose, which (a role; for grants the approved tools with their pins), from when to when, and why."""
 
     class Origin(models.TextChoices):
         DEFAULT = "default", "default"

@@ -1,4 +1,7 @@
-"""The `jitaccess` command. Exit codes: 0 done, 1 refused or failed (one sentence on stderr), 2 wrong usage, 130 interrupted."""
+"""The `jitaccess` command.
+
+Exit codes: 0 done, 1 refused or failed (one sentence on stderr), 2 wrong usage, 130 interrupted.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="jitaccess", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
     up = commands.add_parser("up", help="start everything in one process, with a demo on the first run")
-    up.add_argument("--no-worker", action="store_true", help="without Celery's worker and beat: nothing tidies up or tells")
+    up.add_argument(
+        "--no-worker", action="store_true", help="without Celery's worker and beat: nothing tidies up or tells"
+    )
     up.add_argument("--no-demo", action="store_true", help="do not set up the demo on the first run")
     _listening(up)
     up.set_defaults(run=_up)

@@ -74,7 +74,7 @@ def create() -> None:
 
 
 def prepare_repository() -> None:
-    """A repository with a history and its own author, and always something staged, so that git_commit has work to do."""
+    """A repository with a history and its own author, and something staged, so that git_commit has work to do."""
     path = repository()
     if not (path / ".git").exists():
         path.mkdir(parents=True, exist_ok=True)
@@ -85,8 +85,11 @@ def prepare_repository() -> None:
         (path / "notes.md").write_text("# Notes\n\nA small repository to try jitaccess with.\n")
         _git("add", "notes.md")
         _git("commit", "--quiet", "--message", "Begin the notes")
-    staged = subprocess.run(  # noqa: S603 - fixed arguments
-        ["git", "diff", "--cached", "--quiet"], cwd=path, check=False, capture_output=True  # noqa: S607
+    staged = subprocess.run(
+        ["git", "diff", "--cached", "--quiet"],
+        cwd=path,
+        check=False,
+        capture_output=True,
     )
     if staged.returncode == 0:
         with (path / "notes.md").open("a") as notes:
@@ -97,13 +100,21 @@ def prepare_repository() -> None:
 def _git(*arguments: str) -> None:
     try:
         subprocess.run(  # noqa: S603 - fixed arguments
-            ["git", *arguments], cwd=repository(), check=True, capture_output=True, text=True  # noqa: S607
+            ["git", *arguments],
+            cwd=repository(),
+            check=True,
+            capture_output=True,
+            text=True,
         )
     except FileNotFoundError as error:
-        raise Unavailable("git.missing", "git is needed for the demo and was not found. Install it, or run `make up DEMO=no`.") from error
+        raise Unavailable(
+            "git.missing", "git is needed for the demo and was not found. Install it, or run `make up DEMO=no`."
+        ) from error
     except subprocess.CalledProcessError as error:
         detail = error.stderr.strip() or error
-        raise Unavailable("git.failed", f"The demo repository {repository()} is broken ({detail}). Remove it and start again.") from error
+        raise Unavailable(
+            "git.failed", f"The demo repository {repository()} is broken ({detail}). Remove it and start again."
+        ) from error
 
 
 def _write_servers_file() -> None:

@@ -34,9 +34,7 @@ def lock_var(var: Path) -> IO[str]:
     except OSError:
         file.seek(0)
         pid = file.read().strip() or "?"
-        raise Conflict(
-            "var.in_use", f"jitaccess is already running on {var} (process {pid}). Stop it first."
-        ) from None
+        raise Conflict("var.in_use", f"jitaccess is already running on {var} (process {pid}). Stop it first.") from None
     file.seek(0)
     file.truncate()
     file.write(str(os.getpid()))
@@ -54,7 +52,9 @@ def check_schema() -> MigrationExecutor:
     except (DatabaseError, sqlite3.DatabaseError) as error:
         raise Unavailable("database.unusable", _unusable(error)) from error
     applied = executor.loader.applied_migrations
-    newer = sorted(f"{app}.{name}" for app, name in applied if app.startswith("jit_") and (app, name) not in _ours(executor))
+    newer = sorted(
+        f"{app}.{name}" for app, name in applied if app.startswith("jit_") and (app, name) not in _ours(executor)
+    )
     if newer:
         raise Conflict(
             "schema.newer",
@@ -68,11 +68,13 @@ def ensure_current() -> None:
     """For processes that must not migrate by themselves. Raises Conflict when the schema is older than this code."""
     executor = check_schema()
     if executor.migration_plan(executor.loader.graph.leaf_nodes()):
-        raise Conflict("schema.older", "The database has an older schema. Run `jitaccess migrate` once, then start again.")
+        raise Conflict(
+            "schema.older", "The database has an older schema. Run `jitaccess migrate` once, then start again."
+        )
 
 
 def prepare_database() -> str:
-    """Bring the schema to this version, with a backup on SQLite; returns what was done, or "". Raises as check_schema."""
+    """Bring the schema to this version, with a backup on SQLite; returns what was done. Raises as check_schema."""
     executor = check_schema()
     applied = bool(executor.loader.applied_migrations)
     plan = executor.migration_plan(executor.loader.graph.leaf_nodes())
@@ -103,5 +105,6 @@ def _backup() -> Path | None:
 def _unusable(error: Exception) -> str:
     if connection.vendor == "sqlite":
         name = settings.DATABASES["default"]["NAME"]
-        return f"The database {name} cannot be used ({error}). Restore a backup from var/backups, or move it away to start anew."
+        what_to_do = "Restore a backup from var/backups, or move it away to start anew."
+        return f"The database {name} cannot be used ({error}). {what_to_do}"
     return f"PostgreSQL cannot be used: {str(error).strip()}. Check DATABASE_URL, and that the server is running."

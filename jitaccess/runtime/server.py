@@ -29,7 +29,6 @@ class _Server(uvicorn.Server):
         if not self.should_exit:
             await asyncio.to_thread(self._on_ready)
 
-
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         # Open event streams would hold the graceful stop until its timeout.
         self._switch.begin_shutdown()
@@ -47,7 +46,8 @@ def bind(host: str, port: int) -> socket.socket:
         listener.close()
         raise Invalid(
             "port.in_use",
-            f"Cannot listen on {host}:{port} ({error.strerror}). Stop what is using it, or choose another port with PORT=8001.",
+            f"Cannot listen on {host}:{port} ({error.strerror}). "
+            "Stop what is using it, or choose another port with PORT=8001.",
         ) from error
     return listener
 

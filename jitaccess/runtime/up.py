@@ -20,7 +20,7 @@ LINK_SECONDS = 3600
 OPERATOR = Actor.system("up")
 
 
-def up(*, host: str, port: int, want_demo: bool, celery: bool = True) -> None:
+def up(*, host: str, port: int, want_demo: bool, celery: bool) -> None:
     """Prepare var/ and the database, set up the demo on the first run, serve until a signal. Raises JitAccessError."""
     lock = lock_var(settings.VAR)
     listener = bind(host, port)
@@ -39,7 +39,7 @@ def up(*, host: str, port: int, want_demo: bool, celery: bool = True) -> None:
     print("Stopped.")
 
 
-def _prepare_content(*, want_demo: bool, celery: bool = True) -> None:
+def _prepare_content(*, want_demo: bool) -> None:
     first = not User.objects.exists()
     if first:
         admin = User(username="admin", is_staff=True, is_superuser=True, email="admin@example.invalid")
@@ -62,7 +62,10 @@ def sign_in_link(user: User, *, operator: Actor) -> str:
 
 
 def _say_what_to_do() -> None:
-    lines = [f"\njitaccess is running on {settings.PUBLIC_URL}\n", "Sign in with a link (each works once, within an hour):"]
+    lines = [
+        f"\njitaccess is running on {settings.PUBLIC_URL}\n",
+        "Sign in with a link (each works once, within an hour):",
+    ]
     people = [("admin", "admin"), *((name, what) for name, _, what in demo.PEOPLE)]
     for username, what in people:
         user = User.objects.filter(username=username, is_active=True).first()
@@ -76,16 +79,15 @@ def _say_what_to_do() -> None:
 
 def _demo_lines() -> list[str]:
     command = os.path.relpath(Path(sys.executable).with_name("jitaccess"))
-    url = f"{settings.PUBLIC_URL}/mcp/git"
+    url, token = f"{settings.PUBLIC_URL}/mcp/git", f"{command} agents token {demo.AGENT} --ttl 60m"
     return [
         f"\nMCP server for agents: {url}",
-        f"A token for {demo.AGENT}:  {command} agents token {demo.AGENT} --ttl 60m",
+        f"A token for {demo.AGENT}:  {token}",
         "\nConnect a client, for example Claude Code:",
-        f'  claude mcp add --transport http git {url} --header "Authorization: Bearer $({command} agents token {demo.AGENT} --ttl 60m)"',
+        f'  claude mcp add --transport http git {url} --header "Authorization: Bearer $({token})"',
         "\nThen try, in the client:",
         '  1. "Show the log of the repository."         works: reading is allowed from the start',
         '  2. "Commit what is staged."                  refused; the agent is told to ask with request_access',
         "  3. sign in as anna, open the inbox, approve  (olga owns the agent: she cannot)",
         '  4. "Try again."                              works now, and the request page shows every use',
     ]
-

@@ -1,4 +1,4 @@
-"""Time is one SQL function, jit_now(): what decides about access is the database's clock, read in the statement that decides.
+"""Time is one SQL function, jit_now(): the database's clock, read where access is decided.
 
 On PostgreSQL a migration defines it (clock_timestamp(): the real time, not the transaction's start); on SQLite every
 connection defines it, in the text form in which Django stores times, so that comparing strings compares times.

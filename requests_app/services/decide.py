@@ -35,7 +35,7 @@ def approve_request(
 ) -> AccessRequest:
     """Approve what `digest` names (the request as it was shown). The last approval needed creates the grant.
 
-    Raises NotFound, Forbidden (not an approver, or self), Conflict (already decided, expired, or what was asked for changed).
+    Raises NotFound, Forbidden (not an approver, or self), Conflict (decided, expired, or what was asked for changed).
     """
     return _decide(DecisionVerdict.APPROVE, request_id, approver, channel, digest, reason, source)
 

@@ -1,4 +1,4 @@
-"""Ending a grant: released by its holder, revoked by a person, expired, or its agent disabled. Early ends bind at once."""
+"""Ending a grant: given back, revoked by a person, expired, or its agent disabled. Early ends bind at once."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def release_grant(*, grant_id: UUID, principal: Principal) -> Grant:
 
 
 def revoke_grant(*, grant_id: UUID, user: User, note: str = "", source: str = "") -> Grant:
-    """Taken away by a person: the agent's owner, an approver of the request, or an admin. Less access needs no quorum."""
+    """Taken away by a person: the agent's owner, an approver, or an admin. Less access needs no quorum."""
     grant = Grant.objects.select_related("request__agent").filter(pk=grant_id).first()
     if grant is None or not selectors.standing_of(grant.request, user).may_see:
         raise NotFound("grant.unknown", f"There is no grant {grant_id}.")

@@ -69,20 +69,21 @@ def submit_request(*, principal: Principal, ask: Ask, snapshot: Snapshot) -> Sub
     dedupe = digest({"items": plan.items, "seconds": plan.seconds}, domain="jitaccess-ask-v1")
     with transaction.atomic():
         # The agent's row is the queue at which two identical filings at once wait for each other.
-        # No key lock: approving inserts a grant that refers to this row, and must not wait for a filing (nor deadlock with it).
+        # No key lock: approving inserts a grant that refers to this row, and must not wait for (or deadlock with) a filing.
         agent = Agent.objects.select_for_update(no_key=True).get(pk=principal.agent)
         if not agent.enabled:
             raise Forbidden("agent.disabled", "This agent is disabled.")
         same = _same_pending(principal, dedupe)
         if same is not None:
             return Submission(same, coalesced=True)
-        waiting = selectors.pending_of(principal).count()
+        moment = now()
+        # Those past their deadline do not count, whether or not the sweep came by.
+        waiting = selectors.pending_of(principal).filter(pending_until__gt=moment).count()
         if waiting >= MAX_PENDING_PER_AGENT:
             raise Conflict(
                 "request.too_many_pending",
                 f"{waiting} requests are pending already; cancel some or wait for decisions.",
             )
-        moment = now()
         request = AccessRequest(
             agent=agent,
             user_id=principal.user,

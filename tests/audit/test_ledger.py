@@ -47,7 +47,9 @@ def test_what_is_rolled_back_leaves_no_entry_and_nothing_to_sequence() -> None:
 @pytest.mark.django_db
 def test_an_entry_keeps_what_it_was_given() -> None:
     ids = [uuid4() for _ in range(3)]
-    entry = written(outcome=Outcome.ALLOWED, request=ids[0], bindings=ids[1:], policy_version=7, data={"b": 1, "a": [None]})
+    entry = written(
+        outcome=Outcome.ALLOWED, request=ids[0], bindings=ids[1:], policy_version=7, data={"b": 1, "a": [None]}
+    )
     assert (entry.event, entry.outcome, entry.agent, entry.agent_name) == (
         "call.authorized",
         "allowed",

@@ -93,7 +93,21 @@ def test_what_is_no_longer_offered_is_gone_and_comes_back_as_it_was_reviewed(ser
 
 @pytest.mark.parametrize(
     "name",
-    [*sorted(RESERVED_NAMES), "", "x" * 129, "read file", "read/file", "лог", "a\u202eb", "a\n", "a\0", None, 7, ["x"], "git_log\n"],
+    [
+        *sorted(RESERVED_NAMES),
+        "",
+        "x" * 129,
+        "read file",
+        "read/file",
+        "лог",
+        "a\u202eb",
+        "a\n",
+        "a\0",
+        None,
+        7,
+        ["x"],
+        "git_log\n",
+    ],
 )
 def test_a_name_that_is_reserved_or_not_acceptable_is_refused_and_recorded(server: Server, name: object) -> None:
     counts = offer(server, definition("read_file"), {"name": name, "inputSchema": {}})  # type: ignore[dict-item]

@@ -53,7 +53,10 @@ async def ask(url: str, token: str) -> str:
         await agent.call("git_log", repo_path=".")
         assert (await agent.call("git_commit", repo_path=".", message="Note it")).is_error
         asked = await agent.call(
-            "request_access", tools=["git_commit"], reason="The release notes are staged; commit them for v1.4.", minutes=30
+            "request_access",
+            tools=["git_commit"],
+            reason="The release notes are staged; commit them for v1.4.",
+            minutes=30,
         )
         return str(asked.structured_content["request_id"])
 
@@ -64,7 +67,9 @@ async def use(url: str, token: str) -> None:
         assert not committed.is_error, committed.content[0].text
 
 
-def test_an_approver_finds_the_request_in_the_inbox_and_approves_it(installation: Installation, browser: Browser) -> None:
+def test_an_approver_finds_the_request_in_the_inbox_and_approves_it(
+    installation: Installation, browser: Browser
+) -> None:
     url = installation.up().url
     token = installation.token()
     anna = sign_in(browser, installation, "anna")
@@ -91,7 +96,9 @@ def test_an_approver_finds_the_request_in_the_inbox_and_approves_it(installation
 
     # Bert still looks at the page as it was.
     bert.get_by_role("button", name=re.compile("^approve", re.IGNORECASE)).click()
-    expect(bert.get_by_text(re.compile(r"already approved by anna at \d\d:\d\d UTC", re.IGNORECASE)).first).to_be_visible()
+    expect(
+        bert.get_by_text(re.compile(r"already approved by anna at \d\d:\d\d UTC", re.IGNORECASE)).first
+    ).to_be_visible()
     picture(bert, "request-second-approver")
 
     as_agent(use(url, token))

@@ -31,7 +31,9 @@ async def refused(agent: Agent, code: str) -> None:
 
 
 @pytest.mark.parametrize("era", [MODERN, LEGACY])
-def test_at_expires_at_the_next_call_is_refused_with_worker_and_beat_stopped(installation: Installation, era: str) -> None:
+def test_at_expires_at_the_next_call_is_refused_with_worker_and_beat_stopped(
+    installation: Installation, era: str
+) -> None:
     url = installation.up("--no-worker").url
 
     async def use() -> None:

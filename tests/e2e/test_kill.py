@@ -10,7 +10,12 @@ import httpx2
 
 from tests.installation import Installation, eventually
 
-BODY = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "git_status", "arguments": {"repo_path": "."}}}
+BODY = {
+    "jsonrpc": "2.0",
+    "id": 1,
+    "method": "tools/call",
+    "params": {"name": "git_status", "arguments": {"repo_path": "."}},
+}
 META = {
     "io.modelcontextprotocol/protocolVersion": "2026-07-28",
     "io.modelcontextprotocol/clientCapabilities": {},
@@ -51,7 +56,9 @@ def test_after_kill_nine_nothing_acknowledged_is_missing_and_open_calls_are_clos
     # Every call that was answered had its authorization on record before it was forwarded.
     assert len(authorized) >= len(answered)
     installation.up()
-    eventually(lambda: not installation.query("SELECT 1 FROM jit_gateway_opencall"), within=60, what="open calls are closed")
+    eventually(
+        lambda: not installation.query("SELECT 1 FROM jit_gateway_opencall"), within=60, what="open calls are closed"
+    )
     ends = ("call.completed", "call.failed", "call.outcome_unknown", "call.not_sent")
     ended = [row["call"] for row in installation.ledger(*ends)]
     assert len(ended) == len(set(ended)), "a call ended twice"

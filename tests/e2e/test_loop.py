@@ -40,7 +40,11 @@ def test_an_agent_is_refused_asks_is_approved_works_and_is_ended_on_record(
             assert refused.structured_content is None
             assert installation.commits()[0] == "Begin the notes"
             (entry,) = installation.ledger("call.denied")
-            assert (entry["tool"], entry["outcome"], entry["data"]["reason_code"]) == ("git_commit", "denied", "no_binding")
+            assert (entry["tool"], entry["outcome"], entry["data"]["reason_code"]) == (
+                "git_commit",
+                "denied",
+                "no_binding",
+            )
             assert entry["bindings"] == []
 
             asked = await agent.call("request_access", tools=["git_commit"], reason="The notes are ready", minutes=5)
@@ -99,7 +103,10 @@ def test_an_agent_is_refused_asks_is_approved_works_and_is_ended_on_record(
     page = anna.get(f"/requests/{request_id}/").text
     for part in ("The notes are ready", "anna", "git_commit", "expired"):
         assert part in page.lower() or part in page
-    eventually(lambda: any("olga" in line and "Time is up" in line for line in installation.processes[0].lines), what=lambda: installation.processes[0].output)
+    eventually(
+        lambda: any("olga" in line and "Time is up" in line for line in installation.processes[0].lines),
+        what=lambda: installation.processes[0].output,
+    )
 
 
 def uuid_text(value: object) -> str:

@@ -70,16 +70,22 @@ def test_a_revoke_binds_the_next_received_call_in_every_process(
     assert len(instances) == 2
 
 
-def test_a_session_is_good_in_any_process(installation: Installation, processes: tuple[Process, Process, Process]) -> None:
+def test_a_session_is_good_in_any_process(
+    installation: Installation, processes: tuple[Process, Process, Process]
+) -> None:
     import httpx2
 
     _, one, two = processes
     headers = {"Authorization": f"Bearer {installation.token()}", "Accept": "application/json, text/event-stream"}
     hello = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
     with httpx2.Client(headers=headers) as http:
-        opened = http.post(f"{one.url}/mcp/git", json={"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello})
+        opened = http.post(
+            f"{one.url}/mcp/git", json={"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello}
+        )
         session = {"Mcp-Session-Id": opened.headers["mcp-session-id"], "MCP-Protocol-Version": "2025-11-25"}
-        listed = http.post(f"{two.url}/mcp/git", json={"jsonrpc": "2.0", "id": 2, "method": "tools/list"}, headers=session)
+        listed = http.post(
+            f"{two.url}/mcp/git", json={"jsonrpc": "2.0", "id": 2, "method": "tools/list"}, headers=session
+        )
     assert listed.status_code == 200
     assert any(tool["name"] == "git_log" for tool in listed.json()["result"]["tools"])
 

@@ -26,7 +26,9 @@ def test_the_first_start_says_how_to_sign_in_and_what_to_try(installation: Insta
     assert f"MCP server for agents: {process.url}/mcp/git" in process.output
     assert "agents token demo-agent" in process.output
     assert "claude mcp add" in process.output
-    staged = installation.query("SELECT count(*) AS n FROM jit_audit_entry WHERE user_name = 'system:demo' AND event = 'tool.classified'")
+    staged = installation.query(
+        "SELECT count(*) AS n FROM jit_audit_entry WHERE user_name = 'system:demo' AND event = 'tool.classified'"
+    )
     assert staged[0]["n"] == 12
 
 
@@ -52,7 +54,9 @@ def test_a_second_start_stages_a_change_again_and_keeps_everything(installation:
     repository = installation.var / "demo/repository"
     subprocess.run(["git", "commit", "-qm", "by hand"], cwd=repository, check=True)
     installation.up()
-    staged = subprocess.run(["git", "diff", "--cached", "--name-only"], cwd=repository, capture_output=True, text=True, check=True)
+    staged = subprocess.run(
+        ["git", "diff", "--cached", "--name-only"], cwd=repository, capture_output=True, text=True, check=True
+    )
     assert staged.stdout.strip() == "notes.md"
     assert len(installation.query("SELECT id FROM jit_identity_agent")) == 1
     assert len(installation.ledger()) > before
@@ -133,7 +137,9 @@ def test_an_older_schema_is_backed_up_and_migrated(installation: Installation) -
         assert str(backup) in process.output
         with sqlite3.connect(backup) as copy:
             assert copy.execute("SELECT count(*) FROM jit_audit_entry").fetchone()[0] == entries
-            assert copy.execute("SELECT count(*) FROM sqlite_master WHERE name = 'jit_notify_delivery'").fetchone()[0] == 0
+            assert (
+                copy.execute("SELECT count(*) FROM sqlite_master WHERE name = 'jit_notify_delivery'").fetchone()[0] == 0
+            )
         copy.close()
 
 

@@ -46,7 +46,9 @@ def call(request):
         "legacy members": text("x", ttlMs=1, cacheScope="public", vendor=[1]),
     }
     if what == "error":
-        send({"jsonrpc": "2.0", "id": request["id"], "error": {"code": -32099, "message": "I refuse", "data": {"k": 1}}})
+        send(
+            {"jsonrpc": "2.0", "id": request["id"], "error": {"code": -32099, "message": "I refuse", "data": {"k": 1}}}
+        )
     elif what == "huge error":
         error = {"code": -32099, "message": "y" * (3 << 20), "data": "x" * (3 << 20)}
         send({"jsonrpc": "2.0", "id": request["id"], "error": error})

@@ -235,7 +235,9 @@ class Client:
                 headers = self.headers() | {"accept": "text/event-stream"}
                 request = http.build_request("GET", self.endpoint, headers=headers)
             else:
-                message = self.message("subscriptions/listen", {"notifications": notifications or {"toolsListChanged": True}})
+                message = self.message(
+                    "subscriptions/listen", {"notifications": notifications or {"toolsListChanged": True}}
+                )
                 request = http.build_request("POST", self.endpoint, json=message, headers=self.headers(message))
             response = http.send(request, stream=True)
             stack.callback(response.close)

@@ -18,7 +18,12 @@ from tests.gateway.harness import META, Client, Served, ledger, told
 
 pytestmark = pytest.mark.django_db(transaction=True)
 Sent = Callable[[], list[dict[str, Any]]]
-CALL = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"_meta": META, "name": "git_log", "arguments": {}}}
+CALL = {
+    "jsonrpc": "2.0",
+    "id": 1,
+    "method": "tools/call",
+    "params": {"_meta": META, "name": "git_log", "arguments": {}},
+}
 GOOD = json.dumps(CALL)
 PARSE, REQUEST, PARAMS = -32700, -32600, -32602
 
@@ -164,13 +169,21 @@ def test_a_length_that_lies_cannot_smuggle_a_second_request(gateway: Served, age
     assert b" 200 " not in say(good, "content-length: 10").split(b"\r\n")[0]
     assert b" 200 " not in say(good, f"content-length: {len(good) + 50}")[:15]
     assert b" 200 " not in say(good, f"content-length: {len(good)}", "content-length: 3")[:15]
-    assert b" 200 " not in say(b"0\r\n\r\n" + good, f"content-length: {len(good) + 5}", "transfer-encoding: chunked")[:15]
+    assert (
+        b" 200 " not in say(b"0\r\n\r\n" + good, f"content-length: {len(good) + 5}", "transfer-encoding: chunked")[:15]
+    )
     assert b" 200 " not in say(good, "transfer-encoding: chunked")[:15]
     assert sent() == []
 
 
 def test_only_plain_json_is_taken(agent: Client, sent: Sent) -> None:
-    for kind in (None, "text/plain", "application/x-www-form-urlencoded", "application/json-rpc", "multipart/form-data"):
+    for kind in (
+        None,
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "application/json-rpc",
+        "multipart/form-data",
+    ):
         assert agent.post(CALL, content_type=kind).status_code == 415
     for encoding in ("gzip", "br", "deflate", "gzip, identity"):
         assert agent.post(CALL, content_encoding=encoding).status_code == 415
@@ -196,7 +209,9 @@ MUTATIONS = st.lists(
     ),
     max_size=4,
 )  # fmt: skip
-NAMES = st.sampled_from(["git_log", "git_commit", "call_tool", "=?base64?Z2l0X2xvZw==?=", "=?base64?é?=", "", "é", "nothing"])
+NAMES = st.sampled_from(
+    ["git_log", "git_commit", "call_tool", "=?base64?Z2l0X2xvZw==?=", "=?base64?é?=", "", "é", "nothing"]
+)
 HEADERS = st.dictionaries(
     st.sampled_from(["mcp_name", "mcp_method", "mcp_protocol_version", "mcp_session_id", "origin", "content_type", "host",
                      "accept", "x_forwarded_host", "content_encoding"]),
@@ -217,7 +232,11 @@ def test_no_mutation_of_bodies_and_headers_breaks_it_or_gets_past_it(agent: Clie
         for at, what, piece in mutations:
             rest = text[at:] if what == "insert" else text[at + len(piece) :]
             text = text[:at] + ("" if what == "delete" else piece) + rest if what != "double" else text[:at] + text
-        proper: dict[str, str | None] = {"mcp_protocol_version": "2026-07-28", "mcp_method": "tools/call", "mcp_name": "git_log"}
+        proper: dict[str, str | None] = {
+            "mcp_protocol_version": "2026-07-28",
+            "mcp_method": "tools/call",
+            "mcp_name": "git_log",
+        }
         response = _post(agent, text.encode("utf-8", "surrogatepass"), proper | headers)
         statuses.add(response.status_code)
         assert response.status_code < 500, response.text
@@ -234,7 +253,10 @@ def test_no_mutation_of_bodies_and_headers_breaks_it_or_gets_past_it(agent: Clie
 
 
 def _post(agent: Client, body: bytes, headers: dict[str, str | None]) -> Any:
-    found: dict[str, str | None] = {**agent.headers(), **{name.replace("_", "-"): value for name, value in headers.items()}}
+    found: dict[str, str | None] = {
+        **agent.headers(),
+        **{name.replace("_", "-"): value for name, value in headers.items()},
+    }
     raw = [(name.encode(), value.encode("latin-1")) for name, value in found.items() if value is not None]
     return agent.http.post(agent.endpoint, content=body, headers=raw)
 
@@ -247,7 +269,18 @@ def test_random_documents_in_place_of_params_break_nothing(agent: Client, sent: 
         max_leaves=8,
     )  # fmt: skip
     access = ["request_access", "check_request", "list_requestable", "my_access", "release_access", "cancel_request"]
-    members = ["tools", "reason", "minutes", "context", "request_id", "wait_seconds", "search", "grant_id", "name", "arguments"]
+    members = [
+        "tools",
+        "reason",
+        "minutes",
+        "context",
+        "request_id",
+        "wait_seconds",
+        "search",
+        "grant_id",
+        "name",
+        "arguments",
+    ]
     arguments = st.dictionaries(st.sampled_from(members) | st.text(max_size=5), values, max_size=4)
 
     @hypothesis_settings(max_examples=250, database=None, deadline=None)
@@ -284,6 +317,10 @@ def test_text_that_databases_choke_on_is_only_text(cast: Cast, gateway: Served, 
         assert response.json()["error"]["code"] == PARAMS
         assert "\0" not in response.text
     with gateway.client(cast) as old:
-        params = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": nul * 100, "version": nul}}
+        params = {
+            "protocolVersion": "2025-11-25",
+            "capabilities": {},
+            "clientInfo": {"name": nul * 100, "version": nul},
+        }
         old.session = old.post(old.message("initialize", params)).headers["mcp-session-id"]
         assert "git_log" in old.tools()

@@ -17,7 +17,7 @@ from jitaccess.kernel.ids import new_token, token_hash, uuid7
 
 @pytest.mark.parametrize("kind", [Invalid, Forbidden, NotFound, Conflict, Unavailable])
 def test_an_error_carries_code_detail_and_params_and_survives_pickling(kind: type[JitAccessError]) -> None:
-    error = pickle.loads(pickle.dumps(kind("request.already_decided", "Somebody was faster.", by="ann")))  # noqa: S301
+    error = pickle.loads(pickle.dumps(kind("request.already_decided", "Somebody was faster.", by="ann")))
     assert type(error) is kind
     assert (error.code, error.detail, error.params) == (
         "request.already_decided",

@@ -164,7 +164,7 @@ def test_hostile_half_megabytes_cost_linear_time(body: bytes) -> None:
     try:
         decode(body)
     except Invalid as refusal:
-        assert refusal.code == "json.invalid"  # noqa: PT017
+        assert refusal.code == "json.invalid"
     assert time.process_time() - started < 2  # quadratic would be minutes
 
 
@@ -189,7 +189,7 @@ def test_arbitrary_bytes_give_an_object_or_a_refusal(body: bytes) -> None:
     try:
         value = decode(body)
     except Invalid as refusal:
-        assert refusal.code.startswith("json.")  # noqa: PT017
+        assert refusal.code.startswith("json.")
     else:
         assert json.loads(body) == value
 
@@ -199,7 +199,7 @@ def test_arbitrary_token_soup_gives_an_object_or_a_refusal(tokens: list[str]) ->
     try:
         value = decode("".join(['{"a":', *tokens, "}"]).encode(), max_depth=4)
     except Invalid as refusal:
-        assert refusal.code.startswith("json.")  # noqa: PT017
+        assert refusal.code.startswith("json.")
     else:
         assert decode(encode(value)) == value
 

@@ -63,7 +63,7 @@ def test_a_long_text_is_cut_and_says_so(text: str, limit: int, shown: str) -> No
 
 
 @given(HOSTILE, st.integers(1, 120), st.booleans())
-def test_the_result_is_inert_short_and_stable(text: str, limit: int, multiline: bool) -> None:  # noqa: FBT001
+def test_the_result_is_inert_short_and_stable(text: str, limit: int, multiline: bool) -> None:
     shown = visible(text, limit=limit, multiline=multiline)
     assert len(shown) <= limit
     unsafe = [char for char in shown if category(char) in {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}]

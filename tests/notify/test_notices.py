@@ -137,7 +137,9 @@ def test_a_failing_channel_stops_nobody_and_is_tried_again(
     assert deliver.send_due() == 2  # both console lines
     assert deliver.send_due() == 0  # not due yet
     failed = Delivery.objects.filter(sent_at=None)
-    assert [(row.channel, row.attempts, row.error) for row in failed] == [("email", 1, "OSError: mail server down\\u{1b}[31m")] * 2
+    assert [(row.channel, row.attempts, row.error) for row in failed] == [
+        ("email", 1, "OSError: mail server down\\u{1b}[31m")
+    ] * 2
     pause = failed[0].due_at - now()
     assert timedelta(0) < pause <= timedelta(seconds=5)
     assert "failed, attempt 1" in caplog.text

@@ -91,9 +91,13 @@ def _binding(random: Random, number: int, world: World, roles: list[Role], size:
         tools = [tool for server in world.servers.values() for tool in server.tools]
         granted = {tool.id: random.choice((tool.pin, tool.pin, "z")) for tool in tools if random.random() < 0.4}
         return Binding(number, whose, "grant", None, granted, starts, expires, ended)
-    whose = random.choice((("agent", one), ("agents",), ("user", one), ("team", one), ("users",), ("agents",), ("users",)))
+    whose = random.choice(
+        (("agent", one), ("agents",), ("user", one), ("team", one), ("users",), ("agents",), ("users",))
+    )
     until = expires if random.random() < 0.3 else None
-    return Binding(number, whose, random.choice(("default", "standing")), random.choice(roles), {}, starts, until, ended)
+    return Binding(
+        number, whose, random.choice(("default", "standing")), random.choice(roles), {}, starts, until, ended
+    )
 
 
 def snapshot_of(world: World, random: Random) -> Snapshot:

@@ -152,7 +152,9 @@ def test_a_foreign_request_answers_like_one_that_does_not_exist(cast: Cast, brow
     client = browser(cast.carl)
     missing = "00000000-0000-7000-8000-000000000000"
     answers = [client.get(reverse("web:request", args=[key])) for key in (asked.pk, missing)]
-    answers += [client.post(reverse(f"web:{verb}", args=[asked.pk]), {"digest": asked.digest}) for verb in ("approve", "deny")]
+    answers += [
+        client.post(reverse(f"web:{verb}", args=[asked.pk]), {"digest": asked.digest}) for verb in ("approve", "deny")
+    ]
     assert [answer.status_code for answer in answers] == [404] * 4
     bodies = {re.sub(r'name="csrfmiddlewaretoken" value="\w+"', "", answer.content.decode()) for answer in answers}
     assert len(bodies) == 1

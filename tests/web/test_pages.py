@@ -19,7 +19,9 @@ from requests_app.services import deny_request, revoke_grant
 from tests.cast import Cast
 from tests.clocks import Clock
 
-HOSTILE = "<script>alert(1)</script> @anna <!channel> \u202elive\u202c zero\u200bwidth\x00 https://evil.example/\nsecond line"
+HOSTILE = (
+    "<script>alert(1)</script> @anna <!channel> \u202elive\u202c zero\u200bwidth\x00 https://evil.example/\nsecond line"
+)
 
 
 def read(client: Client, asked: AccessRequest) -> str:
@@ -33,7 +35,9 @@ def test_a_hostile_reason_is_shown_and_does_nothing(cast: Cast, browser) -> None
     quoted = re.search(r"<blockquote[^>]*>(.*?)</blockquote>", html, re.DOTALL)
     assert quoted
     assert "<" not in quoted[1]  # no markup inside, no link either
-    assert "<script>alert(1)</script> @anna <!channel> \\u{202e}live\\u{202c} zero\\u{200b}width\\u{0}" in unescape(quoted[1])
+    assert "<script>alert(1)</script> @anna <!channel> \\u{202e}live\\u{202c} zero\\u{200b}width\\u{0}" in unescape(
+        quoted[1]
+    )
     assert "https://evil.example/\nsecond line" in unescape(quoted[1])
     assert "evil.example" not in "".join(re.findall(r'(?:href|src|action)="[^"]*"', html))
     assert not set("\u202e\u202c\u200b\x00") & set(html)
@@ -80,7 +84,16 @@ def test_the_timeline_tells_the_whole_life_with_each_call_once(cast: Cast, brows
     with transaction.atomic():
         for end in (Event.CALL_COMPLETED, Event.CALL_OUTCOME_UNKNOWN, None):
             uid = uuid4()
-            record(Facts(event=Event.CALL_AUTHORIZED, outcome=Outcome.ALLOWED, call=uid, bindings=[binding.pk], data=arguments, **call))
+            record(
+                Facts(
+                    event=Event.CALL_AUTHORIZED,
+                    outcome=Outcome.ALLOWED,
+                    call=uid,
+                    bindings=[binding.pk],
+                    data=arguments,
+                    **call,
+                )
+            )
             if end:
                 record(Facts(event=end, call=uid, data={}, **call))
     revoke_grant(grant_id=grant.pk, user=cast.bert, note="Done.")
@@ -157,7 +170,14 @@ def test_every_answer_carries_the_security_headers(cast: Cast, browser, path: st
 def test_no_page_needs_what_the_policy_forbids(cast: Cast, browser) -> None:
     asked = cast.submit()
     client = browser(cast.anna)
-    for path in ("/", "/requests/", f"/requests/{asked.pk}/", "/accounts/password/change/", "/accounts/logout/", "/nothing/"):
+    for path in (
+        "/",
+        "/requests/",
+        f"/requests/{asked.pk}/",
+        "/accounts/password/change/",
+        "/accounts/logout/",
+        "/nothing/",
+    ):
         html = client.get(path).content.decode()
         assert "site.css" in html
         assert not re.search(r"\sstyle=|\son\w+=|<style|<script|javascript:", html)
@@ -174,7 +194,14 @@ def test_every_page_asks_who_you_are(cast: Cast) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0, "just now"), (40, "in 40 s"), (24 * 60, "in 24 min"), (5400, "in 1 h 30 min"), (-300, "5 min ago"), (-3 * 86400, "3 d ago")],
+    [
+        (0, "just now"),
+        (40, "in 40 s"),
+        (24 * 60, "in 24 min"),
+        (5400, "in 1 h 30 min"),
+        (-300, "5 min ago"),
+        (-3 * 86400, "3 d ago"),
+    ],
 )
 def test_times_are_readable(seconds: int, text: str) -> None:
     from datetime import UTC, datetime, timedelta

@@ -77,7 +77,15 @@ def test_a_link_needs_its_form(cast: Cast) -> None:
 
 @pytest.mark.parametrize(
     "target",
-    ["https://evil.example/", "//evil.example/", "/\\evil.example", "///evil.example", "javascript:alert(1)", "evil.example", "\t//evil.example"],
+    [
+        "https://evil.example/",
+        "//evil.example/",
+        "/\\evil.example",
+        "///evil.example",
+        "javascript:alert(1)",
+        "evil.example",
+        "\t//evil.example",
+    ],
 )
 def test_a_link_leads_nowhere_else(cast: Cast, target: str) -> None:
     response = Client().post(link_for(cast.anna), {"next": target})

@@ -180,7 +180,8 @@ def _sentence(data: JsonObject) -> str:
     if isinstance(grant, dict):
         if grant["state"] == "ended":
             return f"It was approved, but the grant has ended ({grant['end_reason']})."
-        return f"Approved by {data['decided_by']}: call the tools now; {format_duration(int(str(grant['seconds_left'])))} left."
+        left = format_duration(int(str(grant["seconds_left"])))
+        return f"Approved by {data['decided_by']}: call the tools now; {left} left."
     return {
         "pending": "Still pending: nobody has decided yet. This is not a denial; call check_request again.",
         "denied": f"Denied by {data.get('decided_by')}. Do not ask for the same again without a better reason.",
@@ -238,7 +239,7 @@ def _who(principal: Principal) -> Who:
 
 
 def _tool_named(text: str, server: ServerFacts) -> tuple[str, str]:
-    """ "git_commit" on this endpoint's server, or "git__git_commit" in full: slugs hold no underscore."""
+    """Read "git_commit" on this endpoint's server, or "git__git_commit" in full: slugs hold no underscore."""
     slug, found, name = text.partition("__")
     if found and slug == server.slug and text not in server.tools:
         return slug, name

@@ -126,6 +126,6 @@ NAMES = frozenset(str(definition["name"]) for definition in DEFINITIONS)
 INSTRUCTIONS = """\
 This server is behind jitaccess, which decides every call. You start with read access only.
 Tools whose description starts with [LOCKED: needs approval] are refused until a person approves them for a while.
-To unlock some: request_access with the tool names, your reason and the minutes you need; then check_request until it is decided.
+To unlock some: request_access with the tool names, your reason and the minutes; then check_request until it is decided.
 After approval call the tool as usual; if your tool list does not refresh, use call_tool with its name and arguments.
 my_access shows what you may do now and for how long; give back what you no longer need with release_access."""

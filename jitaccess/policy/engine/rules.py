@@ -19,7 +19,7 @@ class Origin(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RoleRule:
-    """One allow or deny rule of a role: servers by name pattern, and on them tools by name pattern or by access class."""
+    """One allow or deny rule: servers by name pattern, and on them tools by name pattern or by access class."""
 
     number: int
     servers: PatternSet

@@ -62,7 +62,7 @@ def said(result: Any) -> Any:
 
 async def until(condition: Callable[[], object]) -> None:
     """Let the loop turn until `condition` holds; the time limit is that of `run`."""
-    while not condition():  # noqa: ASYNC110 - what is waited for has no event
+    while not condition():
         await asyncio.sleep(0)
 
 

@@ -9,7 +9,16 @@ from uuid import UUID
 import pytest
 
 from jitaccess.kernel.patterns import PatternSet
-from jitaccess.policy.engine.decide import END_OF_TIME, START_OF_TIME, Code, Verdict, Visibility, Who, decide, visibility
+from jitaccess.policy.engine.decide import (
+    END_OF_TIME,
+    START_OF_TIME,
+    Code,
+    Verdict,
+    Visibility,
+    Who,
+    decide,
+    visibility,
+)
 from jitaccess.policy.engine.rules import (
     EVERY_AGENT,
     EVERY_USER,
@@ -55,7 +64,12 @@ def grant(number: int, **changes) -> BindingFacts:
 TOOLS = {
     name: ToolFacts(UUID(int=20 + number), name, access, "pin", quarantined, "{}")
     for number, (name, access, quarantined) in enumerate(
-        [("git_log", "read", False), ("git_commit", "write", False), ("git_new", "read", True), ("git_odd", "other", True)]
+        [
+            ("git_log", "read", False),
+            ("git_commit", "write", False),
+            ("git_new", "read", True),
+            ("git_odd", "other", True),
+        ]
     )
 }
 REQUESTABLE = RequestableFacts(UUID(int=9), GIT, None, PatternSet([]), frozenset({"write"}), 3600, POLICY)
@@ -154,7 +168,9 @@ def test_a_grant_holds_for_the_pin_that_was_approved_only() -> None:
     assert not ask(world({Subject(agent=AGENT): (grant(1, tools=stale),)})).allowed
 
 
-@pytest.mark.parametrize("subject", [Subject(agent=AGENT), Subject(user=OLGA), Subject(team=TEAM), EVERY_AGENT, EVERY_USER])
+@pytest.mark.parametrize(
+    "subject", [Subject(agent=AGENT), Subject(user=OLGA), Subject(team=TEAM), EVERY_AGENT, EVERY_USER]
+)
 def test_a_deny_rule_of_either_beats_every_allow_and_every_grant(subject: Subject) -> None:
     deny = binding(9, role(rule(access=["write", "read"]), deny=(rule(tools=["git_*"]),), name="no"))
     snapshot = world({Subject(agent=AGENT, user=OLGA): (grant(1),), subject: (deny,)})

@@ -93,22 +93,42 @@ RULE = "spec:\n  allow:\n    - "  # the rule stands in line 6
         pytest.param(HEAD + "spec:\n  - allow", 5, "spec", "a mapping with allow", id="spec is a list"),
         pytest.param(HEAD, 1, "spec", "missing", id="no spec at all"),
         pytest.param(HEAD.replace("some-role", "7") + "spec: {}", 3, "metadata.name", "in quotes", id="number as name"),
-        pytest.param(HEAD.replace("some-role", "true") + "spec: {}", 3, "metadata.name", "in quotes", id="true as name"),
-        pytest.param(HEAD.replace("some-role", "Some Role") + "spec: {}", 3, "metadata.name", "small letters", id="bad name"),
-        pytest.param(HEAD.replace("some-role", "x" * 41) + "spec: {}", 3, "metadata.name", "at most 40", id="long name"),
-        pytest.param(HEAD + "spec:\n  allow:\n    servers: [a]\n    tools: [b]", 6, "spec.allow", "dash", id="rule without dash"),
+        pytest.param(
+            HEAD.replace("some-role", "true") + "spec: {}", 3, "metadata.name", "in quotes", id="true as name"
+        ),
+        pytest.param(
+            HEAD.replace("some-role", "Some Role") + "spec: {}", 3, "metadata.name", "small letters", id="bad name"
+        ),
+        pytest.param(
+            HEAD.replace("some-role", "x" * 41) + "spec: {}", 3, "metadata.name", "at most 40", id="long name"
+        ),
+        pytest.param(
+            HEAD + "spec:\n  allow:\n    servers: [a]\n    tools: [b]", 6, "spec.allow", "dash", id="rule without dash"
+        ),
         pytest.param(HEAD + "spec:\n  allow: everything", 5, "spec.allow", "dash", id="text in place of rules"),
         pytest.param(HEAD + RULE + "everything", 6, "spec.allow[1]", "`servers:`", id="text in place of a rule"),
         pytest.param(HEAD + RULE + "tools: [a]", 6, "spec.allow[1].servers", "missing", id="no servers"),
         pytest.param(HEAD + RULE + "servers: [a]", 6, "spec.allow[1]", "one of them", id="neither tools nor access"),
         pytest.param(
-            HEAD + RULE + "servers: [a]\n      tools: [b]\n      access: [read]", 6, "spec.allow[1]", "not both", id="both"
+            HEAD + RULE + "servers: [a]\n      tools: [b]\n      access: [read]",
+            6,
+            "spec.allow[1]",
+            "not both",
+            id="both",
         ),
         pytest.param(
-            HEAD + RULE + "servers: [a]\n      tool: [b]", 7, "spec.allow[1].tool", "known are servers", id="tool for tools"
+            HEAD + RULE + "servers: [a]\n      tool: [b]",
+            7,
+            "spec.allow[1].tool",
+            "known are servers",
+            id="tool for tools",
         ),
-        pytest.param(HEAD + RULE + "servers: git\n      tools: [b]", 6, "spec.allow[1].servers", "a list", id="no list"),
-        pytest.param(HEAD + RULE + "servers:\n      tools: [b]", 6, "spec.allow[1].servers", "a list", id="null servers"),
+        pytest.param(
+            HEAD + RULE + "servers: git\n      tools: [b]", 6, "spec.allow[1].servers", "a list", id="no list"
+        ),
+        pytest.param(
+            HEAD + RULE + "servers:\n      tools: [b]", 6, "spec.allow[1].servers", "a list", id="null servers"
+        ),
         pytest.param(
             HEAD + RULE + "servers: [a]\n      tools:\n        git_log\n        git_add",
             8,
@@ -124,20 +144,46 @@ RULE = "spec:\n  allow:\n    - "  # the rule stands in line 6
             id="a second dash too far right",
         ),
         pytest.param(
-            HEAD + RULE + "servers: [a]\n      tools: ['git_log, git_add']", 7, "spec.allow[1].tools[1]", "one in each", id="comma"
+            HEAD + RULE + "servers: [a]\n      tools: ['git_log, git_add']",
+            7,
+            "spec.allow[1].tools[1]",
+            "one in each",
+            id="comma",
         ),
         pytest.param(HEAD + RULE + "servers: [a]\n     tools: [b]", 7, "", "well-formed", id="wrong indentation"),
         pytest.param(HEAD + RULE + "servers: [a]\n\ttools: [b]", 7, "", "well-formed", id="tab"),
-        pytest.param(HEAD + RULE + "servers: [a, 5]\n      tools: [b]", 6, "spec.allow[1].servers[2]", "quotes", id="number"),
-        pytest.param(HEAD + RULE + "servers: [[a]]\n      tools: [b]", 6, "spec.allow[1].servers[1]", "text", id="list in list"),
-        pytest.param(HEAD + RULE + "servers: [a]\n      tools: ['^a']", 7, "spec.allow[1].tools[1]", "ends with $", id="open regex"),
-        pytest.param(HEAD + RULE + "servers: [a]\n      tools: ['^(a$']", 7, "spec.allow[1].tools[1]", "regex", id="bad regex"),
         pytest.param(
-            HEAD + RULE + "servers: [a]\n      tools: ['^(a)\\1$']", 7, "spec.allow[1].tools[1]", "regex", id="back reference"
+            HEAD + RULE + "servers: [a, 5]\n      tools: [b]", 6, "spec.allow[1].servers[2]", "quotes", id="number"
         ),
-        pytest.param(HEAD + RULE + "servers: [a]\n      tools: ['']", 7, "spec.allow[1].tools[1]", "a text", id="empty text"),
         pytest.param(
-            HEAD + RULE + "servers: [a]\n      access: [reed]", 7, "spec.allow[1].access[1]", "one of read, write", id="class"
+            HEAD + RULE + "servers: [[a]]\n      tools: [b]", 6, "spec.allow[1].servers[1]", "text", id="list in list"
+        ),
+        pytest.param(
+            HEAD + RULE + "servers: [a]\n      tools: ['^a']",
+            7,
+            "spec.allow[1].tools[1]",
+            "ends with $",
+            id="open regex",
+        ),
+        pytest.param(
+            HEAD + RULE + "servers: [a]\n      tools: ['^(a$']", 7, "spec.allow[1].tools[1]", "regex", id="bad regex"
+        ),
+        pytest.param(
+            HEAD + RULE + "servers: [a]\n      tools: ['^(a)\\1$']",
+            7,
+            "spec.allow[1].tools[1]",
+            "regex",
+            id="back reference",
+        ),
+        pytest.param(
+            HEAD + RULE + "servers: [a]\n      tools: ['']", 7, "spec.allow[1].tools[1]", "a text", id="empty text"
+        ),
+        pytest.param(
+            HEAD + RULE + "servers: [a]\n      access: [reed]",
+            7,
+            "spec.allow[1].access[1]",
+            "one of read, write",
+            id="class",
         ),
         pytest.param(HEAD + RULE + "{servers: [a], tools: [b]\n", 7, "", "well-formed", id="not closed"),
         pytest.param(HEAD + "spec: {}\n---\n" + HEAD, 5, "", "well-formed", id="two documents"),
@@ -146,7 +192,9 @@ RULE = "spec:\n  allow:\n    - "  # the rule stands in line 6
         pytest.param(HEAD + 'spec: {allow: "\\UFFFFFFFF"}', 1, "", "well-formed", id="impossible escape"),
         pytest.param(HEAD + "spec: !!python/object:os.system {}", 4, "spec", "a mapping", id="tag on a mapping"),
         pytest.param(HEAD + "spec: {allow: !!set []}", 4, "spec.allow", "a list", id="tag on a list"),
-        pytest.param(HEAD.replace("some-role", "!!binary aGk=") + "spec: {}", 3, "metadata.name", "a text", id="tag on a text"),
+        pytest.param(
+            HEAD.replace("some-role", "!!binary aGk=") + "spec: {}", 3, "metadata.name", "a text", id="tag on a text"
+        ),
         pytest.param(HEAD + "spec: {? [a] : b}", 4, "spec.?", "known are", id="list as key"),
         pytest.param(HEAD + "spec: {<<: {allow: []}}", 4, "spec.<<", "known are", id="merge key"),
         pytest.param(BOMB, 7, "", "aliases", id="alias"),
@@ -155,7 +203,9 @@ RULE = "spec:\n  allow:\n    - "  # the rule stands in line 6
         pytest.param("#" * (MAX_DOCUMENT + 1), 1, "", "at most 65536", id="long"),
     ],
 )
-def test_a_mistake_names_its_line_its_path_and_what_was_expected(text: str, line: int, path: str, expected: str) -> None:
+def test_a_mistake_names_its_line_its_path_and_what_was_expected(
+    text: str, line: int, path: str, expected: str
+) -> None:
     found = mistake(text)
     assert (found.params["line"], found.params["path"]) == (line, path)
     assert expected in found.params["expected"]
