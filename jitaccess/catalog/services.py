@@ -61,6 +61,7 @@ def import_tools(*, server: Server, definitions: Iterable[JsonObject], operator:
     names = Counter(str(definition.get("name")) for definition in offered)
     counts = dict.fromkeys(("imported", "changed", "removed", "refused"), 0)
     with transaction.atomic():
+        Server.objects.select_for_update().get(pk=server.pk)  # two imports at once would both make the new tools
         known = {tool.name: tool for tool in Tool.objects.select_for_update().filter(server=server)}
         seen: set[str] = set()
         for definition in offered:

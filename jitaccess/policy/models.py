@@ -82,8 +82,9 @@ class RoleBinding(models.Model):
         ordering: ClassVar = ["-starts_at"]
         constraints: ClassVar = [
             models.CheckConstraint(
-                # An agent, an agent for a user, a user, a team, or everybody of a kind: exactly one of these.
-                condition=Q(everyone="", team=None, agent__isnull=False)
+                # An agent, a user, a team, everybody of a kind, or (for grants) an agent on behalf of a user.
+                condition=Q(everyone="", team=None, agent__isnull=False, user=None)
+                | Q(everyone="", team=None, agent__isnull=False, origin="grant")
                 | Q(everyone="", team=None, agent=None, user__isnull=False)
                 | Q(everyone="", agent=None, user=None, team__isnull=False)
                 | (~Q(everyone="") & Q(agent=None, user=None, team=None)),

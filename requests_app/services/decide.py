@@ -55,7 +55,7 @@ def _decide(
     with transaction.atomic():
         request = _lock(request_id)
         moment = now()
-        _ensure_decidable(request, approver, digest, moment)
+        _ensure_decidable(verdict, request, approver, digest, moment)
         obstacle = _obstacle(request) if verdict is DecisionVerdict.APPROVE else ""
         if obstacle:
             _close(request, RequestStatus.INVALIDATED, moment, "system:workflow", obstacle)
@@ -84,7 +84,9 @@ def _lock(request_id: UUID) -> AccessRequest:
     return request
 
 
-def _ensure_decidable(request: AccessRequest, approver: User, digest: str, moment: datetime) -> None:
+def _ensure_decidable(
+    verdict: DecisionVerdict, request: AccessRequest, approver: User, digest: str, moment: datetime
+) -> None:
     approver.refresh_from_db(fields=["is_active"])
     standing = selectors.standing_of(request, approver)
     if not standing.may_see:
@@ -98,7 +100,8 @@ def _ensure_decidable(request: AccessRequest, approver: User, digest: str, momen
         raise Forbidden("decision.not_eligible", "You are not among the approvers of this request.")
     if digest != request.digest or request_digest(request) != request.digest:
         raise Conflict("request.digest", "What you looked at is not what is on record. Open the request again.")
-    if Decision.objects.filter(request=request, user=approver, live=True, verdict=DecisionVerdict.APPROVE).exists():
+    # Whoever approved may still deny while others are needed, but not approve twice.
+    if Decision.objects.filter(request=request, user=approver, live=True, verdict=verdict).exists():
         raise Conflict("decision.already_yours", "You have approved this already; others are still needed.")
 
 

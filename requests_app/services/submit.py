@@ -69,7 +69,7 @@ def submit_request(*, principal: Principal, ask: Ask, snapshot: Snapshot) -> Sub
     dedupe = digest({"items": plan.items, "seconds": plan.seconds}, domain="jitaccess-ask-v1")
     with transaction.atomic():
         # The agent's row is the queue at which two identical filings at once wait for each other.
-        # No key lock: approving inserts a grant that refers to this row; it must not wait for a filing or deadlock with it.
+        # No key lock: an approval inserts a grant that refers to this row and must not deadlock with a filing.
         agent = Agent.objects.select_for_update(no_key=True).get(pk=principal.agent)
         if not agent.enabled:
             raise Forbidden("agent.disabled", "This agent is disabled.")

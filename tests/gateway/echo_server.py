@@ -33,8 +33,8 @@ def call(request):
         return
     if what == "die":
         os._exit(3)
-    if what == "sleep":
-        time.sleep(params["arguments"]["seconds"])
+    while what == "wait" and not os.path.exists(params["arguments"]["for"]):
+        time.sleep(0.01)
     results = {
         "fail": text("it went wrong", isError=True),
         "nonsense": {"content": "not a list"},

@@ -6,9 +6,12 @@ import asyncio
 import contextlib
 import itertools
 import json
+import socket
+import sqlite3
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,12 +19,15 @@ from types import MappingProxyType
 from typing import Any
 
 import httpx2
+import psycopg
 import uvicorn
 import uvloop
+from django.db import connection
 
 from jitaccess.audit.models import Entry
 from jitaccess.gateway.app import Application
 from jitaccess.gateway.core import Gateway
+from jitaccess.gateway.models import OpenCall
 from jitaccess.gateway.upstream.config import StdioServer
 from jitaccess.identity.models import AccessToken, Agent, User
 from jitaccess.identity.services import issue_token
@@ -160,7 +166,7 @@ class Client:
             "content-type": "application/json",
             "accept": "application/json, text/event-stream",
         }
-        if self.session:
+        if self.session is not None:
             return found | {"mcp-session-id": self.session, "mcp-protocol-version": self.version}
         method = message.get("method") if isinstance(message, dict) else None
         if not isinstance(method, str) or method == "initialize":
@@ -171,7 +177,7 @@ class Client:
 
     def message(self, method: str, params: dict[str, Any] | None = None, **members: Any) -> dict[str, Any]:
         params = params or {}
-        if not self.session and method != "initialize":
+        if self.session is None and method != "initialize":
             params = {"_meta": META} | params
         return {"jsonrpc": "2.0", "id": next(_ids), "method": method, "params": params} | members
 
@@ -221,6 +227,18 @@ class Client:
         self.session, self.version = response.headers["mcp-session-id"], response.json()["result"]["protocolVersion"]
         return self
 
+    @contextlib.contextmanager
+    def begin(self, tool: str, **arguments: Any) -> Iterator[socket.socket]:
+        """A call that is under way; close the socket to leave, or read the answer from it."""
+        message = self.message("tools/call", {"name": tool, "arguments": arguments})
+        body = json.dumps(message).encode()
+        host, _, port = self.url.removeprefix("http://").partition(":")
+        lines = {"host": host, "content-length": str(len(body)), "connection": "close", "x-id": str(message["id"])}
+        head = "".join(f"{name}: {value}\r\n" for name, value in (self.headers(message) | lines).items())
+        with socket.create_connection((host, int(port)), timeout=20) as plain:
+            plain.sendall(f"POST /mcp/{self.server} HTTP/1.1\r\n{head}\r\n".encode() + body)
+            yield plain
+
     def notify(self, method: str, params: dict[str, Any]) -> httpx2.Response:
         message = self.message(method, params)
         del message["id"]
@@ -231,7 +249,7 @@ class Client:
         """An open stream of changes in the client's era, acknowledged."""
         with contextlib.ExitStack() as stack:
             http = stack.enter_context(httpx2.Client(timeout=20, trust_env=False))
-            if self.session:
+            if self.session is not None:
                 headers = self.headers() | {"accept": "text/event-stream"}
                 request = http.build_request("GET", self.endpoint, headers=headers)
             else:
@@ -240,9 +258,9 @@ class Client:
                 )
                 request = http.build_request("POST", self.endpoint, json=message, headers=self.headers(message))
             response = http.send(request, stream=True)
-            stack.callback(response.close)
             stream = Stream(response)
-            if response.status_code == 200 and not self.session:
+            stack.callback(stream.hang_up)
+            if response.status_code == 200 and self.session is None:
                 stream.acknowledged = stream.next()
             yield stream
 
@@ -265,6 +283,12 @@ class Stream:
                 if line.startswith("data: "):
                     self.events.append(json.loads(line[6:]))
         self.ended.set()
+
+    def hang_up(self) -> None:
+        """Leave, as a client that is killed does."""
+        with contextlib.suppress(OSError):
+            self.response.extensions["network_stream"].get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+        self.response.close()
 
     def next(self, *, within: float = 10) -> dict[str, Any]:
         """The next event."""
@@ -293,3 +317,49 @@ def told(event: str = "call.") -> list[str]:
 
 def data(entry: Entry) -> dict[str, Any]:
     return dict(json.loads(entry.data))
+
+
+def settled() -> bool:
+    """Whether every authorized call has its end on record, exactly one, and none is open."""
+    begun = Counter(entry.call for entry in ledger("call.authorized"))
+    ended = Counter(entry.call for entry in ledger() if entry.event not in {"call.authorized", "call.denied"})
+    return begun == ended and not OpenCall.objects.exists()
+
+
+@contextlib.contextmanager
+def ledger_held() -> Iterator[None]:
+    """Nobody can write the ledger meanwhile; who tries waits."""
+    if connection.vendor == "sqlite":
+        other: Any = sqlite3.connect(connection.settings_dict["NAME"], isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+    else:
+        other = psycopg.connect(**_postgresql())
+        other.execute(f"LOCK TABLE {Entry._meta.db_table} IN SHARE ROW EXCLUSIVE MODE")
+    try:
+        yield
+    finally:
+        other.execute("ROLLBACK")
+        other.close()
+
+
+@contextlib.contextmanager
+def database_away() -> Iterator[None]:
+    """The database refuses: on SQLite every write (make the timeout short), on PostgreSQL every connection."""
+    if connection.vendor == "sqlite":
+        with ledger_held():
+            yield
+        return
+    name = connection.settings_dict["NAME"]
+    connection.close()
+    with psycopg.connect(**_postgresql() | {"dbname": "postgres"}, autocommit=True) as other:
+        try:
+            other.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+            other.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
+            yield
+        finally:
+            other.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+
+
+def _postgresql() -> dict[str, Any]:
+    values = connection.settings_dict
+    return {"host": values["HOST"], "user": values["USER"], "dbname": values["NAME"], "port": values["PORT"] or 5432}

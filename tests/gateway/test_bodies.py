@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 from collections.abc import Callable
 from typing import Any
 
+import httpx2
 import pytest
 from django.db import connection
 from hypothesis import given
@@ -139,14 +141,9 @@ def test_a_body_over_the_cap_is_refused_however_its_length_is_told(gateway: Serv
         for start in range(0, len(big), 1 << 16):
             yield big[start : start + (1 << 16)]
 
-    headers = agent.headers(CALL)
-    try:
-        chunked = agent.http.post(agent.endpoint, content=pieces(), headers=headers)
-        assert chunked.status_code == 413
-    except OSError:
-        pass
-    except Exception as error:  # the server may hang up while we still talk  # noqa: BLE001
-        assert "write" in type(error).__name__.lower() or "protocol" in type(error).__name__.lower(), error
+    # The server may hang up while we are still talking; what it must not do is listen to the end.
+    with contextlib.suppress(httpx2.WriteError, httpx2.ReadError, httpx2.RemoteProtocolError):
+        assert agent.http.post(agent.endpoint, content=pieces(), headers=agent.headers(CALL)).status_code == 413
     assert sent() == []
     assert told() == []
 
@@ -217,7 +214,7 @@ HEADERS = st.dictionaries(
                      "accept", "x_forwarded_host", "content_encoding"]),
     st.one_of(NAMES, st.none(), st.sampled_from(["tools/call", "tools/list", "2026-07-28", "2025-11-25", "1", "k1.AAAA",
               "application/json", "[::1", "127.0.0.1", "a@127.0.0.1", "null", "text/event-stream", "gzip"]),
-              st.text(st.characters(codec="latin-1", exclude_categories=["Cc"]), max_size=8)),
+              st.text(st.characters(codec="latin-1", exclude_categories=["Cc"]), max_size=8).map(str.strip)),
     max_size=3,
 )  # fmt: skip
 

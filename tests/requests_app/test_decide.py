@@ -104,7 +104,7 @@ def test_a_request_that_was_tampered_with_cannot_be_approved(cast: Cast, postgre
 
 
 def test_who_is_not_among_the_approvers_cannot_decide(cast: Cast) -> None:
-    request = cast.submit()
+    request = cast.submit(principal=cast.principal(issued_by=None))
     for decide in (cast.approve, cast.deny):
         with refused("request.unknown"):
             decide(request, by=cast.carl)

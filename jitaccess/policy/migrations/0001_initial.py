@@ -143,7 +143,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name='rolebinding',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('agent__isnull', False), ('everyone', ''), ('team', None)), models.Q(('agent', None), ('everyone', ''), ('team', None), ('user__isnull', False)), models.Q(('agent', None), ('everyone', ''), ('team__isnull', False), ('user', None)), models.Q(models.Q(('everyone', ''), _negated=True), ('agent', None), ('team', None), ('user', None)), _connector='OR'), name='jit_binding_has_one_subject'),
+            constraint=models.CheckConstraint(condition=models.Q(models.Q(('agent__isnull', False), ('everyone', ''), ('team', None), ('user', None)), models.Q(('agent__isnull', False), ('everyone', ''), ('origin', 'grant'), ('team', None)), models.Q(('agent', None), ('everyone', ''), ('team', None), ('user__isnull', False)), models.Q(('agent', None), ('everyone', ''), ('team__isnull', False), ('user', None)), models.Q(models.Q(('everyone', ''), _negated=True), ('agent', None), ('team', None), ('user', None)), _connector='OR'), name='jit_binding_has_one_subject'),
         ),
         migrations.AddConstraint(
             model_name='rolebinding',
