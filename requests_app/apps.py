@@ -2,8 +2,14 @@ from __future__ import annotations
 
 from django.apps import AppConfig
 
+from jitaccess.store import triggers
+from requests_app.triggers import promise
+
 
 class RequestsConfig(AppConfig):
     name = "requests_app"
     label = "jit_requests"
     verbose_name = "Requests"
+
+    def ready(self) -> None:
+        triggers.register(self.label, promise)

@@ -21,6 +21,7 @@ class AccessRequest(models.Model):
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     agent = models.ForeignKey(Agent, on_delete=models.PROTECT, related_name="requests")
+    owner = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+", help_text="Of the agent, at filing")
     user = models.ForeignKey(
         User, null=True, on_delete=models.PROTECT, related_name="+", help_text="On whose behalf the agent asks"
     )

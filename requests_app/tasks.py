@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterable
 from uuid import UUID
 
 from celery import shared_task
+from django.db.models import Exists, F, OuterRef, Q
 
 from jitaccess.audit.recorder import Actor
+from jitaccess.identity.models import Agent
 from jitaccess.kernel.errors import Conflict
 from jitaccess.store.clock import JitNow
 from requests_app.lifecycle import EndReason, RequestStatus
@@ -28,10 +30,16 @@ def end_due_grants() -> int:
 
 @shared_task(name="requests_app.end_grants_of_disabled", ignore_result=True)
 def end_grants_of_disabled() -> int:
-    """End grants whose agent is disabled or whose user is no longer active; the engine refuses them already."""
+    """End grants of disabled agents, and of users who are not active or may no longer use the agent.
+
+    The engine refuses them already; an end on record keeps them from coming back when the agent is enabled again.
+    """
     actor = Actor.system("identity")
-    live = Grant.objects.filter(ended_at=None, expires_at__gt=JitNow())
-    rows = live.filter(agent__enabled=False) | live.filter(user__is_active=False)
+    usable = Agent.users.through.objects.filter(agent_id=OuterRef("agent_id"), user_id=OuterRef("user_id"))
+    shut_out = Q(user__isnull=False) & ~Q(user=F("agent__owner")) & ~Exists(usable)
+    rows = Grant.objects.filter(
+        Q(agent__enabled=False) | Q(user__is_active=False) | shut_out, ended_at=None, expires_at__gt=JitNow()
+    )
     return _each(
         rows.values_list("pk", flat=True)[:500],
         lambda pk: end_grant(grant_id=pk, reason=EndReason.SUBJECT_DISABLED, actor=actor, by="system:identity"),

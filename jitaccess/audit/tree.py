@@ -58,7 +58,7 @@ def inclusion_proof(nodes: Nodes, index: int, size: int) -> list[bytes]:
 
 
 def consistency_proof(nodes: Nodes, old: int, new: int) -> list[bytes]:
-    """PROOF(old, D[new]): that the tree of `new` leaves begins with the tree of `old`. Raises ValueError out of range."""
+    """PROOF(old, D[new]): the tree of `new` leaves begins with that of `old`. Raises ValueError out of range."""
     if not 0 < old <= new:
         raise ValueError(f"no proof from {old} to {new} leaves")
     path: list[bytes] = []

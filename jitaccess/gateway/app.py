@@ -1,6 +1,6 @@
 """The ASGI application of the gateway: /mcp/<server-slug>, in both protocol eras.
 
-The order of the pipeline is the design: size, Host and Origin, token, strict JSON, era and header agreement, session,
+The order of the pipeline is the design: Host and Origin, token, size, strict JSON, era and header agreement, session,
 method allow-list, server and tool, decide, record, forward, check, answer.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable
 from dataclasses import replace
 from uuid import uuid4
 
@@ -19,7 +18,7 @@ from django.db import Error as DatabaseTrouble
 from jitaccess.gateway import wire
 from jitaccess.gateway.core import Gateway
 from jitaccess.gateway.http import EventStream, Receive, Scope, Send, disconnected, read_body, send_empty, send_json
-from jitaccess.gateway.methods import METHODS, Context, initialize
+from jitaccess.gateway.methods import METHODS, Context, Method, initialize
 from jitaccess.gateway.sessions import resume_session
 from jitaccess.gateway.streams import Frames, Stream
 from jitaccess.gateway.wire import Headers, Message, RpcError, read_message
@@ -80,11 +79,11 @@ class Application:
             # A session ends with its token: nothing to DELETE (2025-11-25, "Session Management", allows the 405).
             await send_empty(send, 405, {"allow": "GET, POST"})
             return
-        body = b""
         if method == "POST":
             _check_content(headers)
-            body = await read_body(receive)
         principal = await self._authenticate(scope, headers)
+        # Read after the token: a stranger must not make us hold megabytes.
+        body = await read_body(receive) if method == "POST" else b""
         server = await self._server(scope["path"], principal)
         if method == "GET":
             await self._listen_legacy(principal, server, headers, receive, send)
@@ -150,18 +149,15 @@ class Application:
         handler = METHODS[message.modern].get(message.method)
         if handler is None:
             raise RpcError(wire.METHOD_NOT_FOUND, "Method not found", status=404 if message.modern else 200)
-        await self._run(context, session_id, handler(context), receive, send)
+        await self._run(context, session_id, handler, receive, send)
 
-    async def _run(
-        self, context: Context, session_id: str, work: Awaitable[JsonObject], receive: Receive, send: Send
-    ) -> None:
+    async def _run(self, context: Context, session_id: str, handler: Method, receive: Receive, send: Send) -> None:
         """Answer when the work is done. A modern client that leaves has cancelled; an older one only by saying so."""
         message = context.message
-        task = asyncio.ensure_future(_finish(work, message, send))
         key = (context.principal.key, session_id or uuid4().hex, repr(message.id))
         if key in self.gateway.in_flight:
-            task.cancel()
             raise RpcError(wire.INVALID_REQUEST, "A request with this id is in progress in this session.", status=400)
+        task = asyncio.create_task(_finish(handler, context, send))
         self.gateway.in_flight[key] = task
         gone = asyncio.create_task(disconnected(receive))
         try:
@@ -231,9 +227,10 @@ class Application:
             gone.cancel()
 
 
-async def _finish(work: Awaitable[JsonObject], message: Message, send: Send) -> None:
+async def _finish(handler: Method, context: Context, send: Send) -> None:
+    message = context.message
     try:
-        answer = wire.result(message.id, await work)
+        answer = wire.result(message.id, await handler(context))
         status = 200
     except RpcError as error:
         # 2026-07-28 gives some errors an HTTP status; the older revisions answer every request with 200.

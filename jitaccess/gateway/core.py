@@ -79,26 +79,23 @@ class Gateway:
         self._tasks = [asyncio.create_task(self._watch()), asyncio.create_task(self._keep_house())]
 
     async def stop(self) -> None:
-        """End streams, write what is owed, end children. Two seconds for calls in flight, then they are cancelled."""
+        """End streams, the calls that the server's graceful stop has left, children; write what is owed."""
         self.begin_shutdown()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        calls = list(self.in_flight.values())
-        if calls:
-            _, late = await asyncio.wait(calls, timeout=2)
-            for task in late:
-                task.cancel()
-            # What they owe the ledger must be with the batch writer before it stops.
-            await asyncio.gather(*late, return_exceptions=True)
+        for call in (calls := list(self.in_flight.values())):
+            call.cancel()
+        # What they owe the ledger must be with the batch writer before it stops.
+        await asyncio.gather(*calls, return_exceptions=True)
         await self.pool.close()
         await asyncio.to_thread(self.admission.stop)
         with contextlib.suppress(Exception):
             await self.db(instances.end_lease, self.instance)
-        self._close_connections()
+        await self._close_connections()
         self._executor.shutdown(wait=False, cancel_futures=True)
 
-    def _close_connections(self) -> None:
+    async def _close_connections(self) -> None:
         """Each thread closes its own: they meet at the barrier, so that none does it twice."""
         barrier = threading.Barrier(DB_THREADS)
 
@@ -107,8 +104,8 @@ class Gateway:
                 barrier.wait(timeout=2)
             connections.close_all()
 
-        for _ in range(DB_THREADS):
-            self._executor.submit(close)
+        loop = asyncio.get_running_loop()
+        await asyncio.wait([loop.run_in_executor(self._executor, close) for _ in range(DB_THREADS)], timeout=3)
 
     def begin_shutdown(self) -> None:
         """Streams end first: an open one would hold the server's graceful stop until its timeout."""

@@ -125,10 +125,10 @@ def _instructions(server: ServerFacts) -> str:
     return f"{INSTRUCTIONS}\n{server.instructions}".strip()
 
 
-_Method = Callable[[Context], Awaitable[JsonObject]]
-_TOOLS: dict[str, _Method] = {"tools/call": _call_tool, "tools/list": _list_tools}
+Method = Callable[[Context], Awaitable[JsonObject]]
+_TOOLS: dict[str, Method] = {"tools/call": _call_tool, "tools/list": _list_tools}
 # By whether the message is modern.
-METHODS: dict[bool, dict[str, _Method]] = {
+METHODS: dict[bool, dict[str, Method]] = {
     True: {"server/discover": _discover, **_TOOLS},
     False: {"ping": _ping, **_TOOLS},
 }

@@ -2,8 +2,14 @@ from __future__ import annotations
 
 from django.apps import AppConfig
 
+from jitaccess.policy.triggers import promise
+from jitaccess.store import triggers
+
 
 class PolicyConfig(AppConfig):
     name = "jitaccess.policy"
     label = "jit_policy"
     verbose_name = "Access policy"
+
+    def ready(self) -> None:
+        triggers.register(self.label, promise)

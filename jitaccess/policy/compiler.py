@@ -7,14 +7,15 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterable
 from datetime import timedelta
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
-from django.db import connection, transaction
 from django.db.models import Q
 
 from jitaccess.catalog.models import Server, Tool
 from jitaccess.identity.models import Agent, Team, User
+from jitaccess.kernel.errors import Invalid, Unavailable
 from jitaccess.kernel.patterns import PatternSet
 from jitaccess.policy.engine.roles import parse_role
 from jitaccess.policy.engine.rules import (
@@ -30,8 +31,9 @@ from jitaccess.policy.engine.rules import (
     ToolFacts,
     UserFacts,
 )
-from jitaccess.policy.models import PolicyVersion, Requestable, RoleBinding, RoleVersion, ServerAccess
+from jitaccess.policy.models import PolicyVersion, Requestable, Role, RoleBinding, ServerAccess
 from jitaccess.store.clock import now
+from jitaccess.store.reads import consistent_reads
 
 # Ended grants stay in the snapshot this long, so that a refusal can say "expired" or "revoked".
 REMEMBERED = timedelta(hours=24)
@@ -43,11 +45,8 @@ def current_version() -> int:
 
 
 def compile_snapshot() -> Snapshot:
-    """Read everything at one version. One transaction at REPEATABLE READ, so that all reads see one state."""
-    with transaction.atomic():
-        if connection.vendor == "postgresql" and not connection.needs_rollback and not connection.savepoint_ids:
-            with connection.cursor() as cursor:
-                cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+    """Read everything at one version. Raises Unavailable, naming the role, when one cannot be read."""
+    with consistent_reads():
         version = current_version()
         tools = _tools()
         return Snapshot(
@@ -81,10 +80,13 @@ def _users() -> dict[UUID, UserFacts]:
 def _tools() -> dict[UUID, dict[str, ToolFacts]]:
     tools: dict[UUID, dict[str, ToolFacts]] = defaultdict(dict)
     for tool in Tool.objects.filter(present=True).order_by("name"):
-        tools[tool.server_id][tool.name] = ToolFacts(
-            tool.pk, tool.name, tool.access, tool.pin, tool.quarantined, tool.definition
-        )
+        tools[tool.server_id][tool.name] = tool_facts(tool)
     return tools
+
+
+def tool_facts(tool: Tool) -> ToolFacts:
+    """A tool as the engine sees it."""
+    return ToolFacts(tool.pk, tool.name, tool.access, tool.pin, tool.quarantined, tool.definition)
 
 
 def _servers(tools: dict[UUID, dict[str, ToolFacts]]) -> dict[UUID, ServerFacts]:
@@ -104,12 +106,15 @@ def _servers(tools: dict[UUID, dict[str, ToolFacts]]) -> dict[UUID, ServerFacts]
 
 
 def _roles() -> dict[UUID, RoleFacts]:
-    roles = {}
-    for row in RoleVersion.objects.select_related("role"):
-        if row.version == row.role.head:
-            facts = parse_role(row.document, version=row.version).facts
-            roles[row.role_id] = RoleFacts(row.role.name, row.version, facts.allow, facts.deny)
-    return roles
+    return {role.pk: _compiled(role.name, role.document, role.head) for role in Role.objects.exclude(head=0)}
+
+
+@lru_cache(maxsize=4096)
+def _compiled(name: str, document: str, version: int) -> RoleFacts:
+    try:
+        return parse_role(document, version=version).facts
+    except Invalid as error:
+        raise Unavailable("policy.role_unreadable", f"Role {name}@{version} cannot be read: {error.detail}") from error
 
 
 def _bindings(roles: dict[UUID, RoleFacts]) -> dict[Subject, tuple[BindingFacts, ...]]:
@@ -137,16 +142,20 @@ def _bindings(roles: dict[UUID, RoleFacts]) -> dict[Subject, tuple[BindingFacts,
 
 
 def _requestables() -> Iterable[RequestableFacts]:
-    for row in Requestable.objects.order_by("id"):
-        yield RequestableFacts(
-            row.pk,
-            row.server_id,
-            row.team_id,
-            PatternSet(split_list(row.tools)),
-            frozenset(split_list(row.access)),
-            row.max_minutes * 60,
-            row.policy_id,
-        )
+    return map(requestable_facts, Requestable.objects.order_by("id"))
+
+
+def requestable_facts(row: Requestable) -> RequestableFacts:
+    """A requestable as the engine sees it."""
+    return RequestableFacts(
+        row.pk,
+        row.server_id,
+        row.team_id,
+        PatternSet(split_list(row.tools)),
+        frozenset(split_list(row.access)),
+        row.max_minutes * 60,
+        row.policy_id,
+    )
 
 
 def split_list(text: str) -> list[str]:
@@ -174,8 +183,11 @@ class SnapshotStore:
         return self._snapshot or self.catch_up(current_version())
 
     def catch_up(self, version: int) -> Snapshot:
-        """A Snapshot at least as new as `version`. Several threads that ask at once read the database once."""
+        """The Snapshot of `version` or a newer one. Several threads that ask at once read the database once.
+
+        A database restored from a backup counts from a lower number: anything but this version is read anew.
+        """
         with self._lock:
-            if self._snapshot is None or self._snapshot.version < version:
+            if self._snapshot is None or self._snapshot.version != version:
                 self._snapshot = compile_snapshot()
             return self._snapshot

@@ -26,7 +26,9 @@ def save_role(*, document: str, operator: Actor, role: Role | None = None) -> Ro
     parsed = parse_role(document)
     with transaction.atomic():
         if role is None:
-            role, _ = Role.objects.select_for_update().get_or_create(name=parsed.name, defaults={"document": ""})
+            role, made = Role.objects.get_or_create(name=parsed.name, defaults={"document": ""})
+            if not made:
+                raise Conflict("role.exists", f"There is a role {parsed.name!r} already; open that one to change it.")
         else:
             role = Role.objects.select_for_update().get(pk=role.pk)
         if role.name != parsed.name:

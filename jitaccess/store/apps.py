@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from django.apps import AppConfig
 from django.db.backends.signals import connection_created
+from django.db.models.signals import post_migrate
 
 
 class StoreConfig(AppConfig):
@@ -10,6 +11,8 @@ class StoreConfig(AppConfig):
 
     def ready(self) -> None:
         from jitaccess.store.clock import define_on_sqlite
+        from jitaccess.store.triggers import install_after_migration
 
         # SQLite functions belong to a connection; this is Django's hook for one being opened.
         connection_created.connect(define_on_sqlite, dispatch_uid="jit_store.clock")
+        post_migrate.connect(install_after_migration, dispatch_uid="jit_store.triggers")

@@ -1,4 +1,4 @@
-"""Withdrawing a pending request: by the principal that filed it, or by the agent's owner."""
+"""Withdrawing a pending request: by the principal that filed it."""
 
 from __future__ import annotations
 
@@ -15,26 +15,29 @@ from jitaccess.store.clock import JitNow
 from requests_app import selectors
 from requests_app.lifecycle import RequestStatus, ensure_pending
 from requests_app.models import AccessRequest
+from requests_app.services.lapse import lapse_request
 
 
 def cancel_request(*, request_id: UUID, principal: Principal) -> AccessRequest:
     """Close a pending request at its filer's wish. Raises NotFound for a foreign one, Conflict for a decided one."""
     with transaction.atomic():
-        request = (
-            AccessRequest.objects.select_for_update(of=("self",)).select_related("agent").filter(pk=request_id).first()
-        )
+        request = AccessRequest.objects.select_for_update().filter(pk=request_id).first()
         if request is None or not _may_cancel(request, principal):
             raise NotFound("request.unknown", f"You have no request {request_id}.")
         ensure_pending(request.status, said=selectors.how_it_ended(request))
+        if lapse_request(request_id=request.pk):
+            return _reread(request)  # past its deadline it has expired, whether or not the sweep came by
         AccessRequest.objects.filter(pk=request.pk, status=RequestStatus.PENDING).update(
             status=RequestStatus.CANCELLED, closed_at=JitNow(), closed_by_name=visible(principal.label, limit=150)
         )
         record(Facts(event=Event.REQUEST_CANCELLED, actor=principal.actor(), request=request.pk))
-        request.refresh_from_db()
+        return _reread(request)
+
+
+def _reread(request: AccessRequest) -> AccessRequest:
+    request.refresh_from_db()
     return request
 
 
 def _may_cancel(request: AccessRequest, principal: Principal) -> bool:
-    if principal.agent is not None:
-        return request.agent_id == principal.agent and request.user_id == principal.user
-    return principal.user in {request.agent.owner_id, request.user_id}
+    return principal.agent is not None and request.principal_key == principal.key

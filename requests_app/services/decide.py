@@ -14,10 +14,8 @@ from django.db import transaction
 
 from jitaccess.audit.events import Event, Outcome
 from jitaccess.audit.recorder import Actor, Facts, record
-from jitaccess.catalog.models import Tool
 from jitaccess.identity.models import User
 from jitaccess.identity.principal import Principal
-from jitaccess.identity.services import may_use
 from jitaccess.kernel.errors import Conflict, Forbidden, Invalid, NotFound
 from jitaccess.kernel.text import visible
 from jitaccess.policy import services as policy
@@ -25,6 +23,7 @@ from jitaccess.store.clock import now
 from requests_app import selectors
 from requests_app.lifecycle import DecisionVerdict, RequestStatus, approved, ensure_pending
 from requests_app.models import AccessRequest, Decision, Grant
+from requests_app.obstacles import obstacle_to
 from requests_app.services.submit import request_digest
 
 MAX_NOTE = 2000
@@ -56,7 +55,7 @@ def _decide(
         request = _lock(request_id)
         moment = now()
         _ensure_decidable(verdict, request, approver, digest, moment)
-        obstacle = _obstacle(request) if verdict is DecisionVerdict.APPROVE else ""
+        obstacle = obstacle_to(request) if verdict is DecisionVerdict.APPROVE else ""
         if obstacle:
             _close(request, RequestStatus.INVALIDATED, moment, "system:workflow", obstacle)
             record(
@@ -77,8 +76,8 @@ def _decide(
 
 
 def _lock(request_id: UUID) -> AccessRequest:
-    rows = AccessRequest.objects.select_for_update(of=("self",)).select_related("agent")
-    request = rows.filter(pk=request_id).first()
+    # No join: after waiting for the lock PostgreSQL reads this row anew, but a joined agent as it was before the wait.
+    request = AccessRequest.objects.select_for_update().filter(pk=request_id).first()
     if request is None:
         raise NotFound("request.unknown", f"There is no request {request_id}.")
     return request
@@ -102,24 +101,7 @@ def _ensure_decidable(
         raise Conflict("request.digest", "What you looked at is not what is on record. Open the request again.")
     # Whoever approved may still deny while others are needed, but not approve twice.
     if Decision.objects.filter(request=request, user=approver, live=True, verdict=verdict).exists():
-        raise Conflict("decision.already_yours", "You have approved this already; others are still needed.")
-
-
-def _obstacle(request: AccessRequest) -> str:
-    """Why what was asked for can no longer be granted, or "" when it can."""
-    if not request.agent.enabled:
-        return f"the agent {request.agent.name} is disabled."
-    if request.user and not (request.user.is_active and may_use(user=request.user, agent=request.agent)):
-        return f"{request.user.username} is not active or may no longer use {request.agent.name}."
-    wanted = {UUID(tool["id"]): tool for item in request.parsed_items for tool in item["tools"]}
-    rows = {tool.pk: tool for tool in Tool.objects.filter(pk__in=wanted, present=True, server__enabled=True)}
-    for pk, tool in wanted.items():
-        row = rows.get(pk)
-        if row is None:
-            return f"the tool {tool['name']} is gone."
-        if row.quarantined or row.pin != tool["pin"] or row.access != tool["access"]:
-            return f"the tool {tool['name']} has changed since it was asked for; a new request is needed."
-    return ""
+        raise Conflict("decision.already_yours", "You have decided so already; others are still needed.")
 
 
 def _carry_out(
@@ -174,8 +156,9 @@ def _activate(request: AccessRequest, approver: User, actor: Actor, moment: date
         starts_at=moment,
         seconds=request.seconds,
     )
-    approvers = sorted(Decision.objects.filter(request=request, live=True).values_list("user__username", flat=True))
-    about = {"digest": request.digest, "approved_by": list(approvers)}
+    counted = {person for one in selectors.approval_progress(request) for person in one.approved_by}
+    approvers = sorted(User.objects.filter(pk__in=counted).values_list("username", flat=True))
+    about = {"digest": request.digest, "approved_by": approvers}
     record(
         Facts(
             event=Event.REQUEST_APPROVED,

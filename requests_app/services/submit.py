@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.db import transaction
@@ -78,28 +78,14 @@ def submit_request(*, principal: Principal, ask: Ask, snapshot: Snapshot) -> Sub
             return Submission(same, coalesced=True)
         moment = now()
         # Those past their deadline do not count, whether or not the sweep came by.
-        waiting = selectors.pending_of(principal).filter(pending_until__gt=moment).count()
+        waiting = selectors.open_requests().filter(agent=agent).count()
         if waiting >= MAX_PENDING_PER_AGENT:
             raise Conflict(
                 "request.too_many_pending",
                 f"{waiting} requests are pending already; cancel some or wait for decisions.",
             )
-        request = AccessRequest(
-            agent=agent,
-            user_id=principal.user,
-            issued_by_id=principal.issued_by,
-            principal_key=principal.key,
-            client=visible(principal.client, limit=200),
-            items=canonical(plan.items).decode(),
-            reason=visible(ask.reason.strip(), limit=MAX_REASON, multiline=True),
-            context=canonical(dict(ask.context)).decode(),
-            seconds=plan.seconds,
-            groups=canonical(plan.groups).decode(),
-            policy_name=plan.policy.name,
-            dedupe_digest=dedupe,
-            created_at=moment,
-            pending_until=moment + timedelta(minutes=plan.policy.pending_minutes),
-        )
+        request = _row(principal, ask, plan, dedupe, agent, moment)
+        _ensure_decidable_by_somebody(request)
         request.digest = request_digest(request)
         request.save(force_insert=True)
         data: dict[str, Json] = {
@@ -114,18 +100,54 @@ def submit_request(*, principal: Principal, ask: Ask, snapshot: Snapshot) -> Sub
     return Submission(request, coalesced=False)
 
 
+def _row(principal: Principal, ask: Ask, plan: _Plan, dedupe: str, agent: Agent, moment: datetime) -> AccessRequest:
+    return AccessRequest(
+        agent=agent,
+        owner_id=agent.owner_id,
+        user_id=principal.user,
+        issued_by_id=principal.issued_by,
+        principal_key=principal.key,
+        client=visible(principal.client, limit=200),
+        items=canonical(plan.items).decode(),
+        reason=visible(ask.reason.strip(), limit=MAX_REASON, multiline=True),
+        context=canonical(dict(ask.context)).decode(),
+        seconds=plan.seconds,
+        groups=canonical(plan.groups).decode(),
+        policy_name=plan.policy.name,
+        dedupe_digest=dedupe,
+        created_at=moment,
+        pending_until=moment + timedelta(minutes=plan.policy.pending_minutes),
+    )
+
+
+def _ensure_decidable_by_somebody(request: AccessRequest) -> None:
+    """A request that cannot be approved would only wait: better said now than after an hour."""
+    groups = selectors.groups_of(request)
+    members, self_ = selectors.members_of(groups), set(selectors.self_of(request))
+    for group in groups:
+        if len(set(members.get(group.id, ())) - self_) < group.quorum:
+            raise Conflict(
+                "request.nobody_can_approve",
+                f"Nobody can approve this now: {group.name} has too few people besides those who ask. Tell an admin.",
+            )
+
+
 def request_digest(request: AccessRequest) -> str:
     """The digest over everything that was asked: decisions and grants carry it."""
     value: dict[str, Json] = {
         "id": str(request.pk),
         "agent": str(request.agent_id),
+        "owner": str(request.owner_id),
         "user": str(request.user_id) if request.user_id else None,
+        "issued_by": str(request.issued_by_id) if request.issued_by_id else None,
+        "client": request.client,
         "items": request.items,
         "reason": request.reason,
         "context": request.context,
         "seconds": request.seconds,
         "groups": request.groups,
         "created_at": request.created_at.isoformat(),
+        "pending_until": request.pending_until.isoformat(),
     }
     return digest(value, domain="jitaccess-request-v1")
 
@@ -146,7 +168,8 @@ def _plan(*, principal: Principal, ask: Ask, snapshot: Snapshot) -> _Plan:
         raise Invalid("request.reason", f"The reason has {length} characters as shown; at most {MAX_REASON} are.")
     if not 1 <= len(ask.tools) <= MAX_TOOLS:
         raise Invalid("request.tools", f"Ask for 1 to {MAX_TOOLS} tools by name.")
-    found = [_find(principal, snapshot, slug, name) for slug, name in sorted(set(ask.tools))]
+    at = now()
+    found = [_find(principal, snapshot, slug, name, at) for slug, name in sorted(set(ask.tools))]
     policies = {requestable.policy for _, _, requestable in found}
     if len(policies) > 1:
         raise Invalid(
@@ -170,7 +193,7 @@ def _plan(*, principal: Principal, ask: Ask, snapshot: Snapshot) -> _Plan:
 
 
 def _find(
-    principal: Principal, snapshot: Snapshot, slug: str, name: str
+    principal: Principal, snapshot: Snapshot, slug: str, name: str, at: datetime
 ) -> tuple[ServerFacts, ToolFacts, RequestableFacts]:
     """What one asked-for tool is. A tool the caller may not know about answers like one that does not exist."""
     assert principal.agent
@@ -181,7 +204,7 @@ def _find(
     )
     if server is None:
         raise unknown
-    verdict = decide(snapshot, who=Who(principal.agent, principal.user), server=server.id, tool=name, at=now())
+    verdict = decide(snapshot, who=Who(principal.agent, principal.user), server=server.id, tool=name, at=at)
     if verdict.allowed:
         raise Conflict("request.already_allowed", f"{label} is allowed already; just call it.", tool=label)
     if verdict.code is Code.LOCKED_DOWN:

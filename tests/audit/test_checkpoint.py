@@ -16,7 +16,9 @@ HEAD = Checkpoint("example.test/log", 7, b"\x05" * 32)
 
 def test_a_signed_checkpoint_reads_back() -> None:
     note = sign(HEAD, [SIGNER])
-    assert note.startswith("example.test/log\n7\n" + base64.b64encode(b"\x05" * 32).decode() + "\n\n— example.test/log ")
+    assert note.startswith(
+        "example.test/log\n7\n" + base64.b64encode(b"\x05" * 32).decode() + "\n\n— example.test/log "
+    )
     assert read(note, [SIGNER.verifier]) == HEAD
 
 
@@ -24,7 +26,14 @@ def test_a_known_verifier_key_reads_back_and_a_damaged_one_does_not() -> None:
     # The key of the Go checksum database, as published: sum.golang.org.
     text = "sum.golang.org+033de0ae+Ac4zctda0e5eza+HJyk9SxEdh+s3Ux18htTTAD8OuAn8"
     assert Verifier.parse(text).text == text
-    for damaged in (text.replace("033d", "033e"), text[:-1], text.replace("+Ac", "+Bc"), "x", "", text.replace("sum", "Sum")):
+    for damaged in (
+        text.replace("033d", "033e"),
+        text[:-1],
+        text.replace("+Ac", "+Bc"),
+        "x",
+        "",
+        text.replace("sum", "Sum"),
+    ):
         with pytest.raises(Invalid):
             Verifier.parse(damaged)
 

@@ -33,7 +33,7 @@ def call(request):
         return
     if what == "die":
         os._exit(3)
-    while what == "wait" and not os.path.exists(params["arguments"]["for"]):
+    while what == "wait" and not os.access(params["arguments"]["for"], os.F_OK):
         time.sleep(0.01)
     results = {
         "fail": text("it went wrong", isError=True),

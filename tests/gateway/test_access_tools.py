@@ -46,7 +46,12 @@ def test_the_arguments_in_a_refusal_work_as_they_are(request: pytest.FixtureRequ
     assert result["isError"] is True
     assert "structuredContent" not in result
     deny = result["_meta"][DENY]
-    assert (deny["error"], deny["tool"], deny["reason_code"], deny["requestable"]) == ("access_denied", "git_commit", "no_binding", True)
+    assert (deny["error"], deny["tool"], deny["reason_code"], deny["requestable"]) == (
+        "access_denied",
+        "git_commit",
+        "no_binding",
+        True,
+    )
     (text,) = (block["text"] for block in result["content"])
     assert json.dumps(deny["request"]["arguments"], separators=(",", ":"), ensure_ascii=False) in text
     filed = client.use(deny["request"]["tool"], **deny["request"]["arguments"])
@@ -74,7 +79,9 @@ def test_a_refusal_says_why(cast: Cast, agent: Client, clock: Clock, sent: Sent)
     assert meta(agent)["reason_code"] == "expired"
     assert meta(agent)["request"]["arguments"]["tools"] == ["git_commit"]
     cast.grant()
-    changed = [definition(name) for name in cast.tools if name != "git_commit"] + [definition("git_commit", description="New")]
+    changed = [definition(name) for name in cast.tools if name != "git_commit"] + [
+        definition("git_commit", description="New")
+    ]
     import_tools(server=cast.server, definitions=changed, operator=cast.operator)
     deny = meta(agent)
     assert (deny["reason_code"], deny["requestable"]) == ("quarantined", False)
@@ -181,7 +188,9 @@ def test_waiting_ends_when_somebody_decides(cast: Cast, agent: Client, verdict: 
     filed = ask(agent, minutes=5)
     decide = cast.approve if verdict == "approve" else cast.deny
     answers: list[dict[str, Any]] = []
-    waiting = later(lambda: answers.append(agent.call("check_request", request_id=filed["request_id"], wait_seconds=25)))
+    waiting = later(
+        lambda: answers.append(agent.call("check_request", request_id=filed["request_id"], wait_seconds=25))
+    )
     started = time.monotonic()
     decide(AccessRequest.objects.get())
     waiting.join(10)
@@ -263,7 +272,9 @@ def test_my_access_is_what_the_list_shows(cast: Cast, agent: Client, clock: Cloc
     waiting = ask(agent, "git_add")
     mine = agent.use("my_access")
     assert mine["allowed"] == ["git_commit", "git_log", "git_status"]
-    assert [(one["grant_id"], one["state"], one["tools"]) for one in mine["grants"]] == [(str(grant.pk), "active", ["git/git_commit"])]
+    assert [(one["grant_id"], one["state"], one["tools"]) for one in mine["grants"]] == [
+        (str(grant.pk), "active", ["git/git_commit"])
+    ]
     assert [one["request_id"] for one in mine["pending"]] == [waiting["request_id"]]
     clock.at(grant.expires_at)
     mine = agent.use("my_access")
@@ -313,7 +324,11 @@ def test_what_belongs_to_others_is_answered_as_unknown(cast: Cast, gateway: Serv
 
 def test_a_grant_belongs_to_the_principal_and_not_to_its_token(cast: Cast, gateway: Served, sent: Sent) -> None:
     grant = cast.grant(principal=cast.principal(user=cast.olga))
-    with gateway.client(cast, user=cast.olga) as first, gateway.client(cast, user=cast.olga) as second, gateway.client(cast) as alone:
+    with (
+        gateway.client(cast, user=cast.olga) as first,
+        gateway.client(cast, user=cast.olga) as second,
+        gateway.client(cast) as alone,
+    ):
         assert "content" in first.call("git_commit")
         assert "content" in second.call("git_commit")
         assert alone.refusal("git_commit") == "no_binding"

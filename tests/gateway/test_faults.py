@@ -22,7 +22,18 @@ from jitaccess.gateway.upstream.config import StdioServer
 from jitaccess.identity.services import create_agent
 from jitaccess.policy.models import ServerAccess
 from tests.cast import Cast, definition
-from tests.gateway.harness import Client, Served, data, database_away, echo, eventually, ledger, ledger_held, settled, told
+from tests.gateway.harness import (
+    Client,
+    Served,
+    data,
+    database_away,
+    echo,
+    eventually,
+    ledger,
+    ledger_held,
+    settled,
+    told,
+)
 
 pytestmark = pytest.mark.django_db(transaction=True)
 Sent = Callable[[], list[dict[str, Any]]]
@@ -71,7 +82,9 @@ def test_a_server_that_is_not_configured_here_fails_the_call(cast: Cast, start: 
     assert outcome().event == "call.failed"
 
 
-def test_a_server_that_dies_in_mid_call_leaves_its_outcome_unknown_and_is_started_again(agent: Client, sent: Sent) -> None:
+def test_a_server_that_dies_in_mid_call_leaves_its_outcome_unknown_and_is_started_again(
+    agent: Client, sent: Sent
+) -> None:
     assert failure(agent, do="die") == ("upstream.died", True)
     entry = outcome()
     assert (entry.event, entry.outcome, data(entry)["sent"]) == ("call.outcome_unknown", "error", True)
@@ -130,16 +143,19 @@ def test_a_hanging_server_holds_up_neither_others_nor_its_other_users(
     other = create_agent(name="other", owner=cast.olga, team=cast.team, operator=cast.operator)
     served = start({"git": echo(record), "files": echo(tmp_path / "files", slug="files")})
     go = tmp_path / "go"
-    with served.client(cast) as agent, served.client(cast, agent=other) as neighbour:
-        with agent.begin("git_log", **{"do": "wait", "for": str(go)}) as plain:
-            assert eventually(lambda: "wait" in record.read_text())
-            assert "content" in neighbour.call("git_log")
-            agent.server = "files"
-            assert "content" in agent.call("read")
-            assert "read" in agent.tools()
-            assert OpenCall.objects.count() >= 1
-            go.touch()
-            assert b" 200 " in plain.recv(100)
+    with (
+        served.client(cast) as agent,
+        served.client(cast, agent=other) as neighbour,
+        agent.begin("git_log", **{"do": "wait", "for": str(go)}) as plain,
+    ):
+        assert eventually(lambda: "wait" in record.read_text())
+        assert "content" in neighbour.call("git_log")
+        agent.server = "files"
+        assert "content" in agent.call("read")
+        assert "read" in agent.tools()
+        assert OpenCall.objects.count() >= 1
+        go.touch()
+        assert b" 200 " in plain.recv(100)
     assert eventually(settled)
     assert told().count("call.completed") == 3
 
@@ -157,7 +173,9 @@ def test_a_modern_client_that_leaves_has_cancelled(agent: Client, sent: Sent, re
     assert "content" in agent.call("git_log")
 
 
-def test_a_legacy_client_that_leaves_has_not(legacy: Client, gateway: Served, sent: Sent, record: Path, tmp_path: Path) -> None:
+def test_a_legacy_client_that_leaves_has_not(
+    legacy: Client, gateway: Served, sent: Sent, record: Path, tmp_path: Path
+) -> None:
     go = tmp_path / "go"
     with legacy.begin("git_log", **{"do": "wait", "for": str(go)}):
         assert eventually(sent)
@@ -197,15 +215,22 @@ def test_a_legacy_client_cancels_its_own_call_and_nobody_elses(
 
 
 def test_a_client_that_leaves_before_its_call_is_decided_leaves_no_open_call(
-    cast: Cast, gateway: Served, agent: Client, sent: Sent
+    gateway: Served, agent: Client, sent: Sent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert "content" in agent.call("git_log")
+    assert eventually(settled)
+    admit, asked = gateway.gateway.admission.admit, threading.Event()
+
+    def watched(intent: Any) -> Any:
+        asked.set()
+        return admit(intent)
+
+    monkeypatch.setattr(gateway.gateway.admission, "admit", watched)
     with ledger_held():
         with agent.begin("git_log", late=True):
-            assert eventually(lambda: gateway.gateway.in_flight)
-            # Decided upon, or about to be: the batch writer waits for the ledger.
-            assert eventually(lambda: not gateway.gateway.admission._waiting)
+            assert asked.wait(10)
         assert eventually(lambda: not gateway.gateway.in_flight)
+        assert told() == ["call.authorized", "call.completed"]
     assert eventually(lambda: told()[2:] == ["call.authorized", "call.not_sent"], what=str(told()))
     assert eventually(settled)
     assert len(sent()) == 1
@@ -235,7 +260,10 @@ def test_while_the_database_is_away_nothing_is_forwarded_and_afterwards_all_is_w
         assert "content" in agent.call("git_log")
         with database_away():
             started = time.monotonic()
-            refused = [client.post(client.message("tools/call", {"name": "git_log", "arguments": {}})) for client in [agent, old] * 3]
+            refused = [
+                client.post(client.message("tools/call", {"name": "git_log", "arguments": {}}))
+                for client in [agent, old] * 3
+            ]
             # Many at once are not refused one after the other: each would wait for the database in turn.
             many = _at_once(agent, 24)
             assert time.monotonic() - started < 12
@@ -248,7 +276,9 @@ def test_while_the_database_is_away_nothing_is_forwarded_and_afterwards_all_is_w
                 assert response.status_code == 503
                 assert response.json()["error"]["code"] == -32603
         assert len(sent()) == 1
-        assert eventually(lambda: agent.post(agent.message("tools/call", {"name": "git_log", "arguments": {}})).status_code == 200)
+        assert eventually(
+            lambda: agent.post(agent.message("tools/call", {"name": "git_log", "arguments": {}})).status_code == 200
+        )
         assert "content" in old.call("git_log")
         assert "git_log" in agent.tools()
     assert eventually(settled)
@@ -268,7 +298,12 @@ def _at_once(agent: Client, count: int) -> list[Any]:
 
 
 def test_outcomes_are_kept_while_the_database_is_away(
-    cast: Cast, start: Callable[..., Served], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, postgresql: bool, sent: Sent
+    cast: Cast,
+    start: Callable[..., Served],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    postgresql: bool,
+    sent: Sent,
 ) -> None:
     if not postgresql:
         monkeypatch.setitem(connections.settings["default"]["OPTIONS"], "timeout", 0.2)
@@ -283,7 +318,9 @@ def test_outcomes_are_kept_while_the_database_is_away(
     assert told() == ["call.authorized", "call.completed"]
 
 
-def test_what_the_client_sees_is_never_a_traceback(agent: Client, gateway: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_client_sees_is_never_a_traceback(
+    agent: Client, gateway: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(gateway.gateway.pool, "_servers", lambda _: 1 / 0)
     response = agent.post(agent.message("tools/call", {"name": "git_log", "arguments": {}}))
     assert response.status_code == 500

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -65,15 +66,21 @@ def test_headers_that_disagree_with_the_body_are_refused(cast: Cast, gateway: Se
 
 def test_a_header_of_latin_1_bytes_is_no_name_and_no_accident(agent: Client, sent: Sent) -> None:
     for value in ("=?base64?é?=", "git_lög", "=?base64??="):
-        headers = [(name.encode(), text.encode()) for name, text in agent.headers(a_call(agent)).items() if name != "mcp-name"]
+        headers = [
+            (name.encode(), text.encode()) for name, text in agent.headers(a_call(agent)).items() if name != "mcp-name"
+        ]
         raw = [*headers, (b"mcp-name", value.encode("latin-1"))]
         response = agent.http.post(agent.endpoint, json=a_call(agent), headers=raw)
         assert (response.status_code, response.json()["error"]["code"]) == (400, MISMATCH)
     assert sent() == []
 
 
-@pytest.mark.parametrize("name", ["mcp-protocol-version", "mcp-method", "mcp-name", "mcp-session-id", "authorization", "origin"])
-def test_a_routing_header_given_twice_is_refused_even_when_both_say_the_same(agent: Client, sent: Sent, name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["mcp-protocol-version", "mcp-method", "mcp-name", "mcp-session-id", "authorization", "origin"]
+)
+def test_a_routing_header_given_twice_is_refused_even_when_both_say_the_same(
+    agent: Client, sent: Sent, name: str
+) -> None:
     message = a_call(agent)
     headers = list(agent.headers(message).items())
     value = dict(headers).get(name, "http://127.0.0.1:8000")
@@ -134,7 +141,9 @@ def test_initialize_settles_on_an_older_version(cast: Cast, gateway: Served, wan
 
 
 def test_the_newer_era_has_no_initialize_and_the_older_no_discovery(agent: Client, cast: Cast, gateway: Served) -> None:
-    response = agent.post(agent.message("initialize", {"_meta": META}), mcp_protocol_version="2026-07-28", mcp_method="initialize")
+    response = agent.post(
+        agent.message("initialize", {"_meta": META}), mcp_protocol_version="2026-07-28", mcp_method="initialize"
+    )
     assert (response.status_code, response.json()["error"]["code"]) == (404, -32601)
     assert "mcp-session-id" not in response.headers
     with gateway.client(cast) as old:
@@ -161,7 +170,9 @@ def test_without_a_session_there_is_nothing_but_initialize(cast: Cast, gateway: 
             assert response.status_code == 400, method
 
 
-def test_a_session_that_is_broken_or_somebody_elses_is_unknown(cast: Cast, gateway: Served, legacy: Client, sent: Sent) -> None:
+def test_a_session_that_is_broken_or_somebody_elses_is_unknown(
+    cast: Cast, gateway: Served, legacy: Client, sent: Sent
+) -> None:
     good = legacy.session
     assert good
     other = create_agent(name="other", owner=cast.olga, team=cast.team, operator=cast.operator)
@@ -177,9 +188,24 @@ def test_a_session_that_is_broken_or_somebody_elses_is_unknown(cast: Cast, gatew
     assert legacy.post(a_call(legacy)).status_code == 404
     legacy.server = "git"
     kid, _, body = good.partition(".")
-    for broken in ("", "x", good[:-1], good[:-2] + "AA", good + "=", f"k9.{body}", f"{kid}.", f"{kid}.{body[::-1]}", good.upper(), "é"):
+    for broken in (
+        "",
+        "x",
+        good[:-1],
+        good[:-2] + "AA",
+        good + "=",
+        f"k9.{body}",
+        f"{kid}.",
+        f"{kid}.{body[::-1]}",
+        good.upper(),
+        "é",
+    ):
         legacy.session = broken
-        raw = [(name.encode(), text.encode("latin-1")) for name, text in legacy.headers().items() if name != "mcp-session-id"]
+        raw = [
+            (name.encode(), text.encode("latin-1"))
+            for name, text in legacy.headers().items()
+            if name != "mcp-session-id"
+        ]
         raw.append((b"mcp-session-id", broken.encode("latin-1")))
         response = legacy.http.post(legacy.endpoint, json=a_call(legacy), headers=raw)
         assert response.status_code == 404, broken
@@ -219,11 +245,20 @@ def test_only_our_own_names_are_served(agent: Client, gateway: Served, sent: Sen
 
 
 def test_only_our_own_origins_may_send_browsers(agent: Client, sent: Sent) -> None:
-    for origin in ("http://evil.example", "null", "", "http://127.0.0.1:1", "https://127.0.0.1:8000", "http://127.0.0.1:8000.evil"):
+    for origin in (
+        "http://evil.example",
+        "null",
+        "",
+        "http://127.0.0.1:1",
+        "https://127.0.0.1:8000",
+        "http://127.0.0.1:8000.evil",
+    ):
         assert agent.post(a_call(agent), origin=origin).status_code == 403, origin
     with agent.listen() as stream:
         assert stream.response.status_code == 200
-    assert agent.http.get(agent.endpoint, headers=agent.headers() | {"origin": "http://evil.example"}).status_code == 403
+    assert (
+        agent.http.get(agent.endpoint, headers=agent.headers() | {"origin": "http://evil.example"}).status_code == 403
+    )
     assert sent() == []
     assert agent.post(a_call(agent), origin="http://127.0.0.1:8000").status_code == 200
 
@@ -254,6 +289,14 @@ def test_without_a_good_token_nothing_is_said_but_how_to_come_back(
     assert agent.post(a_call(agent), authorization=f"bearer  {agent.token}").status_code == 200
 
 
+def test_a_stranger_is_turned_away_before_saying_much(gateway: Served) -> None:
+    host, port = gateway.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=5) as plain:
+        head = "content-type: application/json\r\ncontent-length: 4000000\r\n"
+        plain.sendall(f"POST /mcp/git HTTP/1.1\r\nhost: {host}\r\n{head}\r\n{{".encode())
+        assert b" 401 " in plain.recv(100)
+
+
 def test_a_server_nobody_knows_and_one_that_is_disabled_are_not_found(cast: Cast, agent: Client) -> None:
     cast.server.enabled = False
     cast.server.save()
@@ -268,7 +311,9 @@ def test_a_server_nobody_knows_and_one_that_is_disabled_are_not_found(cast: Cast
     assert agent.post(a_call(agent)).status_code == 200
 
 
-def test_what_a_server_tells_agents_is_told_only_to_those_who_may_use_it(cast: Cast, gateway: Served, agent: Client) -> None:
+def test_what_a_server_tells_agents_is_told_only_to_those_who_may_use_it(
+    cast: Cast, gateway: Served, agent: Client
+) -> None:
     cast.server.instructions = "Deploy on Fridays only."
     cast.server.save()
     assert "Fridays" in agent.ask("server/discover")["result"]["instructions"]

@@ -68,7 +68,9 @@ def test_discovery_says_what_there_is(agent: Client) -> None:
     assert len(result["instructions"].splitlines()) == 5
 
 
-def test_the_list_shows_what_is_allowed_then_what_may_be_asked_for_by_name_and_the_access_tools_last(agent: Client) -> None:
+def test_the_list_shows_what_is_allowed_then_what_may_be_asked_for_by_name_and_the_access_tools_last(
+    agent: Client,
+) -> None:
     tools = agent.tools()
     own = sorted(NAMES)
     assert list(tools) == ["git_add", "git_commit", "git_log", "git_reset", "git_status", *own]
@@ -78,7 +80,9 @@ def test_the_list_shows_what_is_allowed_then_what_may_be_asked_for_by_name_and_t
 
 
 def test_definitions_are_listed_as_the_server_gave_them(cast: Cast, agent: Client) -> None:
-    special = definition("git_log", title="Log", outputSchema={"type": "object"}, annotations={"x": 1}, vendor={"é": [1.5]})
+    special = definition(
+        "git_log", title="Log", outputSchema={"type": "object"}, annotations={"x": 1}, vendor={"é": [1.5]}
+    )
     import_tools(server=cast.server, definitions=[special, definition("git_commit")], operator=cast.operator)
     Tool.objects.filter(name="git_log").update(pin=Tool.objects.get(name="git_log").digest)
     listed = {tool["name"]: tool for tool in agent.ask("tools/list")["result"]["tools"]}
@@ -141,17 +145,33 @@ def test_nothing_of_the_callers_identity_reaches_the_server(agent: Client, legac
         message = client.message("tools/call", {"_meta": given, "name": "git_log", "arguments": {"a": 1}})
         assert client.post(message, cookie="c00kie=1", x_forwarded_user="mallory", mcp_param_x="1").status_code == 200
     received = record.read_text()
-    for part in (agent.token, "s3cret", "p-42", "c00kie", "mallory", "demo-agent", '"tests"', "logLevel", legacy.session or "?"):
+    for part in (
+        agent.token,
+        "s3cret",
+        "p-42",
+        "c00kie",
+        "mallory",
+        "demo-agent",
+        '"tests"',
+        "logLevel",
+        legacy.session or "?",
+    ):
         assert part not in received
     calls = [json.loads(line)["params"] for line in received.splitlines() if "tools/call" in line]
-    assert all(set(call["_meta"]) <= {f"io.modelcontextprotocol/{x}" for x in ("protocolVersion", "clientInfo", "clientCapabilities")} for call in calls)
+    assert all(
+        set(call["_meta"])
+        <= {f"io.modelcontextprotocol/{x}" for x in ("protocolVersion", "clientInfo", "clientCapabilities")}
+        for call in calls
+    )
     assert all(call["_meta"]["io.modelcontextprotocol/clientInfo"]["name"] == "jitaccess" for call in calls)
 
 
 # -- hidden, unknown, disabled ----------------------------------------------------------------------------------------
 
 
-def test_a_hidden_tool_answers_exactly_like_an_unknown_one_and_is_on_record(cast: Cast, agent: Client, sent: Sent) -> None:
+def test_a_hidden_tool_answers_exactly_like_an_unknown_one_and_is_on_record(
+    cast: Cast, agent: Client, sent: Sent
+) -> None:
     import_tools(
         server=cast.server,
         definitions=[*(definition(name) for name in cast.tools), definition("unreviewed"), definition("vanished")],

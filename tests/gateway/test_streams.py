@@ -46,7 +46,11 @@ def test_every_change_of_the_list_reaches_every_stream_of_the_principal_in_every
 ) -> None:
     first, second = start(), start()
     other = create_agent(name="other", owner=cast.olga, team=cast.team, operator=cast.operator)
-    with everybody(cast, first, second) as streams, first.client(cast, agent=other) as stranger, stranger.listen() as elsewhere:
+    with (
+        everybody(cast, first, second) as streams,
+        first.client(cast, agent=other) as stranger,
+        stranger.listen() as elsewhere,
+    ):
         grant = cast.grant(seconds=600)
         for stream in streams:
             stream.changed()
@@ -79,7 +83,9 @@ def test_every_change_of_the_list_reaches_every_stream_of_the_principal_in_every
         assert all(stream.quiet and not stream.ended.is_set() for stream in streams)
 
 
-def test_a_grant_that_runs_out_is_told_at_its_edge_and_not_a_poll_later(cast: Cast, agent: Client, clock: Clock) -> None:
+def test_a_grant_that_runs_out_is_told_at_its_edge_and_not_a_poll_later(
+    cast: Cast, agent: Client, clock: Clock
+) -> None:
     grant = cast.grant(seconds=60)
     clock.at(grant.expires_at - timedelta(seconds=1.2))
     with agent.listen() as stream:
@@ -185,7 +191,9 @@ def test_a_stream_whose_client_left_is_forgotten(gateway: Served, agent: Client,
 def test_a_get_without_a_session_or_without_events_is_refused(agent: Client, legacy: Client) -> None:
     stream = {"accept": "text/event-stream"}
     assert agent.http.get(agent.endpoint, headers=agent.headers() | stream).status_code == 400
-    assert legacy.http.get(legacy.endpoint, headers=legacy.headers() | {"accept": "application/json"}).status_code == 405
+    assert (
+        legacy.http.get(legacy.endpoint, headers=legacy.headers() | {"accept": "application/json"}).status_code == 405
+    )
 
 
 @pytest.mark.parametrize("how", ["refuses", "hangs"])

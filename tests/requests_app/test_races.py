@@ -1,17 +1,19 @@
 """Two people at the same instant, with real connections: one outcome, one grant, one entry; the loser is told who and when."""
 
-# ruff: noqa: B023 - race() is over before a loop goes on
-
 from __future__ import annotations
 
 import re
+import threading
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import connection, transaction
 
 from jitaccess.audit.models import Entry
+from jitaccess.identity.models import Agent
 from jitaccess.kernel.errors import Conflict
 from jitaccess.policy.models import ApproverGroup, RoleBinding
 from jitaccess.store.clock import now
@@ -202,3 +204,35 @@ def test_an_ask_and_an_approval_at_once_do_not_wait_for_each_other_for_ever(cast
         assert check_request(request) == "approved"
         tidy(request, cast)
         cancel_request(request_id=results[1].pk, principal=cast.principal())
+
+
+def test_what_changes_while_an_approval_waits_for_its_turn_is_seen_by_it(cast: Cast, postgresql: bool) -> None:
+    request = cast.submit()
+    answer: list[object] = []
+
+    def approve() -> None:
+        try:
+            answer.append(cast.approve(request, by=cast.anna))
+        except Conflict as error:
+            answer.append(error)
+        finally:
+            connection.close()
+
+    waiting = threading.Thread(target=approve)
+    with transaction.atomic():
+        AccessRequest.objects.select_for_update().get(pk=request.pk)
+        waiting.start()
+        deadline = time.monotonic() + 10
+        while postgresql and not _somebody_waits():
+            assert time.monotonic() < deadline
+        Agent.objects.filter(pk=cast.agent.pk).update(enabled=False)
+    waiting.join(30)
+    assert isinstance(answer[0], Conflict), answer
+    assert answer[0].code == "request.invalidated"
+    assert not Grant.objects.exists()
+
+
+def _somebody_waits() -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+        return bool(cursor.fetchone()[0])

@@ -1,0 +1,63 @@
+"""The database itself refuses to change the ledger, and queues every new entry for the sequencer."""
+
+from __future__ import annotations
+
+from jitaccess.store.triggers import Promise
+
+TABLES = ("jit_audit_entry", "jit_audit_leaf")
+_REFUSE = """
+CREATE OR REPLACE FUNCTION jit_audit_refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  RAISE EXCEPTION 'the ledger is append-only: % on % refused', TG_OP, TG_TABLE_NAME
+    USING ERRCODE = 'integrity_constraint_violation';
+END $$
+"""
+_ENQUEUE = """
+CREATE OR REPLACE FUNCTION jit_audit_enqueue() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN INSERT INTO jit_audit_unsequenced (entry_id) VALUES (NEW.uid); RETURN NULL; END $$
+"""
+
+
+def promise(vendor: str) -> Promise:
+    """Append-only on every path the database offers."""
+    return _postgresql() if vendor == "postgresql" else _sqlite()
+
+
+def _postgresql() -> Promise:
+    triggers = {
+        "jit_audit_entry_enqueue": "CREATE TRIGGER jit_audit_entry_enqueue AFTER INSERT ON jit_audit_entry "
+        "FOR EACH ROW EXECUTE FUNCTION jit_audit_enqueue()"
+    }
+    for table in TABLES:
+        for kind, verb, level in (("frozen", "UPDATE OR DELETE", "ROW"), ("kept", "TRUNCATE", "STATEMENT")):
+            name = f"{table}_{kind}"
+            triggers[name] = (
+                f"CREATE TRIGGER {name} BEFORE {verb} ON {table} FOR EACH {level} EXECUTE FUNCTION jit_audit_refuse()"
+            )
+    return Promise(triggers, (_REFUSE, _ENQUEUE))
+
+
+def _sqlite() -> Promise:
+    triggers = {
+        "jit_audit_entry_enqueue": "CREATE TRIGGER jit_audit_entry_enqueue AFTER INSERT ON jit_audit_entry "
+        "BEGIN INSERT INTO jit_audit_unsequenced (entry_id) VALUES (NEW.uid); END"
+    }
+    # INSERT OR REPLACE deletes the old row without firing DELETE triggers (unless recursive_triggers is on in the
+    # connection that does it). rowid: REPLACE collides on it as well as on the key.
+    collisions = {
+        "jit_audit_entry": "uid = NEW.uid OR rowid = NEW.rowid",
+        "jit_audit_leaf": "seq = NEW.seq OR entry_id = NEW.entry_id OR rowid = NEW.rowid",
+    }
+    for table, collision in collisions.items():
+        triggers[f"{table}_replaced"] = (
+            f"CREATE TRIGGER {table}_replaced BEFORE INSERT ON {table} "
+            f"WHEN EXISTS (SELECT 1 FROM {table} WHERE {collision}) "
+            f"BEGIN SELECT RAISE(ABORT, 'the ledger is append-only: REPLACE on {table} refused'); END"
+        )
+        for verb in ("UPDATE", "DELETE"):
+            name = f"{table}_{verb.lower()}"
+            triggers[name] = (
+                f"CREATE TRIGGER {name} BEFORE {verb} ON {table} "
+                f"BEGIN SELECT RAISE(ABORT, 'the ledger is append-only: {verb} on {table} refused'); END"
+            )
+    return Promise(triggers)

@@ -1,0 +1,455 @@
+"""Decided on the newest policy, recorded, and only then sent: under change, expiry, revokes, faults and dead processes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.db.models import F
+
+from jitaccess.audit.events import Event, Outcome
+from jitaccess.gateway import admission
+from jitaccess.gateway.admission import Intent
+from jitaccess.gateway.instances import close_abandoned_calls, end_lease, register_instance
+from jitaccess.gateway.models import GatewayInstance, OpenCall
+from jitaccess.gateway.upstream.config import StdioServer
+from jitaccess.identity.services import revoke_token
+from jitaccess.kernel.errors import Unavailable
+from jitaccess.kernel.ids import uuid7
+from jitaccess.policy.compiler import SnapshotStore
+from jitaccess.policy.engine.rules import Snapshot
+from jitaccess.policy.models import PolicyVersion
+from jitaccess.policy.services import bind_role, end_binding, save_role
+from requests_app.services import revoke_grant
+from tests.cast import Cast
+from tests.clocks import Clock
+from tests.gateway.harness import ECHO, Client, Served, data, echo, eventually, ledger, settled, told
+from tests.races import race
+
+pytestmark = pytest.mark.django_db(transaction=True)
+Sent = Callable[[], list[dict[str, Any]]]
+WRITE = """\
+kind: role
+version: v1
+metadata: {name: write}
+spec:
+  allow:
+    - servers: ["*"]
+      access: [write]
+"""
+
+
+class Moving(SnapshotStore):
+    """A store in whose hands policy changes: `changes` happen one at a time, each after the batch took its snapshot."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.changes: list[Callable[[], Any]] = []
+
+    @property
+    def current(self) -> Snapshot:
+        snapshot = super().current
+        if self.changes:
+            self.changes.pop(0)()
+        return snapshot
+
+
+def bump() -> None:
+    PolicyVersion.objects.update(version=F("version") + 1)
+
+
+@pytest.fixture
+def moving() -> Moving:
+    return Moving()
+
+
+@pytest.fixture
+def moved(cast: Cast, start: Callable[..., Served], moving: Moving) -> Any:
+    with start(store=moving).client(cast) as client:
+        yield client
+
+
+# -- policy that moves ------------------------------------------------------------------------------------------------
+
+
+def test_a_change_between_decision_and_batch_is_decided_upon_again(
+    cast: Cast, moving: Moving, moved: Client, sent: Sent
+) -> None:
+    grant = cast.grant()
+    assert "content" in moved.call("git_commit")
+    moving.changes = [lambda: revoke_grant(grant_id=grant.pk, user=cast.anna)]
+    assert moved.refusal("git_commit") == "revoked"
+    assert moving.changes == []
+    moving.changes = [bump, bump]
+    assert "content" in moved.call("git_log")
+    assert len(sent()) == 2
+    assert eventually(settled)
+    assert ledger("call.authorized")[-1].policy_version == PolicyVersion.objects.get().version
+
+
+def test_policy_that_moves_under_every_try_refuses_the_call_on_record(
+    moving: Moving, moved: Client, sent: Sent
+) -> None:
+    moving.changes = [bump] * 10
+    assert moved.refusal("git_log") == "policy_busy"
+    (entry,) = ledger()
+    assert (entry.event, data(entry)["reason_code"]) == ("call.denied", "policy_busy")
+    assert entry.bindings == "[]"
+    assert sent() == []
+    moving.changes = []
+    assert "content" in moved.call("git_log")
+
+
+def test_a_token_that_ends_between_authentication_and_batch_is_refused(
+    cast: Cast, moving: Moving, moved: Client, sent: Sent
+) -> None:
+    assert moved.row
+    row = moved.row
+    moving.changes = [lambda: revoke_token(token=row, operator=cast.operator)]
+    assert moved.refusal("git_log") == "token_ended"
+    assert [(entry.event, data(entry)["reason_code"]) for entry in ledger()] == [("call.denied", "token_ended")]
+    assert sent() == []
+
+
+def test_a_call_that_became_allowed_a_moment_ago_waits_for_its_server_and_is_admitted_again(
+    cast: Cast, start: Callable[..., Served], moving: Moving, record: Path, sent: Sent
+) -> None:
+    command = f"sleep 1.1; exec {sys.executable} -I -S {ECHO} modern {record}"
+    slow = StdioServer("git", "/bin/sh", ("-c", command), MappingProxyType({}), None, "modern")
+    pending = cast.submit()
+    with start({"git": slow}, store=moving).client(cast) as client:
+        moving.changes = [lambda: cast.approve(pending)]
+        assert "content" in client.call("git_commit", n=1)
+    assert eventually(settled)
+    assert told() == ["call.authorized", "call.not_sent", "call.authorized", "call.completed"]
+    assert "second" in data(ledger()[1])["why"]
+    assert len(sent()) == 1
+
+
+def test_a_call_whose_grant_runs_out_while_its_server_starts_is_not_sent(
+    cast: Cast, start: Callable[..., Served], moving: Moving, record: Path, clock: Clock, sent: Sent
+) -> None:
+    command = f"sleep 0.5; exec {sys.executable} -I -S {ECHO} modern {record}"
+    slow = StdioServer("git", "/bin/sh", ("-c", command), MappingProxyType({}), None, "modern")
+    pending = cast.submit(seconds=60)
+
+    def approve_and_almost_expire() -> None:
+        cast.approve(pending)
+        clock.shift(59.6)
+
+    with start({"git": slow}, store=moving).client(cast) as client:
+        moving.changes = [approve_and_almost_expire]
+        assert client.refusal("git_commit") == "expired"
+    assert eventually(lambda: told() == ["call.authorized", "call.not_sent", "call.denied"])
+    assert sent() == []
+
+
+def test_a_call_that_can_never_start_in_time_is_given_up_after_three_tries(
+    agent: Client, sent: Sent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admission, "FORWARD_WITHIN", 0.0)
+    assert agent.refusal("git_log") == "policy_busy"
+    assert eventually(settled)
+    assert sorted(told()) == ["call.authorized"] * 3 + ["call.not_sent"] * 3
+    assert len({entry.call for entry in ledger()}) == 3
+    assert sent() == []
+
+
+def test_a_call_is_decided_at_the_time_of_its_batch_and_not_when_it_came(
+    cast: Cast, moving: Moving, moved: Client, clock: Clock, sent: Sent
+) -> None:
+    grant = cast.grant(seconds=600)
+    moving.changes = [lambda: clock.at(grant.expires_at)]
+    assert moved.refusal("git_commit") == "expired"
+    moving.changes = [lambda: clock.at(grant.expires_at - timedelta(seconds=5))]
+    assert "content" in moved.call("git_commit")
+    assert len(sent()) == 1
+
+
+# -- the two promises -------------------------------------------------------------------------------------------------
+
+
+def test_no_call_is_authorized_or_sent_at_or_after_the_end_of_its_grant(
+    cast: Cast, gateway: Served, clock: Clock, sent: Sent
+) -> None:
+    grant = cast.grant(seconds=60)
+    with gateway.client(cast) as warm:
+        warm.call("git_commit", n=-1)
+    clock.at(grant.expires_at - timedelta(seconds=1))
+    after: set[int] = set()
+    answered: list[int] = []
+
+    def hammer(first: int) -> None:
+        try:
+            with gateway.client(cast) as client:
+                late = 0
+                for number in range(first, first + 10_000):
+                    over = clock.now() >= grant.expires_at
+                    late += over
+                    result = client.call("git_commit", n=number)
+                    answered.append(number)
+                    if over:
+                        after.add(number)
+                        assert result["_meta"]["io.jitaccess/deny"]["reason_code"] == "expired"
+                    if late > 5:
+                        return
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=hammer, args=(first,)) for first in (0, 100_000, 200_000)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive()
+    assert len(after) == 18
+    reached = {params["arguments"]["n"] for params in sent()}
+    assert not reached & after
+    assert eventually(settled)
+    authorized = ledger("call.authorized", tool="git_commit")
+    assert authorized
+    assert all(entry.at < grant.expires_at for entry in authorized)
+    assert len(reached) == len(told("call.completed"))
+    assert len(answered) == len(authorized) + len(ledger("call.denied")) - 1 - told().count("call.not_sent")
+
+
+def test_after_a_revoke_has_committed_no_process_lets_a_call_through(
+    cast: Cast, start: Callable[..., Served], sent: Sent
+) -> None:
+    first, second = start(), start()
+    write = save_role(document=WRITE, operator=cast.operator)
+    trials = 100
+    with first.client(cast) as one, second.client(cast) as other:
+        for number in range(trials):
+            binding = bind_role(role=write, agent=cast.agent, operator=cast.operator)
+            assert "content" in one.call("git_add", n=number)
+            if number % 10 == 0:
+                assert "content" in other.call("git_add", n=number)
+            end_binding(binding=binding, operator=cast.operator)
+            assert other.refusal("git_add", late=number) == "no_binding"
+            assert one.refusal("git_add", late=number) == "no_binding"
+    assert not any("late" in params["arguments"] for params in sent())
+    assert len(sent()) == trials + trials // 10
+    assert told().count("call.denied") == 2 * trials
+
+
+def test_calls_that_race_a_revoke_go_either_way_but_never_after_it(
+    cast: Cast, start: Callable[..., Served], sent: Sent
+) -> None:
+    first, second = start(), start()
+    write = save_role(document=WRITE, operator=cast.operator)
+    for trial in range(8):
+        binding = bind_role(role=write, agent=cast.agent, operator=cast.operator)
+        revoked = threading.Event()
+        wrong: list[int] = []
+
+        def call(served: Served, base: int, revoked: threading.Event = revoked, wrong: list[int] = wrong) -> None:
+            try:
+                with served.client(cast) as client:
+                    for number in range(base, base + 1000):
+                        committed = revoked.is_set()
+                        result = client.call("git_add", n=number)
+                        if committed:
+                            if not result.get("isError"):
+                                wrong.append(number)
+                            return
+            finally:
+                connection.close()
+
+        threads = [threading.Thread(target=call, args=(served, 1000 * at)) for at, served in enumerate((first, second))]
+        for thread in threads:
+            thread.start()
+        aim = len(sent()) + 2 + trial % 3
+        assert eventually(lambda aim=aim: len(sent()) >= aim)
+        end_binding(binding=binding, operator=cast.operator)
+        revoked.set()
+        for thread in threads:
+            thread.join(20)
+            assert not thread.is_alive()
+        assert wrong == []
+    assert eventually(settled)
+
+
+# -- batches ----------------------------------------------------------------------------------------------------------
+
+
+def intents(cast: Cast, client: Client, count: int) -> list[Intent]:
+    assert client.row
+    principal = cast.principal(token_hash=client.row.hash)
+    return [Intent(principal, cast.server.pk, "git", "git_log", "sha256:x", {"n": number}) for number in range(count)]
+
+
+def test_a_batch_with_one_poisoned_call_refuses_only_that_one(cast: Cast, gateway: Served, agent: Client) -> None:
+    batch = intents(cast, agent, 40)
+    poison = batch[17]
+    OpenCall.objects.create(call=poison.call, instance=gateway.gateway.instance, facts="{}")
+
+    async def all_at_once() -> list[Any]:
+        return await asyncio.gather(*map(gateway.gateway.admission.admit, batch), return_exceptions=True)
+
+    answers = gateway.run(all_at_once())
+    assert [number for number, answer in enumerate(answers) if isinstance(answer, Unavailable)] == [17]
+    assert all(answer.allowed for number, answer in enumerate(answers) if number != 17)
+    assert {json.dumps(data(entry)["arguments"]) for entry in ledger()} == {
+        json.dumps({"n": number}) for number in range(40) if number != 17
+    }  # fmt: skip
+    for answer in answers[:17] + answers[18:]:
+        gateway.gateway.admission.not_sent(answer, "a test")
+    assert eventually(lambda: OpenCall.objects.count() == 1)
+    assert "content" in agent.call("git_log")
+
+
+def test_an_outcome_that_cannot_be_recorded_holds_up_no_other(cast: Cast, gateway: Served, agent: Client) -> None:
+    async def admitted() -> list[Any]:
+        return await asyncio.gather(*map(gateway.gateway.admission.admit, intents(cast, agent, 5)))
+
+    answers = gateway.run(admitted())
+    for number, answer in enumerate(answers):
+        strange: Any = {"n": object()} if number == 2 else {"n": number}
+        gateway.gateway.admission.finish(answer, Event.CALL_COMPLETED, Outcome.ALLOWED, strange)
+    assert eventually(lambda: told().count("call.completed") == 4)
+    assert list(OpenCall.objects.values_list("pk", flat=True)) == [answers[2].intent.call]
+    assert "content" in agent.call("git_log")
+
+
+def test_many_calls_at_once_each_have_their_entries(cast: Cast, gateway: Served, agent: Client) -> None:
+    async def all_at_once() -> list[Any]:
+        return await asyncio.gather(*map(gateway.gateway.admission.admit, intents(cast, agent, 600)))
+
+    answers = gateway.run(all_at_once())
+    assert all(answer.allowed for answer in answers)
+    assert [answer.intent.arguments["n"] for answer in answers] == list(range(600))
+    for answer in answers:
+        gateway.gateway.admission.finish(answer, Event.CALL_COMPLETED, Outcome.ALLOWED, {})
+    assert eventually(settled)
+    assert len(ledger("call.authorized")) == 600
+
+
+def test_nothing_is_admitted_while_the_gateway_stops(cast: Cast, gateway: Served, agent: Client) -> None:
+    intent = intents(cast, agent, 1)[0]
+    gateway.gateway.admission.stop()
+    with pytest.raises(Unavailable):
+        gateway.run(gateway.gateway.admission.admit(intent))
+    assert agent.refusal("git_log") == "unavailable"
+    assert told() == []
+
+
+# -- processes that died ----------------------------------------------------------------------------------------------
+
+
+def open_call(cast: Cast, instance: Any, tool: str = "git_log") -> OpenCall:
+    facts = {
+        "agent": str(cast.agent.pk), "agent_name": "demo-agent", "user": None, "user_name": "", "grant": None,
+        "server": str(cast.server.pk), "server_name": "git", "tool": tool,
+    }  # fmt: skip
+    return OpenCall.objects.create(call=uuid7(), instance=instance, facts=json.dumps(facts))
+
+
+def test_calls_of_a_process_that_died_are_closed_once_and_those_of_a_live_one_are_not(cast: Cast, clock: Clock) -> None:
+    dead, gone, live = register_instance(), register_instance(), register_instance()
+    end_lease(dead)
+    GatewayInstance.objects.filter(pk=gone).delete()
+    lost, orphan, running = open_call(cast, dead), open_call(cast, gone), open_call(cast, live)
+    assert close_abandoned_calls() == 2
+    assert close_abandoned_calls() == 0
+    entries = ledger("call.outcome_unknown")
+    assert {entry.call for entry in entries} == {lost.call, orphan.call}
+    assert {(entry.tool, entry.agent_name, entry.server_name, entry.outcome) for entry in entries} == {
+        ("git_log", "demo-agent", "git", "error"),
+    }  # fmt: skip
+    assert list(OpenCall.objects.all()) == [running]
+    clock.shift(16)
+    assert close_abandoned_calls() == 1
+
+
+def test_two_processes_close_a_dead_ones_calls_once_between_them(cast: Cast) -> None:
+    dead = register_instance()
+    end_lease(dead)
+    calls = {open_call(cast, dead).call for _ in range(20)}
+    counts = race(close_abandoned_calls, close_abandoned_calls)
+    close_abandoned_calls()
+    assert sum(counts) <= 20
+    entries = ledger("call.outcome_unknown")
+    assert {entry.call for entry in entries} == calls
+    assert len(entries) == 20
+
+
+def test_a_gateway_closes_what_another_left_open_and_leaves_with_its_lease(
+    cast: Cast, start: Callable[..., Served], gateway: Served, agent: Client
+) -> None:
+    dead = register_instance()
+    end_lease(dead)
+    left = open_call(cast, dead)
+    served = start()
+    assert eventually(lambda: told() == ["call.outcome_unknown"])
+    assert ledger()[0].call == left.call
+    mine = GatewayInstance.objects.get(pk=served.gateway.instance)
+    assert mine.lease_until > mine.started_at
+    served.stop()
+    mine.refresh_from_db()
+    assert mine.lease_until <= GatewayInstance.objects.get(pk=gateway.gateway.instance).lease_until
+    assert agent.call("git_log")
+
+
+def test_a_process_that_was_believed_dead_says_that_its_word_comes_late(
+    cast: Cast, gateway: Served, agent: Client, sent: Sent, tmp_path: Path
+) -> None:
+    go = tmp_path / "go"
+    with agent.begin("git_log", **{"do": "wait", "for": str(go)}) as plain:
+        assert eventually(sent)
+        end_lease(gateway.gateway.instance)
+        assert close_abandoned_calls() == 1
+        go.touch()
+        assert b" 200 " in plain.recv(100)
+    assert eventually(lambda: told() == ["call.authorized", "call.outcome_unknown", "call.completed"])
+    assert data(ledger()[-1])["late"] is True
+    assert not OpenCall.objects.exists()
+
+
+def test_a_gateway_that_lost_its_lease_enters_again(cast: Cast, gateway: Served, agent: Client, clock: Clock) -> None:
+    first = gateway.gateway.instance
+    clock.shift(20)
+    assert eventually(lambda: gateway.gateway.instance != first, within=12)
+    assert "content" in agent.call("git_log")
+    assert ledger("call.authorized")[-1].instance == gateway.gateway.instance
+
+
+def test_one_process_alone_ends_the_leases_of_the_dead(cast: Cast, start: Callable[..., Served]) -> None:
+    dead = register_instance()
+    left = open_call(cast, dead)
+    served = start(alone=True)
+    assert eventually(lambda: [entry.call for entry in ledger("call.outcome_unknown")] == [left.call])
+    assert served.gateway.instance != dead
+
+
+def test_the_version_on_record_is_the_one_that_was_decided_on(cast: Cast, agent: Client) -> None:
+    versions = []
+    for _ in range(3):
+        versions.append(PolicyVersion.objects.get().version)
+        agent.refusal("git_commit")
+        agent.call("git_log")
+        bump()
+    recorded = [entry.policy_version for entry in ledger() if entry.event in {"call.denied", "call.authorized"}]
+    assert recorded == [version for version in versions for _ in range(2)]
+
+
+def test_two_gateways_serve_one_principal_and_its_session(
+    cast: Cast, start: Callable[..., Served], record: Path
+) -> None:
+    first, second = start({"git": echo(record)}), start({"git": echo(record)})
+    with first.client(cast) as client:
+        client.initialize()
+        client.call("git_log")
+        client.url = second.url
+        client.call("git_log")
+    instances = {entry.instance for entry in ledger("call.authorized")}
+    assert instances == {first.gateway.instance, second.gateway.instance}
