@@ -9,6 +9,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 
+_TIMEOUTS = "-c idle_in_transaction_session_timeout=5s -c lock_timeout=5s -c statement_timeout=30s"
+
 
 def text(name: str, default: str = "") -> str:
     """The value of `name`, or the content of the file that `name`_FILE names, or `default`."""
@@ -24,6 +26,11 @@ def text(name: str, default: str = "") -> str:
 def content(path: Path) -> str:
     """What a small file holds, or "" when there is none."""
     return path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+
+
+def private_folder(path: Path) -> None:
+    """Make `path` where there is none, for its owner only: session keys and password hashes lie in it."""
+    path.mkdir(parents=True, exist_ok=True, mode=0o700)
 
 
 def flag(name: str, *, default: bool) -> bool:
@@ -83,5 +90,6 @@ def postgres(url: str) -> dict[str, object]:
         "PORT": str(parts.port or ""),
         "CONN_HEALTH_CHECKS": True,
         "CONN_MAX_AGE": 60,
-        "OPTIONS": query,
+        # A session that hangs must not hold a lock that a revoke waits for, nor a server that is away a thread.
+        "OPTIONS": {"connect_timeout": "5", "options": _TIMEOUTS} | query,
     }

@@ -11,6 +11,7 @@ from jitaccess.kernel.secretbox import generate_key
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 VAR = Path(env.text("JITACCESS_VAR") or BASE_DIR / "var")
+env.private_folder(VAR)
 
 SECRET_KEY = env.secret("JITACCESS_SECRET_KEY", VAR / "secrets" / "secret_key")
 SEALING_KEYS = env.secret("JITACCESS_KEYS", VAR / "secrets" / "sealing_keys", make=generate_key("k1"))
@@ -41,6 +42,8 @@ DATABASES = {
     else {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": VAR / "jitaccess.sqlite3",
+        # Opening the file with its PRAGMAs costs more than most queries.
+        "CONN_MAX_AGE": None,
         "OPTIONS": {
             # A transaction that reads and then writes holds the write lock from its start, or two approvers both win.
             "transaction_mode": "IMMEDIATE",

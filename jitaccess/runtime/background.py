@@ -53,7 +53,8 @@ class Background:
                     pass
             except Exception as error:  # noqa: BLE001 - the ledger waits in its queue; the loop must not die
                 log.warning("sequencing will be tried again: %s", error)
-        self._last_words()
+        leadership.give_up()
+        connection.close()
 
     def _celery(self) -> None:
         leadership = Leadership("celery")
@@ -65,19 +66,19 @@ class Background:
             except Exception as error:  # noqa: BLE001 - as above
                 log.warning("election will be tried again: %s", error)
                 leads = False
+            if worker is not None and not (leads and worker.alive):
+                if leads:
+                    log.warning("Celery's worker or beat has ended and is started again")
+                worker.stop()
+                worker = None
             if leads and worker is None:
                 assert self._app is not None
                 worker = _Embedded(self._app)
-            elif worker is not None and not leads:
-                worker.stop()
-                worker = None
             if self._stopping.wait(ELECTION_SECONDS):
                 break
         if worker is not None:
             worker.stop()
-        self._last_words()
-
-    def _last_words(self) -> None:
+        leadership.give_up()
         connection.close()
 
 
@@ -94,6 +95,10 @@ class _Embedded:
         worker_state.should_stop = None
         for thread in self._threads:
             thread.start()
+
+    @property
+    def alive(self) -> bool:
+        return all(thread.is_alive() for thread in self._threads)
 
     def _work(self) -> None:
         # Built here, not before: inside an event loop Celery's Django checks would refuse to run.

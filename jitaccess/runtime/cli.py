@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 refused or failed (one sentence on stderr), 2 wrong usage,
 from __future__ import annotations
 
 import argparse
+import contextlib
 import getpass
 import json
 import os
@@ -21,17 +22,26 @@ def main(argv: list[str] | None = None) -> int:
     """Entry point; `argv` without the program's name."""
     arguments = _parser().parse_args(argv)
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "jitaccess.settings")
+    os.umask(0o077)  # what is written under var/ is for its owner
     try:
         django.setup()
     except (ImproperlyConfigured, OSError) as error:
         print(f"jitaccess: {_configuration(error)}", file=sys.stderr)
         return 1
+    from django.db import DatabaseError
+
     from jitaccess.kernel.errors import JitAccessError
+    from jitaccess.runtime import preflight
 
     try:
+        if arguments.run not in {_up, _migrate}:
+            preflight.ensure_current()
         return int(arguments.run(arguments) or 0)
     except JitAccessError as error:
         print(f"jitaccess: {error.detail}", file=sys.stderr)
+        return 1
+    except DatabaseError as error:
+        print(f"jitaccess: {preflight.unusable(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
@@ -103,12 +113,10 @@ def _serve(arguments: argparse.Namespace) -> int:
     from django.conf import settings
 
     from jitaccess.kernel.errors import Invalid
-    from jitaccess.runtime.preflight import ensure_current
     from jitaccess.runtime.server import bind, serve
 
     if not settings.ON_POSTGRESQL:
         raise Invalid("database.sqlite", "Several processes need PostgreSQL: set DATABASE_URL, or run `jitaccess up`.")
-    ensure_current()
     listener = bind(arguments.host, arguments.port)
     where = f"http://{arguments.host}:{listener.getsockname()[1]}"
     serve(
@@ -121,9 +129,12 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 
 def _migrate(_: argparse.Namespace) -> int:
-    from jitaccess.runtime.preflight import prepare_database
+    from django.conf import settings
 
-    print(prepare_database() or "up to date")
+    from jitaccess.runtime.preflight import lock_var, prepare_database
+
+    with contextlib.nullcontext() if settings.ON_POSTGRESQL else lock_var(settings.VAR):
+        print(prepare_database(repair=True) or "up to date")
     return 0
 
 
@@ -186,7 +197,17 @@ def _refresh(_: argparse.Namespace) -> int:
 
 
 def operator() -> Any:
-    """Who runs the command, as the system knows them: recorded with what they do."""
-    from jitaccess.audit.recorder import Actor
+    """Who runs the command, as the system knows them: recorded with what they do.
 
-    return Actor(user_name=f"operator:{getpass.getuser()}@{platform.node()}", client="jitaccess command line")
+    A person of the same name is that person: who issues a token with a shell cannot approve what is asked with it.
+    """
+    from jitaccess.audit.recorder import Actor
+    from jitaccess.identity.models import User
+
+    name = getpass.getuser()
+    person = User.objects.filter(username=name).first()
+    return Actor(
+        user=person.pk if person else None,
+        user_name=f"operator:{name}@{platform.node()}",
+        client="jitaccess command line",
+    )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import sqlite3
+import zlib
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
@@ -15,6 +18,7 @@ from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
 
 from jitaccess.kernel.errors import Conflict, Invalid, Unavailable
+from jitaccess.store import triggers
 
 
 def lock_var(var: Path) -> IO[str]:
@@ -23,7 +27,7 @@ def lock_var(var: Path) -> IO[str]:
     Raises Invalid when var/ cannot be used, Conflict when another process holds it.
     """
     try:
-        var.mkdir(parents=True, exist_ok=True)
+        var.mkdir(parents=True, exist_ok=True, mode=0o700)
         file = (var / "lock").open("a+")
     except OSError as error:
         raise Invalid(
@@ -50,7 +54,7 @@ def check_schema() -> MigrationExecutor:
     try:
         executor = MigrationExecutor(connection)
     except (DatabaseError, sqlite3.DatabaseError) as error:
-        raise Unavailable("database.unusable", _unusable(error)) from error
+        raise Unavailable("database.unusable", unusable(error)) from error
     applied = executor.loader.applied_migrations
     newer = sorted(
         f"{app}.{name}" for app, name in applied if app.startswith("jit_") and (app, name) not in _ours(executor)
@@ -65,26 +69,56 @@ def check_schema() -> MigrationExecutor:
 
 
 def ensure_current() -> None:
-    """For processes that must not migrate by themselves. Raises Conflict when the schema is older than this code."""
+    """For commands that must not migrate by themselves. Raises Conflict when the schema is not this code's."""
     executor = check_schema()
     if executor.migration_plan(executor.loader.graph.leaf_nodes()):
+        state = "an older schema" if executor.loader.applied_migrations else "no schema yet"
+        raise Conflict("schema.older", f"The database has {state}. Run `jitaccess migrate` (or `jitaccess up`) once.")
+    _ensure_triggers()
+
+
+def _ensure_triggers() -> None:
+    missing = triggers.missing(connection)
+    if missing:
         raise Conflict(
-            "schema.older", "The database has an older schema. Run `jitaccess migrate` once, then start again."
+            "schema.triggers_missing",
+            f"The database lacks {len(missing)} of the triggers that protect it ({missing[0]}, …). "
+            "Run `jitaccess migrate`, which puts them back, and find out who removed them.",
         )
 
 
-def prepare_database() -> str:
-    """Bring the schema to this version, with a backup on SQLite; returns what was done. Raises as check_schema."""
+def prepare_database(*, repair: bool = False) -> str:
+    """Bring the schema to this version, with a backup on SQLite; returns what was done. Raises as check_schema.
+
+    Missing triggers are put back with `repair` only, on purpose: somebody took them away.
+    """
     executor = check_schema()
     applied = bool(executor.loader.applied_migrations)
     plan = executor.migration_plan(executor.loader.graph.leaf_nodes())
-    if not plan:
+    if not plan and not (repair and triggers.missing(connection)):
+        _ensure_triggers()
         return ""
     backup = _backup() if applied else None
-    call_command("migrate", verbosity=0, interactive=False)
+    with _alone():
+        call_command("migrate", verbosity=0, interactive=False)
     if backup:
         return f"migrated {len(plan)} steps; a copy of the database as it was is {backup}"
     return f"migrated {len(plan)} steps" if applied else "created"
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """One migration at a time; on PostgreSQL without the timeouts that are meant for requests."""
+    if connection.vendor != "postgresql":
+        yield
+        return
+    with connection.cursor() as cursor:
+        cursor.execute("SET lock_timeout = 0; SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0")
+        cursor.execute("SELECT pg_advisory_lock(%s)", [zlib.crc32(b"jitaccess:migrate")])
+    try:
+        yield
+    finally:
+        connection.close()  # frees the lock, and the next connection has its timeouts again
 
 
 def _ours(executor: MigrationExecutor) -> set[tuple[str, str]]:
@@ -102,9 +136,10 @@ def _backup() -> Path | None:
     return path
 
 
-def _unusable(error: Exception) -> str:
+def unusable(error: Exception) -> str:
+    """What is wrong with the database, and what to do."""
     if connection.vendor == "sqlite":
         name = settings.DATABASES["default"]["NAME"]
         what_to_do = "Restore a backup from var/backups, or move it away to start anew."
         return f"The database {name} cannot be used ({error}). {what_to_do}"
-    return f"PostgreSQL cannot be used: {str(error).strip()}. Check DATABASE_URL, and that the server is running."
+    return f"PostgreSQL cannot be used: {" ".join(str(error).split()).rstrip(".")}. Check DATABASE_URL, and that the server is running."

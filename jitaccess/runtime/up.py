@@ -8,9 +8,11 @@ from pathlib import Path
 
 from django.conf import settings
 
+from jitaccess import env
 from jitaccess.audit.recorder import Actor
 from jitaccess.identity.models import User
 from jitaccess.identity.services import issue_sign_in_link
+from jitaccess.kernel.errors import Invalid
 from jitaccess.runtime import demo
 from jitaccess.runtime.preflight import lock_var, prepare_database
 from jitaccess.runtime.server import bind, configured_servers, serve
@@ -24,11 +26,7 @@ def up(*, host: str, port: int, want_demo: bool, celery: bool) -> None:
     """Prepare var/ and the database, set up the demo on the first run, serve until a signal. Raises JitAccessError."""
     lock = lock_var(settings.VAR)
     listener = bind(host, port)
-    port = listener.getsockname()[1]
-    if "JITACCESS_PUBLIC_URL" not in os.environ:
-        settings.PUBLIC_URL = f"http://{host}:{port}"
-        (settings.VAR / "url").write_text(settings.PUBLIC_URL)
-        settings.CSRF_TRUSTED_ORIGINS = settings.GATEWAY_ALLOWED_ORIGINS = [settings.PUBLIC_URL]
+    _announce(host, listener.getsockname()[1])
     done = prepare_database()
     if done:
         print(f"Database: {done}.", flush=True)
@@ -37,6 +35,19 @@ def up(*, host: str, port: int, want_demo: bool, celery: bool) -> None:
         alone = not settings.ON_POSTGRESQL
         serve(listener=listener, gateway=True, web=True, celery=celery, alone=alone, on_ready=_say_what_to_do)
     print("Stopped.")
+
+
+def _announce(host: str, port: int) -> None:
+    """Without JITACCESS_PUBLIC_URL this process's own address is the public one."""
+    if env.text("JITACCESS_PUBLIC_URL"):
+        return
+    if host not in {"127.0.0.1", "localhost", "::1"}:
+        raise Invalid("host.public", f"To listen on {host}, say how others reach it: JITACCESS_PUBLIC_URL=https://….")
+    own = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    (settings.VAR / "url").write_text(own)
+    for name in ("CSRF_TRUSTED_ORIGINS", "GATEWAY_ALLOWED_ORIGINS"):
+        setattr(settings, name, [*getattr(settings, name), own])
+    settings.PUBLIC_URL = own
 
 
 def _prepare_content(*, want_demo: bool) -> None:

@@ -3,36 +3,47 @@
 from __future__ import annotations
 
 import zlib
+from typing import Any
 
 from django.db import DatabaseError, connections
 
 
 class Leadership:
-    """Leadership of `task`, held by an advisory lock of this thread's connection on PostgreSQL.
+    """Leadership of `task`, held by an advisory lock of a connection of its own on PostgreSQL.
 
-    The lock dies with its connection, so a killed leader frees it without a timeout. On SQLite one process
-    runs the installation (a file lock in var/ sees to that), and it always leads.
+    The lock dies with its connection, so a killed leader frees it without a timeout; a pooler in between must pool
+    sessions, not transactions. On SQLite one process runs the installation (a file lock in var/ sees to that), and
+    it always leads. Belongs to one thread.
     """
 
     def __init__(self, task: str) -> None:
         self.task = task
         self._key = zlib.crc32(f"jitaccess:{task}".encode())
-        self._held_by: object | None = None
+        self._connection: Any = None
 
     def held(self) -> bool:
-        """True while this thread leads; takes the lead when it is free. Call it before every unit of work."""
-        connection = connections["default"]
-        if connection.vendor != "postgresql":
+        """Whether this process leads, asked of the database each time; takes the lead when it is free."""
+        if connections["default"].vendor != "postgresql":
             return True
         try:
-            connection.close_if_unusable_or_obsolete()
-            connection.ensure_connection()
-            if self._held_by is connection.connection:
+            if self._connection is not None:
+                self._ask("SELECT 1")
                 return True
-            with connection.cursor() as cursor:
-                cursor.execute("SELECT pg_try_advisory_lock(%s)", [self._key])
-                self._held_by = connection.connection if cursor.fetchone()[0] else None
+            self._connection = connections.create_connection("default")
+            if self._ask("SELECT pg_try_advisory_lock(%s)", self._key):
+                return True
         except DatabaseError:
-            self._held_by = None
-            connection.close()
-        return self._held_by is not None
+            pass  # whoever has the database leads
+        self.give_up()
+        return False
+
+    def give_up(self) -> None:
+        """Free the lead for others."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _ask(self, statement: str, *parameters: object) -> bool:
+        with self._connection.cursor() as cursor:
+            cursor.execute(statement, parameters)
+            return bool(cursor.fetchone()[0])
