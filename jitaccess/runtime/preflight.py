@@ -142,4 +142,5 @@ def unusable(error: Exception) -> str:
         name = settings.DATABASES["default"]["NAME"]
         what_to_do = "Restore a backup from var/backups, or move it away to start anew."
         return f"The database {name} cannot be used ({error}). {what_to_do}"
-    return f"PostgreSQL cannot be used: {" ".join(str(error).split()).rstrip(".")}. Check DATABASE_URL, and that the server is running."
+    said = " ".join(str(error).split()).rstrip(".")
+    return f"PostgreSQL cannot be used: {said}. Check DATABASE_URL, and that the server is running."
