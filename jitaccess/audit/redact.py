@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 import re2  # type: ignore[import-untyped]  # it ships no types
 
 from jitaccess.kernel.strictjson import Json
@@ -12,19 +14,42 @@ _SECRET_NAME = re2.compile(
 )
 _STRING_LIMIT = 500
 _ITEMS_LIMIT = 50
+_DEPTH_LIMIT = 6
+_TOTAL_LIMIT = 8_000
 
 
-def redact(value: Json, *, depth: int = 6) -> Json:
-    """The same shape with members whose name looks like a secret replaced, long text cut, long lists shortened."""
-    if isinstance(value, str):
-        return visible(value, limit=_STRING_LIMIT, multiline=True)
-    if depth == 0 and isinstance(value, dict | list):
-        return "[too deep]"
-    if isinstance(value, dict):
-        return {
-            visible(name, limit=100): "[redacted]" if _SECRET_NAME.search(name) else redact(member, depth=depth - 1)
-            for name, member in list(value.items())[:_ITEMS_LIMIT]
-        }
-    if isinstance(value, list):
-        return [redact(item, depth=depth - 1) for item in value[:_ITEMS_LIMIT]]
-    return value
+def redact(value: Json) -> Json:
+    """The same shape with members whose name looks like a secret replaced, long text cut, long lists shortened.
+
+    At most about 8,000 characters in all, found in a time that does not grow with the value: one huge call must
+    neither fill the ledger nor hold up its neighbours.
+    """
+    return _Redaction().of(value, _DEPTH_LIMIT)
+
+
+class _Redaction:
+    def __init__(self) -> None:
+        self._left = _TOTAL_LIMIT
+
+    def of(self, value: Json, depth: int) -> Json:
+        if self._left <= 0:
+            return "[cut]"
+        self._left -= 8
+        if isinstance(value, str):
+            return self._text(value, _STRING_LIMIT)
+        if depth == 0 and isinstance(value, dict | list):
+            return "[too deep]"
+        if isinstance(value, dict):
+            members = islice(value.items(), _ITEMS_LIMIT)
+            return {self._text(name, 100): self._member(name, member, depth) for name, member in members}
+        if isinstance(value, list):
+            return [self.of(item, depth - 1) for item in value[:_ITEMS_LIMIT]]
+        return value
+
+    def _member(self, name: str, value: Json, depth: int) -> Json:
+        return "[redacted]" if _SECRET_NAME.search(name[:1000]) else self.of(value, depth - 1)
+
+    def _text(self, text: str, limit: int) -> str:
+        shown = visible(text[: limit + 1], limit=limit, multiline=True)
+        self._left -= len(shown)
+        return shown

@@ -45,9 +45,11 @@ def end_other_leases(instance: UUID) -> None:
 def close_abandoned_calls(*, limit: int = 500) -> int:
     """Record call.outcome_unknown for open calls whose process has no lease any more; returns how many."""
     alive = GatewayInstance.objects.filter(pk=OuterRef("instance"), lease_until__gt=JitNow())
+    abandoned = OpenCall.objects.filter(~Exists(alive)).order_by("call")
+    if not abandoned.exists():
+        return 0  # looked first: an idle round takes no lock
     with transaction.atomic():
-        abandoned = OpenCall.objects.filter(~Exists(alive)).select_for_update(skip_locked=True)
-        rows = list(abandoned.order_by("call")[:limit])
+        rows = list(abandoned.select_for_update(skip_locked=True)[:limit])
         record_many(_unknown(row) for row in rows)
         OpenCall.objects.filter(pk__in=[row.pk for row in rows]).delete()
     return len(rows)

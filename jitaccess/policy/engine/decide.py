@@ -97,6 +97,14 @@ def decide(snapshot: Snapshot, *, who: Who, server: UUID, tool: str, at: datetim
     )
 
 
+def reachable(snapshot: Snapshot, *, who: Who, server: ServerFacts) -> bool:
+    """Whether this principal may know that the server is there. A disabled agent may: it is told why it is refused."""
+    agent = snapshot.agents.get(who.agent)
+    if agent is None or not server.enabled or (who.user is not None and who.user not in snapshot.users):
+        return False
+    return _server_open_to(snapshot, server, agent, who.user)
+
+
 def _weigh(
     snapshot: Snapshot, agent: AgentFacts, user: UUID | None, server: ServerFacts, tool: ToolFacts, at: datetime
 ) -> Verdict:
