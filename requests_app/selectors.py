@@ -199,6 +199,11 @@ def request_of(principal: Principal, request_id: UUID) -> AccessRequest | None:
     return rows.filter(pk=request_id, agent=principal.agent, user=principal.user).first()
 
 
+def is_open(principal: Principal, request_id: UUID) -> bool:
+    """Whether a request of this principal still waits: one small query, for those who ask again and again."""
+    return pending_of(principal).filter(pk=request_id, pending_until__gt=JitNow()).exists()
+
+
 def live_grants_of(principal: Principal) -> QuerySet[Grant]:
     """What exactly this principal holds now."""
     return Grant.objects.filter(

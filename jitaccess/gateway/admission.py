@@ -22,6 +22,7 @@ from django.db import InterfaceError, OperationalError, close_old_connections, c
 
 from jitaccess.audit.events import Event, Outcome
 from jitaccess.audit.recorder import Facts, record_many
+from jitaccess.gateway.instances import LEASE
 from jitaccess.gateway.models import OpenCall
 from jitaccess.identity.principal import Principal
 from jitaccess.identity.services import live_tokens
@@ -37,6 +38,8 @@ from jitaccess.store.clock import now
 log = logging.getLogger(__name__)
 
 MAX_BATCH = 256
+# SQLite has no queue of writers: without a pause between batches another process would hardly ever get its turn.
+SQLITE_PAUSE = 0.003
 TRIES = 3
 # A call starts at most this long after the clock was read, on the monotonic clock: the guarantee's "a second later".
 FORWARD_WITHIN = 1.0
@@ -99,6 +102,8 @@ class Admission:
 
     def __init__(self, store: SnapshotStore, instance: UUID) -> None:
         self._store, self.instance = store, instance
+        # Monotonic. Past it others may close this process's calls, so it starts none: it fences itself.
+        self.lease_until = time.monotonic() + LEASE.total_seconds()
         self._ready = threading.Condition()
         self._waiting: list[_Waiting] = []
         self._outcomes: list[_Outcome] = []
@@ -164,6 +169,8 @@ class Admission:
                     break
                 time.sleep(0.5)  # the database is away; without calls there is nobody to refuse meanwhile
             self._write_calls(calls)
+            if connection.vendor == "sqlite":
+                time.sleep(SQLITE_PAUSE)
         connection.close()
 
     def _write_outcomes(self, outcomes: list[_Outcome]) -> bool:
@@ -197,7 +204,7 @@ class Admission:
         try:
             close_old_connections()
             answers = self._commit([waiting.intent for waiting in calls])
-        except _AWAY as error:
+        except (*_AWAY, Unavailable) as error:
             log.warning("%d calls refused: the ledger cannot be written (%s)", len(calls), error)
             self._refuse(calls)
         except Exception as error:
@@ -219,6 +226,8 @@ class Admission:
             )
 
     def _commit(self, intents: list[Intent]) -> list[Admitted]:
+        if time.monotonic() > self.lease_until:
+            raise Unavailable("gateway.fenced", "This gateway has lost touch with the database and refuses calls.")
         for _ in range(TRIES):
             snapshot = self._store.current
             with transaction.atomic():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+from collections import Counter
 from dataclasses import replace
 from uuid import uuid4
 
@@ -26,12 +27,16 @@ from jitaccess.identity.principal import Principal
 from jitaccess.identity.services import authenticate
 from jitaccess.kernel.errors import Forbidden
 from jitaccess.kernel.strictjson import JsonObject
-from jitaccess.policy.engine.decide import Who, decide
+from jitaccess.policy.engine.decide import Who, reachable
 from jitaccess.policy.engine.rules import ServerFacts
 
 log = logging.getLogger(__name__)
 
 PREFIX = "/mcp/"
+# Of one principal in one process; more would be its neighbours' turn.
+MAX_IN_FLIGHT = 32
+# From here on reading and digesting a body would hold up the event loop for everybody.
+LARGE_BODY = 64 * 1024
 # Narrower than RFC 3986: no user, nothing that two parsers could read in two ways.
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9.-]+)(:[0-9]{1,5})?")
 
@@ -88,7 +93,8 @@ class Application:
         if method == "GET":
             await self._listen_legacy(principal, server, headers, receive, send)
             return
-        message = read_message(body, headers)
+        large = len(body) > LARGE_BODY
+        message = await asyncio.to_thread(read_message, body, headers) if large else read_message(body, headers)
         try:
             await self._answer(principal, server, message, headers, receive, send)
         except RpcError as error:
@@ -108,15 +114,13 @@ class Application:
             raise RpcError(wire.INVALID_REQUEST, error.detail, status=401) from error
 
     async def _server(self, path: str, principal: Principal) -> ServerFacts:
-        snapshot, clock = await self.gateway.look()
-        server = snapshot.server_by_slug(path.removeprefix(PREFIX).strip("/"))
-        if server is None or not server.enabled:
-            raise RpcError(wire.METHOD_NOT_FOUND, "There is no such server here.", status=404)
+        """The server of this endpoint; one that is not open to this principal answers like one that does not exist."""
         assert principal.agent
         who = Who(principal.agent, principal.user)
-        if decide(snapshot, who=who, server=server.id, tool="", at=clock.now()).server is None:
-            # Not open to this principal: what the server tells agents is not for it either.
-            return replace(server, instructions="")
+        snapshot, _ = await self.gateway.look()
+        server = snapshot.server_by_slug(path.removeprefix(PREFIX).strip("/"))
+        if server is None or not reachable(snapshot, who=who, server=server):
+            raise RpcError(wire.METHOD_NOT_FOUND, "There is no such server here.", status=404)
         return server
 
     async def _answer(
@@ -157,11 +161,16 @@ class Application:
         key = (context.principal.key, session_id or uuid4().hex, repr(message.id))
         if key in self.gateway.in_flight:
             raise RpcError(wire.INVALID_REQUEST, "A request with this id is in progress in this session.", status=400)
+        if self.gateway.busy[context.principal.key] >= MAX_IN_FLIGHT:
+            raise RpcError(wire.INVALID_REQUEST, f"At most {MAX_IN_FLIGHT} requests may be in progress.", status=429)
         task = asyncio.create_task(_finish(handler, context, send))
         self.gateway.in_flight[key] = task
+        self.gateway.busy[context.principal.key] += 1
         gone = asyncio.create_task(disconnected(receive))
         try:
-            await asyncio.wait({task, gone} if message.modern else {task}, return_when=asyncio.FIRST_COMPLETED)
+            # A wait that nobody waits for is over, in every era.
+            ends_with_client = message.modern or message.params.get("name") == "check_request"
+            await asyncio.wait({task, gone} if ends_with_client else {task}, return_when=asyncio.FIRST_COMPLETED)
             if not task.done():
                 task.cancel()
             await asyncio.wait({task})
@@ -173,6 +182,8 @@ class Application:
             task.cancel()  # not done only when the process stops: the call ends with us, on record
             gone.cancel()
             self.gateway.in_flight.pop(key, None)
+            self.gateway.busy[context.principal.key] -= 1
+            self.gateway.busy += Counter()  # forgets the principals that have none
 
     def _notified(self, context: Context, session_id: str) -> None:
         """Notifications end here: none is forwarded. A cancellation reaches the caller's own calls only."""

@@ -41,16 +41,15 @@ class Call:
 async def call_tool(gateway: Gateway, call: Call) -> JsonObject:
     """The tool's result, or a refusal or failure as a result. Raises RpcError for what the protocol calls an error."""
     try:
-        args_digest = digest(call.arguments, domain="jitaccess-args-v1")
+        # In a thread: large arguments must not hold up the event loop for everybody.
+        args_digest, shown = await asyncio.to_thread(_kept, call.arguments)
     except Invalid as error:
         raise RpcError(INVALID_PARAMS, error.detail) from error
     for _ in range(TRIES):
         # A child is started only for a call that would be allowed, and before admission: a start may take longer
         # than an admission stays good.
         connection = await _connect(gateway, call)
-        intent = Intent(
-            call.principal, call.server.id, call.server.slug, call.tool, args_digest, redact(call.arguments)
-        )  # fmt: skip
+        intent = Intent(call.principal, call.server.id, call.server.slug, call.tool, args_digest, shown)
         try:
             admitted = await gateway.admission.admit(intent)
         except Unavailable:
@@ -68,6 +67,11 @@ async def call_tool(gateway: Gateway, call: Call) -> JsonObject:
             return await _forward(gateway, call, admitted, connection)
         gateway.admission.not_sent(admitted, "could not start within a second")
     return _refusal(call, "policy_busy", None, None)
+
+
+def _kept(arguments: JsonObject) -> tuple[str, Json]:
+    """What the ledger keeps of arguments: the digest of the whole, and a redacted view."""
+    return digest(arguments, domain="jitaccess-args-v1"), redact(arguments)
 
 
 async def _connect(gateway: Gateway, call: Call) -> StdioConnection | UpstreamError | None:

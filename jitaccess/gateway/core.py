@@ -7,6 +7,7 @@ import contextlib
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 
+OWN_THREADS = 2
 POLL_SECONDS = 1.0
 HOUSEKEEPING_SECONDS = 5.0
 DB_THREADS = 8
@@ -58,16 +60,21 @@ class Gateway:
     store: SnapshotStore = field(default_factory=SnapshotStore)
     streams: Streams = field(default_factory=Streams)
     in_flight: dict[tuple[str, str, str], asyncio.Task[None]] = field(default_factory=dict)
+    busy: Counter[str] = field(default_factory=Counter)
+    waits: Counter[str] = field(default_factory=Counter)
     instance: UUID = field(init=False)
     admission: Admission = field(init=False)
     pool: Pool = field(init=False)
     _executor: ThreadPoolExecutor = field(init=False)
+    _own: ThreadPoolExecutor = field(init=False)
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
     _running: bool = False
 
     async def start(self) -> None:
         """Enter this process, start the batch writer and the watchers. Raises when the database cannot be used."""
         self._executor = ThreadPoolExecutor(max_workers=DB_THREADS, thread_name_prefix="gateway-db")
+        # Lease and watcher must not wait behind clients: others would take this process for dead.
+        self._own = ThreadPoolExecutor(max_workers=OWN_THREADS, thread_name_prefix="gateway-own")
         self.instance = await self.db(instances.register_instance)
         if self.alone:
             await self.db(instances.end_other_leases, self.instance)
@@ -92,12 +99,13 @@ class Gateway:
         await asyncio.to_thread(self.admission.stop)
         with contextlib.suppress(Exception):
             await self.db(instances.end_lease, self.instance)
-        await self._close_connections()
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        for executor, threads in ((self._executor, DB_THREADS), (self._own, OWN_THREADS)):
+            await self._close_connections(executor, threads)
+            executor.shutdown(wait=False, cancel_futures=True)
 
-    async def _close_connections(self) -> None:
+    async def _close_connections(self, executor: ThreadPoolExecutor, threads: int) -> None:
         """Each thread closes its own: they meet at the barrier, so that none does it twice."""
-        barrier = threading.Barrier(DB_THREADS)
+        barrier = threading.Barrier(threads)
 
         def close() -> None:
             with contextlib.suppress(threading.BrokenBarrierError):
@@ -105,7 +113,7 @@ class Gateway:
             connections.close_all()
 
         loop = asyncio.get_running_loop()
-        await asyncio.wait([loop.run_in_executor(self._executor, close) for _ in range(DB_THREADS)], timeout=3)
+        await asyncio.wait([loop.run_in_executor(executor, close) for _ in range(threads)], timeout=3)
 
     def begin_shutdown(self) -> None:
         """Streams end first: an open one would hold the server's graceful stop until its timeout."""
@@ -118,18 +126,20 @@ class Gateway:
 
     async def db(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `function` with a database connection of this process's pool of threads."""
+        return await self._run(self._executor, lambda: function(*args, **kwargs))
 
+    async def _run(self, executor: ThreadPoolExecutor, function: Callable[[], T]) -> T:
         def run() -> T:
             close_old_connections()
             try:
-                return function(*args, **kwargs)
+                return function()
             except Exception:
                 # A broken connection must not be the next caller's problem.
                 if connections["default"].connection is not None and not connections["default"].is_usable():
                     connections["default"].close()
                 raise
 
-        return await asyncio.get_running_loop().run_in_executor(self._executor, run)
+        return await asyncio.get_running_loop().run_in_executor(executor, run)
 
     async def look(self) -> tuple[Snapshot, Clock]:
         """The newest snapshot and the clock, read from the database now: what lists are made from."""
@@ -159,21 +169,25 @@ class Gateway:
 
     async def _check_streams(self) -> float:
         """Returns after how many seconds to look again."""
-        snapshot, clock = await self.look()
-        ended = await self.db(self.streams.ended_tokens)
+        snapshot, clock = await self._run(self._own, self._look)
+        ended = await self._run(self._own, self.streams.ended_tokens)
         edge = self.streams.refresh(snapshot, clock.now(), ended)
         if edge is None:
             return POLL_SECONDS
         return min(POLL_SECONDS, max((edge - clock.now()).total_seconds(), 0.0) + 0.002)
 
+    def _renew_lease(self) -> None:
+        asked = time.monotonic()
+        if not instances.renew_lease(self.instance):
+            log.warning("this gateway lost its lease and enters again")
+            self.instance = self.admission.instance = instances.register_instance()
+        self.admission.lease_until = asked + instances.LEASE.total_seconds()
+
     async def _keep_house(self) -> None:
         while True:
             try:
-                if not await self.db(instances.renew_lease, self.instance):
-                    log.warning("this gateway lost its lease and enters again")
-                    self.instance = await self.db(instances.register_instance)
-                    self.admission.instance = self.instance
-                await self.db(instances.close_abandoned_calls)
+                await self._run(self._own, self._renew_lease)
+                await self._run(self._own, instances.close_abandoned_calls)
                 await self.pool.reap_idle()
             except Exception as error:  # noqa: BLE001 - as above
                 log.warning("housekeeping will be tried again: %s", error)

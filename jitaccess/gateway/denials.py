@@ -62,7 +62,7 @@ def failed(*, tool: str, detail: str, code: str, sent: bool) -> JsonObject:
         " It may or may not have taken effect; check before you repeat it." if sent else " Nothing was sent to it."
     )
     return text_result(
-        f"'{tool}' failed: {detail}{unknown}",
+        f"'{tool}' failed: {detail.rstrip('.')}.{unknown}",
         is_error=True,
         meta={META_UPSTREAM_ERROR: {"error": code, "sent": sent}},
     )

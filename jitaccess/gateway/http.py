@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -14,10 +15,19 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 MAX_BODY = 4 * 1024 * 1024
+BODY_SECONDS = 15.0
 
 
-async def read_body(receive: Receive, *, limit: int = MAX_BODY) -> bytes:
-    """The request body. Raises RpcError(413) beyond `limit` bytes, whatever Content-Length claims."""
+async def read_body(receive: Receive, *, limit: int = MAX_BODY, seconds: float = BODY_SECONDS) -> bytes:
+    """The body. Raises RpcError: 413 beyond `limit` bytes (whatever Content-Length claims), 408 after `seconds`."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await _read(receive, limit)
+    except TimeoutError:
+        raise RpcError(INVALID_REQUEST, f"The body did not arrive within {seconds:.0f} seconds.", status=408) from None
+
+
+async def _read(receive: Receive, limit: int) -> bytes:
     parts: list[bytes] = []
     size = 0
     while True:

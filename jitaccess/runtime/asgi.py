@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import Any
 
 from a2wsgi import WSGIMiddleware
 
 from jitaccess.gateway.app import PREFIX, Application
 from jitaccess.gateway.core import Gateway
-from jitaccess.gateway.http import Receive, Scope, Send, send_empty
+from jitaccess.gateway.http import Receive, Scope, Send, read_body, send_empty
+from jitaccess.gateway.wire import RpcError
 from jitaccess.runtime.background import Background
 
 log = logging.getLogger(__name__)
+
+MAX_FORM = 2_500_000  # as much as Django reads of a form
 
 
 class Switch:
@@ -26,7 +30,8 @@ class Switch:
         if web:
             from jitaccess.runtime.wsgi import application
 
-            self._web = WSGIMiddleware(application, workers=8)  # type: ignore[arg-type]  # Django's own types differ
+            # The queue holds a whole page: a client that does not read must not keep a thread.
+            self._web = WSGIMiddleware(application, workers=8, send_queue_size=10_000)  # type: ignore[arg-type]  # Django's own types differ
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -36,9 +41,25 @@ class Switch:
         elif scope["path"].startswith(PREFIX):
             await (self._mcp or _nothing)(scope, receive, send)
         elif self._web is not None:
-            await self._web(scope, receive, send)  # type: ignore[arg-type]  # a2wsgi spells the ASGI types out
+            await self._serve_web(self._web, scope, receive, send)
         else:
             await _nothing(scope, receive, send)
+
+    async def _serve_web(self, web: WSGIMiddleware, scope: Scope, receive: Receive, send: Send) -> None:
+        """Take a thread only when the whole request is here: a few slow bodies would otherwise take them all."""
+        try:
+            body = await read_body(receive, limit=MAX_FORM)
+        except RpcError as error:
+            await send_empty(send, error.status, {"connection": "close"})
+            return
+        except ConnectionError:
+            return
+        whole = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+        async def replay() -> Any:
+            return next(whole, None) or await receive()
+
+        await web(scope, replay, send)  # type: ignore[arg-type]  # a2wsgi spells the ASGI types out
 
     def begin_shutdown(self) -> None:
         """Called when the signal arrives, before the server waits for open responses."""

@@ -84,6 +84,10 @@ def _say_what_to_do() -> None:
             lines.append(f"  {username:<6} {what:<15} {sign_in_link(user, operator=OPERATOR)}")
     if demo.exists():
         lines += _demo_lines()
+    else:
+        lines.append(
+            f"\nNothing to call yet: describe an MCP server in {settings.SERVERS_FILE}, then `jitaccess servers refresh`."
+        )
     lines.append("\nAdmin: " + settings.PUBLIC_URL + "/admin/    Stop with Ctrl-C.\n")
     print("\n".join(lines), flush=True)
 

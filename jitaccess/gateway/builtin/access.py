@@ -31,6 +31,8 @@ from requests_app.lifecycle import RequestStatus, grant_state
 from requests_app.services import Ask, cancel_request, release_grant, submit_request
 
 POLL_SECONDS = 0.4
+# Of one principal in one process; one more is answered at once.
+MAX_WAITS = 4
 MAX_CONTEXT = 4000
 T = TypeVar("T", bound=d.Arguments)
 
@@ -75,7 +77,11 @@ async def _request_access(asked: Asked) -> Reply:
     snapshot, _ = await asked.gateway.look()
     submission = await asked.gateway.db(lambda: submit_request(principal=asked.principal, ask=ask, snapshot=snapshot))
     data = await asked.gateway.db(_state, asked.principal, submission.request.pk)
-    again = " You had asked for exactly this already." if submission.coalesced else ""
+    again = (
+        " You had asked for this already, and that request stands as it is, reason and all."
+        if submission.coalesced
+        else ""
+    )
     text = (
         f"Pending: a person has to approve it.{again} Wait with check_request"
         f' {{"request_id": "{submission.request.pk}"}}; people decide at {submission.request.url}'
@@ -86,12 +92,22 @@ async def _request_access(asked: Asked) -> Reply:
 async def _check_request(asked: Asked) -> Reply:
     arguments = _parse(d.CheckRequest, asked.arguments)
     request_id = _uuid(arguments.request_id, "request")
-    deadline = time.monotonic() + arguments.wait_seconds
-    while True:
-        data = await asked.gateway.db(_state, asked.principal, request_id)
-        left = deadline - time.monotonic()
-        if data["status"] != "pending" or left <= 0 or not asked.gateway.running:
-            return Reply(_sentence(data), data)
+    waits, key = asked.gateway.waits, asked.principal.key
+    patience = arguments.wait_seconds if waits[key] < MAX_WAITS else 0
+    waits[key] += 1
+    try:
+        await _until_decided(asked, request_id, patience)
+    finally:
+        waits[key] -= 1
+    data = await asked.gateway.db(_state, asked.principal, request_id)
+    return Reply(_sentence(data), data)
+
+
+async def _until_decided(asked: Asked, request_id: UUID, patience: float) -> None:
+    deadline = time.monotonic() + patience
+    while (left := deadline - time.monotonic()) > 0 and asked.gateway.running:
+        if not await asked.gateway.db(lambda: selectors.is_open(asked.principal, request_id)):
+            return
         await asyncio.sleep(min(POLL_SECONDS, left))
 
 
