@@ -1,10 +1,25 @@
 from __future__ import annotations
 
+from typing import NoReturn
+
+from allauth.account import views as accounts
 from django.contrib import admin
+from django.http import Http404, HttpRequest
 from django.urls import include, path
 
+
+def nothing_here(request: HttpRequest) -> NoReturn:  # noqa: ARG001 - Django passes it
+    raise Http404
+
+
+# Not all of allauth: no sign-up, no password by e-mail, none set from a session that somebody left open.
 urlpatterns = [
     path("admin/", admin.site.urls),
-    path("accounts/", include("allauth.account.urls")),
+    path("accounts/login/", accounts.login, name="account_login"),
+    path("accounts/logout/", accounts.logout, name="account_logout"),
+    path("accounts/inactive/", accounts.account_inactive, name="account_inactive"),
+    path("accounts/password/change/", accounts.password_change, name="account_change_password"),
+    # Where allauth sends whoever wants to change a password and has none.
+    path("accounts/password/set/", nothing_here, name="account_set_password"),
     path("", include("jitaccess.web.urls")),
 ]

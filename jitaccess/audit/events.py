@@ -28,6 +28,8 @@ class Event(StrEnum):
     TOKEN_REVOKED = "token.revoked"  # noqa: S105 - the name of an event
     SIGN_IN_LINK_ISSUED = "sign_in_link.issued"
     USER_SIGNED_IN = "user.signed_in"
+    USER_PASSWORD_CHANGED = "user.password_changed"  # noqa: S105 - the name of an event
+    USER_MADE_ADMIN = "user.made_admin"
     AGENT_CREATED = "agent.created"
     AGENT_DISABLED = "agent.disabled"
     AGENT_ENABLED = "agent.enabled"

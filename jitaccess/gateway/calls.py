@@ -121,9 +121,11 @@ async def _forward(gateway: Gateway, call: Call, admitted: Admitted, connection:
 def _without_our_words(answer: JsonObject) -> JsonObject:
     """Only the gateway speaks as the gateway: a server could otherwise forge a refusal with its advice."""
     meta = answer.get("_meta")
-    if not isinstance(meta, dict) or not any(name.startswith(denials.NAMESPACE) for name in meta):
+    if not isinstance(meta, dict) or not any(name.lower().startswith(denials.NAMESPACE) for name in meta):
         return answer
-    return answer | {"_meta": {name: value for name, value in meta.items() if not name.startswith(denials.NAMESPACE)}}
+    return answer | {
+        "_meta": {name: value for name, value in meta.items() if not name.lower().startswith(denials.NAMESPACE)}
+    }
 
 
 def _check(answer: JsonObject) -> int:

@@ -12,6 +12,7 @@ from allauth.account.models import EmailAddress
 from django import forms
 from django.contrib import admin
 from django.contrib.auth.admin import GroupAdmin, UserAdmin
+from django.contrib.auth.forms import UserChangeForm
 from django.contrib.auth.models import Group
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
@@ -30,10 +31,13 @@ from jitaccess.store.clock import JitNow
 
 if TYPE_CHECKING:
     UserAdminBase = UserAdmin[User]
+    PersonFormBase = UserChangeForm[User]
 else:
-    UserAdminBase = UserAdmin
+    UserAdminBase, PersonFormBase = UserAdmin, UserChangeForm
 
 PRIVILEGES = ("is_staff", "is_superuser", "groups", "user_permissions")
+# Who can change these of somebody can become them.
+CREDENTIALS = ("username", "email")
 
 admin.site.unregister(Group)
 # Nobody signs in by e-mail here, and those pages would change accounts without a record.
@@ -44,15 +48,33 @@ admin.site.unregister(EmailAddress)
 class RecordedGroupAdmin(RecordedAdmin, GroupAdmin):
     """Groups give permissions, so their changes are recorded too."""
 
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        return () if _is_superuser(request) else ("permissions",)
+
+
+class PersonForm(PersonFormBase):
+    def clean(self) -> dict[str, Any]:
+        values: dict[str, Any] = super().clean() or self.cleaned_data
+        flags = {"is_active", "is_staff", "is_superuser"}.intersection(self.changed_data)
+        if any(not values.get(flag) for flag in flags):
+            try:
+                services.ensure_admin_left(without=[self.instance.pk])
+            except JitAccessError as error:
+                raise forms.ValidationError(error.detail, code=error.code) from error
+        return values
+
 
 @admin.register(User)
 class PersonAdmin(RecordedAdmin, UserAdminBase):
+    form = PersonForm
     list_display = ("username", "email", "first_name", "last_name", "is_active", "is_staff", "is_superuser")
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
-        """Only who holds every right may give rights away."""
+        """Only who holds every right may give rights away, or the name that others' rights are held by."""
         dates = ("last_login", "date_joined")
-        return dates if _is_superuser(request) else (*dates, *PRIVILEGES)
+        if _is_superuser(request):
+            return dates
+        return (*dates, *PRIVILEGES, *CREDENTIALS) if obj else (*dates, *PRIVILEGES)
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Setting a superuser's password is being that superuser."""
@@ -63,8 +85,31 @@ class PersonAdmin(RecordedAdmin, UserAdminBase):
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return super().has_delete_permission(request, obj) and self.has_change_permission(request, obj)
 
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+        to_delete, counts, lacking, protected = super().get_deleted_objects(objs, request)
+        try:
+            with transaction.atomic():
+                services.ensure_admin_left(without=[person.pk for person in objs])
+        except JitAccessError as error:
+            protected = [*protected, error.detail]
+        return to_delete, counts, lacking, protected
+
+    def delete_model(self, request: HttpRequest, obj: Any) -> None:
+        self.delete_queryset(request, User.objects.filter(pk=obj.pk))
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+        """Looked at once more under the lock: somebody else may have gone since the page was made."""
+        with transaction.atomic():
+            services.ensure_admin_left(without=queryset.values_list("pk", flat=True))
+            super().delete_queryset(request, queryset)
+
     def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> Any:  # noqa: A002 - Django's name
-        """Django writes a password outside `save_related` and without a transaction."""
+        """Django writes a password outside `save_related` and without a transaction.
+
+        For superusers: others change their own where the old one is asked for.
+        """
+        if not _is_superuser(request):
+            raise PermissionDenied
         with transaction.atomic():
             person = self.get_object(request, id)
             before = person.password if person else ""

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from datetime import timedelta
 from uuid import UUID
 
+from django.contrib.auth.hashers import make_password
+from django.core.exceptions import ValidationError
 from django.db import models, transaction
 from django.db.models import Q
 
@@ -171,6 +173,36 @@ def _open_links(value: str) -> models.QuerySet[SignInLink]:
     return SignInLink.objects.filter(
         hash=token_hash(value), used_at=None, expires_at__gt=JitNow(), user__is_active=True
     )
+
+
+def make_admin(*, username: str, operator: Actor) -> User:
+    """`username` as one who may do everything, active; made, without a password, if there is no such person.
+
+    Raises Invalid for what cannot be a name.
+    """
+    draft = User(username=User.normalize_username(username), password=make_password(None))
+    try:
+        draft.clean_fields()
+    except ValidationError as error:
+        raise Invalid("user.name", f"{visible(username, limit=80)!r}: {' '.join(error.messages)}") from error
+    with transaction.atomic():
+        user, made = User.objects.get_or_create(username=draft.username, defaults={"password": draft.password})
+        User.objects.filter(pk=user.pk).update(is_active=True, is_staff=True, is_superuser=True)
+        record(Facts(event=Event.USER_MADE_ADMIN, actor=operator, data={"for_user": user.username, "new": made}))
+    user.refresh_from_db()
+    return user
+
+
+def ensure_admin_left(*, without: Iterable[UUID]) -> None:
+    """Refuse what would leave nobody who may do everything. Raises Conflict. Call it inside the change's transaction.
+
+    All admins are locked: of two who remove each other at once, one has to wait and is then the last.
+    """
+    admins = User.objects.filter(is_active=True, is_staff=True, is_superuser=True)
+    there = set(admins.select_for_update(no_key=True).order_by("pk").values_list("pk", flat=True))
+    gone = there.intersection(without)
+    if gone and gone == there:
+        raise Conflict("user.last_admin", "This is the last active superuser; make somebody else one first.")
 
 
 def agent_by_name(name: str) -> Agent:

@@ -74,6 +74,9 @@ def _parser() -> argparse.ArgumentParser:
     link = people.add_parser("link", help="a one-time sign-in link for a person")
     link.add_argument("username")
     link.set_defaults(run=_link)
+    admin = people.add_parser("admin", help="make a person an admin, and a sign-in link for them")
+    admin.add_argument("username", metavar="name")
+    admin.set_defaults(run=_admin)
     servers = commands.add_parser("servers", help="MCP servers").add_subparsers(required=True, metavar="action")
     refresh = servers.add_parser("refresh", help="take over the tools of the servers in the operator's file")
     refresh.set_defaults(run=_refresh)
@@ -183,6 +186,15 @@ def _link(arguments: argparse.Namespace) -> int:
     from jitaccess.runtime.up import sign_in_link
 
     print(sign_in_link(user_by_name(arguments.username), operator=operator()))
+    return 0
+
+
+def _admin(arguments: argparse.Namespace) -> int:
+    from jitaccess.identity.services import make_admin
+    from jitaccess.runtime.up import sign_in_link
+
+    who = operator()
+    print(sign_in_link(make_admin(username=arguments.username, operator=who), operator=who))
     return 0
 
 

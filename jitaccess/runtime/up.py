@@ -86,7 +86,8 @@ def _say_what_to_do() -> None:
         lines += _demo_lines()
     else:
         lines.append(
-            f"\nNothing to call yet: describe an MCP server in {settings.SERVERS_FILE}, then `jitaccess servers refresh`."
+            f"\nNothing to call yet: describe an MCP server in {settings.SERVERS_FILE}, "
+            "then run `jitaccess servers refresh`."
         )
     lines.append("\nAdmin: " + settings.PUBLIC_URL + "/admin/    Stop with Ctrl-C.\n")
     print("\n".join(lines), flush=True)

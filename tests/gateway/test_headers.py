@@ -311,17 +311,17 @@ def test_a_server_nobody_knows_and_one_that_is_disabled_are_not_found(cast: Cast
     assert agent.post(a_call(agent)).status_code == 200
 
 
-def test_what_a_server_tells_agents_is_told_only_to_those_who_may_use_it(
-    cast: Cast, gateway: Served, agent: Client
-) -> None:
+def test_a_server_that_is_closed_to_the_team_answers_like_one_that_does_not_exist(cast: Cast, agent: Client) -> None:
     cast.server.instructions = "Deploy on Fridays only."
     cast.server.save()
     assert "Fridays" in agent.ask("server/discover")["result"]["instructions"]
     cast.access.teams.clear()
-    assert "Fridays" not in agent.ask("server/discover")["result"]["instructions"]
-    with gateway.client(cast) as old:
-        params = {"protocolVersion": "2025-11-25", "capabilities": {}}
-        assert "Fridays" not in old.post(old.message("initialize", params)).text
+    closed = agent.post(agent.message("server/discover"))
+    cast.server.slug = "other"
+    cast.server.save()
+    missing = agent.post(agent.message("server/discover"))
+    assert (closed.status_code, closed.json()) == (missing.status_code, missing.json())
+    assert closed.status_code == 404
 
 
 def test_several_servers_do_not_see_one_another(cast: Cast, start: Callable[..., Served], tmp_path: Any) -> None:
