@@ -18,7 +18,7 @@ from django.conf import settings
 from django.db import Error as DatabaseTrouble
 
 from jitaccess.gateway import wire
-from jitaccess.gateway.calls import Call, call_tool
+from jitaccess.gateway.calls import Call, record_knock
 from jitaccess.gateway.core import Gateway
 from jitaccess.gateway.http import EventStream, Receive, Scope, Send, disconnected, read_body, send_empty, send_json
 from jitaccess.gateway.methods import METHODS, Context, Method, initialize
@@ -27,7 +27,7 @@ from jitaccess.gateway.streams import Frames, Stream
 from jitaccess.gateway.wire import Headers, Message, RpcError, read_message
 from jitaccess.identity.principal import Principal
 from jitaccess.identity.services import authenticate
-from jitaccess.kernel.errors import Forbidden
+from jitaccess.kernel.errors import Forbidden, Invalid
 from jitaccess.kernel.strictjson import JsonObject
 from jitaccess.policy.engine.decide import Who, reachable
 from jitaccess.policy.engine.rules import ServerFacts
@@ -130,11 +130,11 @@ class Application:
 
     async def _knocked(self, principal: Principal, server: ServerFacts, body: bytes, headers: Headers) -> None:
         """A closed server answers like none at all; that somebody tried to call it is on record."""
-        with contextlib.suppress(RpcError):
+        with contextlib.suppress(RpcError, Invalid):
             message = read_message(body, headers)
             name, arguments = message.params.get("name"), message.params.get("arguments", {})
             if message.method == "tools/call" and isinstance(name, str) and isinstance(arguments, dict):
-                await call_tool(self.gateway, Call(principal, server, name, arguments))
+                await record_knock(self.gateway, Call(principal, server, name, arguments))
 
     async def _answer(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from dataclasses import dataclass
 
@@ -67,6 +68,17 @@ async def call_tool(gateway: Gateway, call: Call) -> JsonObject:
             return await _forward(gateway, call, admitted, connection)
         gateway.admission.not_sent(admitted, "could not start within a second")
     return _refusal(call, "policy_busy", None, None)
+
+
+async def record_knock(gateway: Gateway, call: Call) -> None:
+    """Put a call of a server that is closed to its caller on record. It is never forwarded, whatever opens meanwhile."""
+    args_digest, shown = await asyncio.to_thread(_kept, call.arguments)
+    with contextlib.suppress(Unavailable):
+        admitted = await gateway.admission.admit(
+            Intent(call.principal, call.server.id, call.server.slug, call.tool, args_digest, shown)
+        )
+        if admitted.allowed:
+            gateway.admission.not_sent(admitted, "the server was closed when the call came")
 
 
 def _kept(arguments: JsonObject) -> tuple[str, Json]:

@@ -69,7 +69,7 @@ def test_a_start_without_the_demo_makes_only_an_admin(tmp_path: Path) -> None:
         assert dict(LINKS.findall(process.output)).keys() == {"admin"}
         assert installation.query("SELECT id FROM jit_identity_agent") == []
         installation.stop()
-        assert "demo" not in installation.up().output  # the refusal holds
+        assert "demo-agent" not in installation.up().output  # the refusal holds
     finally:
         installation.stop()
 
