@@ -32,6 +32,10 @@ CSRF_TRUSTED_ORIGINS = [PUBLIC_URL]
 GATEWAY_ALLOWED_ORIGINS = [PUBLIC_URL, *env.words("JITACCESS_ALLOWED_ORIGINS")]
 SERVERS_FILE = Path(env.text("JITACCESS_SERVERS_FILE") or VAR / "servers.json")
 
+# Signed heads of the ledger, and the keys that sign them: outside the database, whose owner could rewrite history.
+CHECKPOINTS = Path(env.text("JITACCESS_CHECKPOINTS") or VAR / "checkpoints")
+CHECKPOINT_KEYS = Path(env.text("JITACCESS_CHECKPOINT_KEYS") or VAR / "secrets" / "checkpoint_keys")
+
 DATABASE_URL = env.text("DATABASE_URL")
 REDIS_URL = env.text("REDIS_URL")
 ON_POSTGRESQL = bool(DATABASE_URL)

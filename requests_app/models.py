@@ -61,7 +61,10 @@ class AccessRequest(models.Model):
                 name="jit_one_pending_request_per_ask",
             ),
         ]
-        indexes: ClassVar = [models.Index(fields=["status", "pending_until"], name="jit_request_pending")]
+        indexes: ClassVar = [
+            models.Index(fields=["status", "pending_until"], name="jit_request_pending"),
+            models.Index(fields=["agent", "created_at"], name="jit_request_filed"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.agent}: {', '.join(self.tool_labels)}"

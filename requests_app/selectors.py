@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from functools import reduce
 from operator import or_
 from uuid import UUID
@@ -39,6 +40,25 @@ class Standing:
     @property
     def may_decide(self) -> bool:
         return self.eligible and not self.self_because
+
+
+class State(StrEnum):
+    """How requests stand, for lists: approved ones are active or ended; nobody said yes or no to undecided ones."""
+
+    WAITING = "waiting"
+    ACTIVE = "active"
+    ENDED = "ended"
+    DENIED = "denied"
+    UNDECIDED = "undecided"
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Part of a list. `newer` and `older`: the request after or before which the neighbouring parts begin, if any."""
+
+    requests: list[AccessRequest]
+    newer: UUID | None
+    older: UUID | None
 
 
 def groups_of(request: AccessRequest) -> tuple[Group, ...]:
@@ -158,13 +178,58 @@ def inbox_of(user: User, *, limit: int = 200) -> list[AccessRequest]:
 
 def visible_requests(user: User, *, limit: int = 50) -> list[AccessRequest]:
     """The latest requests this person may see."""
-    rows = AccessRequest.objects.select_related("agent__owner", "user", "grant").order_by("-pk")
-    if not user.is_superuser:
-        about = Q(agent__owner=user) | Q(user=user) | Q(issued_by=user) | Q(agent__team__in=user.teams.all())
-        decided = Decision.objects.filter(user=user).values("request_id")
-        rows = rows.filter(about | Q(pk__in=decided) | _asks_groups_of(user))
-    found = list(rows[:limit])
-    return [row for row, standing in zip(found, standings_of(found, user), strict=True) if standing.may_see]
+    return _seen(user, list(_concerning(user).order_by("-pk")[:limit]))
+
+
+def page_of_requests(
+    user: User, *, state: State | None = None, before: UUID | None = None, after: UUID | None = None, size: int = 50
+) -> Page:
+    """Requests this person may see, latest first: those filed before or after one of them, or the latest of all."""
+    rows = _concerning(user).filter(_in_state(state))
+    if after:
+        found = list(rows.filter(pk__gt=after).order_by("pk")[: size + 1])
+        more, found = len(found) > size, found[:size][::-1]
+    else:
+        found = list((rows.filter(pk__lt=before) if before else rows).order_by("-pk")[: size + 1])
+        more, found = len(found) > size, found[:size]
+    newer, older = (more, True) if after else (before is not None, more)
+    return Page(
+        _seen(user, found),
+        newer=found[0].pk if found and newer else None,
+        older=found[-1].pk if found and older else None,
+    )
+
+
+def _concerning(user: User) -> QuerySet[AccessRequest]:
+    rows = AccessRequest.objects.select_related("agent__owner", "user", "grant")
+    if user.is_superuser:
+        return rows
+    about = Q(agent__owner=user) | Q(user=user) | Q(issued_by=user) | Q(agent__team__in=user.teams.all())
+    decided = Decision.objects.filter(user=user).values("request_id")
+    return rows.filter(about | Q(pk__in=decided) | _asks_groups_of(user))
+
+
+def _seen(user: User, rows: list[AccessRequest]) -> list[AccessRequest]:
+    return [row for row, standing in zip(rows, standings_of(rows, user), strict=True) if standing.may_see]
+
+
+def _in_state(state: State | None) -> Q:
+    """By the clock: what the sweep has not written down yet is true already."""
+    pending, approved = Q(status=RequestStatus.PENDING), Q(status=RequestStatus.APPROVED)
+    match state:
+        case None:
+            return Q()
+        case State.WAITING:
+            return pending & Q(pending_until__gt=JitNow())
+        case State.ACTIVE:
+            return approved & Q(grant__ended_at=None, grant__expires_at__gt=JitNow())
+        case State.ENDED:
+            return approved & (Q(grant__ended_at__isnull=False) | Q(grant__expires_at__lte=JitNow()))
+        case State.DENIED:
+            return Q(status=RequestStatus.DENIED)
+        case State.UNDECIDED:
+            closed = (RequestStatus.CANCELLED, RequestStatus.EXPIRED, RequestStatus.INVALIDATED)
+            return Q(status__in=closed) | (pending & Q(pending_until__lte=JitNow()))
 
 
 def _asks_groups_of(user: User) -> Q:

@@ -77,6 +77,34 @@ class Leaf(models.Model):
         return f"#{self.seq}"
 
 
+class Node(models.Model):
+    """The hash of a perfect subtree of 256 or 65,536 or … leaves, so that a root never needs all of them."""
+
+    level = models.PositiveSmallIntegerField()
+    index = models.BigIntegerField()
+    hash = models.CharField(max_length=64)
+
+    class Meta:
+        constraints: ClassVar = [models.UniqueConstraint(fields=["level", "index"], name="jit_one_node_per_place")]
+
+    def __str__(self) -> str:
+        return f"node {self.level}/{self.index}"
+
+
+class Checkpoint(models.Model):
+    """A signed head: after `size` entries the tree's root was this. Copies of the note leave the database."""
+
+    size = models.BigIntegerField(primary_key=True)
+    note = models.TextField()
+    at = models.DateTimeField()
+
+    class Meta:
+        ordering: ClassVar = ["-size"]
+
+    def __str__(self) -> str:
+        return f"checkpoint at {self.size}"
+
+
 class Cursor(models.Model):
     """How far a reader of the ledger has come: everything up to `seq` is done."""
 

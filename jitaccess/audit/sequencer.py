@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-import hashlib
 from datetime import UTC
 
 from django.db import transaction
 from django.db.models import Max
 
+from jitaccess.audit import tree
+from jitaccess.audit.log import store_nodes
 from jitaccess.audit.models import Cursor, Entry, Leaf, Unsequenced
 from jitaccess.kernel.canonical import canonical
 
 _FIELDS = [field.attname for field in Entry._meta.concrete_fields]
 
 
-def leaf_hash(entry: Entry) -> str:
-    """SHA-256(0x00 || canonical JSON of all fields), hex. Times are RFC 3339 in UTC with microseconds."""
+def plain(entry: Entry) -> dict[str, str | int | None]:
+    """All fields of an entry as JSON values: what is hashed, and what is exported. Times are RFC 3339 in UTC."""
     value: dict[str, str | int | None] = {}
     for name in _FIELDS:
         field = getattr(entry, name)
         if name == "at":
             field = field.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         value[name] = field if field is None or isinstance(field, int) else str(field)
-    return hashlib.sha256(b"\x00" + canonical(value)).hexdigest()
+    return value
+
+
+def leaf_hash(entry: Entry) -> str:
+    """SHA-256(0x00 || canonical JSON of all fields), hex."""
+    return tree.leaf_hash(canonical(plain(entry))).hex()
 
 
 def sequence(*, limit: int = 1000) -> int:
@@ -40,6 +46,7 @@ def sequence(*, limit: int = 1000) -> int:
             Leaf(seq=last + number, entry=row.entry, leaf_hash=leaf_hash(row.entry))
             for number, row in enumerate(waiting, start=1)
         )
+        store_nodes(last, last + len(waiting))
         Unsequenced.objects.filter(pk__in=[row.pk for row in waiting]).delete()
     return len(waiting)
 

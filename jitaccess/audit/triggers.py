@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jitaccess.store.triggers import Promise
 
-TABLES = ("jit_audit_entry", "jit_audit_leaf")
+TABLES = ("jit_audit_entry", "jit_audit_leaf", "jit_audit_node", "jit_audit_checkpoint")
 _REFUSE = """
 CREATE OR REPLACE FUNCTION jit_audit_refuse() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -47,6 +47,8 @@ def _sqlite() -> Promise:
     collisions = {
         "jit_audit_entry": "uid = NEW.uid OR rowid = NEW.rowid",
         "jit_audit_leaf": "seq = NEW.seq OR entry_id = NEW.entry_id OR rowid = NEW.rowid",
+        "jit_audit_node": '(level = NEW.level AND "index" = NEW."index") OR rowid = NEW.rowid',
+        "jit_audit_checkpoint": "size = NEW.size OR rowid = NEW.rowid",
     }
     for table, collision in collisions.items():
         triggers[f"{table}_replaced"] = (

@@ -71,7 +71,7 @@ async def call_tool(gateway: Gateway, call: Call) -> JsonObject:
 
 
 async def record_knock(gateway: Gateway, call: Call) -> None:
-    """Put a call of a server that is closed to its caller on record. It is never forwarded, whatever opens meanwhile."""
+    """Put a call of a closed server on record. It is never forwarded, whatever opens meanwhile."""
     args_digest, shown = await asyncio.to_thread(_kept, call.arguments)
     with contextlib.suppress(Unavailable):
         admitted = await gateway.admission.admit(

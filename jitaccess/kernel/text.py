@@ -29,6 +29,11 @@ def _is_unsafe(char: str, before: str) -> bool:
     return char in _INVISIBLE or category(char) in _UNSAFE_CATEGORIES
 
 
+def is_blank(text: str) -> bool:
+    """Say whether nothing in `text` can be seen: spaces and what `visible` would escape."""
+    return all(char.isspace() or _is_unsafe(char, "") for char in text)
+
+
 def is_slug(text: str, *, limit: int) -> bool:
     """Say whether `text` is a name as agents, roles and servers have: 1 to `limit` of a-z, 0-9 and inner hyphens."""
     return len(text) <= limit and _SLUG.fullmatch(text) is not None

@@ -1,4 +1,7 @@
-"""Every change to a table that the compiler reads raises the policy version: forgetting it is impossible."""
+"""Every change to a table that the compiler reads raises the policy version: forgetting it is impossible.
+
+And what a role said at one version is kept as it was: past decisions are explained by it.
+"""
 
 from __future__ import annotations
 
@@ -32,10 +35,23 @@ BEGIN
   RETURN NULL;
 END $$
 """
+_VERSIONS = "jit_policy_roleversion"
+_KEPT = "what a role said is kept"
+# A role that nobody ever had may be deleted, and its versions with it.
+_HELD = "EXISTS (SELECT 1 FROM jit_policy_rolebinding WHERE role_id = OLD.role_id)"
+_KEEP = f"""
+CREATE OR REPLACE FUNCTION {_VERSIONS}_kept() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  IF TG_OP = 'DELETE' THEN
+    IF NOT {_HELD} THEN RETURN OLD; END IF;
+  END IF;
+  RAISE EXCEPTION '{_KEPT}' USING ERRCODE = 'integrity_constraint_violation';
+END $$
+"""
 
 
 def promise(vendor: str) -> Promise:
-    """A bump for every insert, update, delete (and on PostgreSQL, truncate) of these tables."""
+    """A bump for every insert, update, delete (and on PostgreSQL, truncate) of these tables; versions kept."""
     triggers = {}
     for table, columns in TABLES.items():
         update = f"UPDATE OF {columns}" if columns else "UPDATE"
@@ -55,4 +71,26 @@ def promise(vendor: str) -> Promise:
                 f"CREATE TRIGGER {name} AFTER {verb} ON {table} "
                 "BEGIN UPDATE jit_policy_policyversion SET version = version + 1 WHERE id = 1; END"
             )
-    return Promise(triggers, (_FUNCTION,) if vendor == "postgresql" else ())
+    triggers |= _keep_versions(vendor)
+    return Promise(triggers, (_FUNCTION, _KEEP) if vendor == "postgresql" else ())
+
+
+def _keep_versions(vendor: str) -> dict[str, str]:
+    if vendor == "postgresql":
+        then = f"EXECUTE FUNCTION {_VERSIONS}_kept()"
+        kinds = {
+            "change": f"BEFORE UPDATE OR DELETE ON {_VERSIONS} FOR EACH ROW {then}",
+            "truncate": f"BEFORE TRUNCATE ON {_VERSIONS} FOR EACH STATEMENT {then}",
+        }
+    else:
+        then = f"BEGIN SELECT RAISE(ABORT, '{_KEPT}'); END"
+        # REPLACE deletes what it collides with without firing DELETE triggers.
+        same = "old.id = NEW.id OR (old.role_id = NEW.role_id AND old.version = NEW.version)"
+        kinds = {
+            "insert": f"BEFORE INSERT ON {_VERSIONS} WHEN EXISTS (SELECT 1 FROM {_VERSIONS} old WHERE {same}) {then}",
+            "update": f"BEFORE UPDATE ON {_VERSIONS} {then}",
+            "delete": f"BEFORE DELETE ON {_VERSIONS} WHEN {_HELD} {then}",
+        }
+    return {
+        f"{_VERSIONS}_kept_{kind}": f"CREATE TRIGGER {_VERSIONS}_kept_{kind} {body}" for kind, body in kinds.items()
+    }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from typing import Any
 
 from celery import Celery
@@ -14,14 +15,17 @@ from celery import beat as celery_beat
 from celery.worker import state as worker_state
 from django.db import close_old_connections, connection
 
+from jitaccess.audit.heads import sign_head
 from jitaccess.audit.models import Unsequenced
 from jitaccess.audit.sequencer import sequence
+from jitaccess.kernel.errors import JitAccessError
 from jitaccess.store.leader import Leadership
 
 log = logging.getLogger(__name__)
 
 SEQUENCE_SECONDS = 0.3
 ELECTION_SECONDS = 2.0
+CHECKPOINT_SECONDS = 60.0
 
 
 class Background:
@@ -45,12 +49,18 @@ class Background:
 
     def _sequence(self) -> None:
         leadership = Leadership("sequencer")
+        signed = 0.0
         while not self._stopping.wait(SEQUENCE_SECONDS):
             try:
                 close_old_connections()
                 # Looked first: on SQLite the transaction would take the write lock for nothing, three times a second.
                 while leadership.held() and Unsequenced.objects.exists() and sequence():
                     pass
+                if leadership.held() and time.monotonic() - signed >= CHECKPOINT_SECONDS:
+                    signed = time.monotonic()
+                    sign_head()
+            except JitAccessError as error:
+                log.error("no checkpoint is signed: %s", error.detail)  # noqa: TRY400 - a sentence, not a bug
             except Exception as error:  # noqa: BLE001 - the ledger waits in its queue; the loop must not die
                 log.warning("sequencing will be tried again: %s", error)
         leadership.give_up()

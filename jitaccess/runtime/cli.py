@@ -17,11 +17,20 @@ from typing import Any
 import django
 from django.core.exceptions import ImproperlyConfigured
 
+from jitaccess.kernel.errors import JitAccessError
+from jitaccess.runtime import audit_commands
+
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point; `argv` without the program's name."""
     arguments = _parser().parse_args(argv)
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "jitaccess.settings")
+    try:
+        if audit_commands.offline(arguments):
+            return int(arguments.run(arguments))
+    except (JitAccessError, OSError) as error:
+        print(f"jitaccess: {error}", file=sys.stderr)
+        return 1
     os.umask(0o077)  # what is written under var/ is for its owner
     try:
         django.setup()
@@ -30,11 +39,10 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     from django.db import DatabaseError
 
-    from jitaccess.kernel.errors import JitAccessError
     from jitaccess.runtime import preflight
 
     try:
-        if arguments.run not in {_up, _migrate}:
+        if arguments.run not in {_up, _migrate, _serve}:
             preflight.ensure_current()
         return int(arguments.run(arguments) or 0)
     except JitAccessError as error:
@@ -70,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     migrate = commands.add_parser("migrate", help="bring the database to this version")
     migrate.set_defaults(run=_migrate)
     _agents(commands)
+    audit_commands.add(commands)
     people = commands.add_parser("people", help="people").add_subparsers(required=True, metavar="action")
     link = people.add_parser("link", help="a one-time sign-in link for a person")
     link.add_argument("username")
@@ -116,10 +125,12 @@ def _serve(arguments: argparse.Namespace) -> int:
     from django.conf import settings
 
     from jitaccess.kernel.errors import Invalid
+    from jitaccess.runtime.preflight import ensure_current
     from jitaccess.runtime.server import bind, serve
 
     if not settings.ON_POSTGRESQL:
         raise Invalid("database.sqlite", "Several processes need PostgreSQL: set DATABASE_URL, or run `jitaccess up`.")
+    ensure_current()
     listener = bind(arguments.host, arguments.port)
     where = f"http://{arguments.host}:{listener.getsockname()[1]}"
     serve(

@@ -9,6 +9,7 @@ from pathlib import Path
 from django.conf import settings
 
 from jitaccess import env
+from jitaccess.audit.heads import ensure_grown_from_newest
 from jitaccess.audit.recorder import Actor
 from jitaccess.identity.models import User
 from jitaccess.identity.services import issue_sign_in_link
@@ -30,6 +31,7 @@ def up(*, host: str, port: int, want_demo: bool, celery: bool) -> None:
     done = prepare_database()
     if done:
         print(f"Database: {done}.", flush=True)
+    ensure_grown_from_newest()
     _prepare_content(want_demo=want_demo)
     with lock:
         alone = not settings.ON_POSTGRESQL

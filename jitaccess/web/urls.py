@@ -13,4 +13,6 @@ urlpatterns = [
     path("requests/<uuid:request_id>/deny/", views.deny, name="deny"),
     path("grants/<uuid:grant_id>/revoke/", views.revoke, name="revoke"),
     path("sign-in/<str:token>/", views.sign_in, name="sign_in"),
+    path("favicon.ico", views.favicon),
+    path("robots.txt", views.robots),
 ]

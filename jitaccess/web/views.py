@@ -12,6 +12,7 @@ from django.contrib.auth import login
 from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.templatetags.static import static
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
@@ -22,7 +23,7 @@ from jitaccess.store.clock import now
 from jitaccess.web import present
 from jitaccess.web.timeline import moments
 from requests_app import selectors
-from requests_app.selectors import AccessRequest
+from requests_app.selectors import AccessRequest, State
 from requests_app.services import approve_request, deny_request, revoke_grant
 
 P = ParamSpec("P")
@@ -79,10 +80,17 @@ def inbox(request: HttpRequest) -> HttpResponse:
 
 @login_required
 @require_safe
+@_refusals_are_pages
 def request_list(request: HttpRequest) -> HttpResponse:
     at = now()
-    found = selectors.visible_requests(_person(request), limit=100)
-    return render(request, "web/request_list.html", {"rows": present.rows(found, at), "now": at, "limit": 100})
+    try:
+        state = State(request.GET["state"]) if request.GET.get("state") else None
+        before, after = (UUID(request.GET[name]) if request.GET.get(name) else None for name in ("before", "after"))
+    except ValueError:
+        raise Invalid("request_list.filter", "There is no such part of the list of requests.") from None
+    page = selectors.page_of_requests(_person(request), state=state, before=before, after=after)
+    context = {"rows": present.rows(page.requests, at), "page": page, "state": state, "states": list(State), "now": at}
+    return render(request, "web/request_list.html", context)
 
 
 @login_required
@@ -131,6 +139,17 @@ def sign_in(request: HttpRequest, token: str) -> HttpResponse:
     user = use_sign_in_link(token, source=_source(request))
     login(request, user, backend="django.contrib.auth.backends.ModelBackend")
     return redirect(target)
+
+
+@require_safe
+def favicon(request: HttpRequest) -> HttpResponse:  # noqa: ARG001 - Django passes it
+    """Browsers ask for it on pages that name no icon."""
+    return redirect(static("jitaccess/mark.svg"))
+
+
+@require_safe
+def robots(request: HttpRequest) -> HttpResponse:  # noqa: ARG001 - Django passes it
+    return HttpResponse("User-agent: *\nDisallow: /\n", content_type="text/plain")
 
 
 def _decide(request: HttpRequest, request_id: UUID, service: Decide) -> HttpResponse:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -17,7 +18,7 @@ from jitaccess.kernel.canonical import canonical, digest
 from jitaccess.kernel.durations import format_duration
 from jitaccess.kernel.errors import Conflict, Forbidden, Invalid
 from jitaccess.kernel.strictjson import Json
-from jitaccess.kernel.text import visible
+from jitaccess.kernel.text import is_blank, visible
 from jitaccess.policy.engine.decide import Code, Who, decide
 from jitaccess.policy.engine.rules import RequestableFacts, ServerFacts, Snapshot, ToolFacts
 from jitaccess.policy.models import ApprovalPolicy
@@ -27,6 +28,7 @@ from requests_app.models import AccessRequest
 from requests_app.services.lapse import lapse_request
 
 MAX_PENDING_PER_AGENT = 10
+MAX_FILINGS_PER_HOUR = 30
 MAX_TOOLS = 50
 MAX_REASON = 2000
 DEFAULT_SECONDS = 30 * 60
@@ -84,6 +86,7 @@ def submit_request(*, principal: Principal, ask: Ask, snapshot: Snapshot) -> Sub
                 "request.too_many_pending",
                 f"{waiting} requests are pending already; cancel some or wait for decisions.",
             )
+        _ensure_not_too_many(agent, moment)
         request = _row(principal, ask, plan, dedupe, agent, moment)
         _ensure_decidable_by_somebody(request)
         request.digest = request_digest(request)
@@ -118,6 +121,21 @@ def _row(principal: Principal, ask: Ask, plan: _Plan, dedupe: str, agent: Agent,
         created_at=moment,
         pending_until=moment + timedelta(minutes=plan.policy.pending_minutes),
     )
+
+
+def _ensure_not_too_many(agent: Agent, moment: datetime) -> None:
+    """Filed and withdrawn in a loop, requests would bury the agent's history and its approvers."""
+    filed = AccessRequest.objects.filter(agent=agent, created_at__gt=moment - timedelta(hours=1))
+    latest = list(filed.order_by("-created_at").values_list("created_at", flat=True)[:MAX_FILINGS_PER_HOUR])
+    if len(latest) == MAX_FILINGS_PER_HOUR:
+        again = latest[-1] + timedelta(hours=1)
+        seconds = math.ceil((again - moment).total_seconds())
+        raise Conflict(
+            "request.too_many_filings",
+            f"You filed {MAX_FILINGS_PER_HOUR} requests within an hour; the next one is possible in "
+            f"{format_duration(seconds)}, at {again:%H:%M:%S} UTC.",
+            retry_after_seconds=seconds,
+        )
 
 
 def _ensure_decidable_by_somebody(request: AccessRequest) -> None:
@@ -160,7 +178,7 @@ def _same_pending(principal: Principal, dedupe: str) -> AccessRequest | None:
 
 
 def _plan(*, principal: Principal, ask: Ask, snapshot: Snapshot) -> _Plan:
-    if not ask.reason.strip():
+    if is_blank(ask.reason):
         raise Invalid("request.reason", "Say why: `reason` is what the approver decides on.")
     # Measured as it will be shown: what an approver cannot read whole, nobody can approve.
     length = len(visible(ask.reason.strip(), limit=MAX_REASON * 20, multiline=True))

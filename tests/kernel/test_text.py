@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jitaccess.kernel.text import has_hidden, visible
+from jitaccess.kernel.text import has_hidden, is_blank, visible
 
 HOSTILE = st.text(
     st.characters(codec=None)
@@ -87,3 +87,12 @@ def test_ordinary_text_hides_nothing(text: str) -> None:
 @pytest.mark.parametrize("text", ["a\rb", "a\u200b", "\x1b[0m", "\U000e0041", "\ud800", "a\ufe0f"])
 def test_hidden_characters_are_noticed(text: str) -> None:
     assert has_hidden(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "blank"),
+    [("", True), (" \t\r\n\u00a0\u3000", True), ("\u200b", True), (" \u2060\ufe0f\u3164\u2800\u202e\0", True),
+     ("\u200b.", False), ("é", False), ("☀\ufe0f", False)],
+)  # fmt: skip
+def test_what_shows_nothing_is_blank(text: str, blank: bool) -> None:
+    assert is_blank(text) is blank

@@ -51,7 +51,6 @@ CHANGES: dict[str, Change] = {
     "role version made": lambda cast: RoleVersion.objects.create(
         role=cast.read_only, version=2, document=READ_ONLY, saved_by="x", saved_at=cast.agent.created_at
     ),
-    "role version deleted": lambda cast: RoleVersion.objects.all().delete(),
     "binding made": _new_binding,
     "binding ended": lambda cast: RoleBinding.objects.update(ended_at=cast.agent.created_at),
     "binding deleted": lambda cast: RoleBinding.objects.all().delete(),

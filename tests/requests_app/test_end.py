@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
-from django.db import DatabaseError, connection, transaction
+from django.db import DatabaseError, IntegrityError, connection, transaction
 
 from jitaccess.audit.models import Entry
 from jitaccess.audit.recorder import Actor
@@ -229,12 +230,67 @@ def test_nor_can_they_be_emptied_or_replaced(cast: Cast, postgresql: bool, table
     assert Grant.objects.count() == Decision.objects.count() == AccessRequest.objects.count() == 1
 
 
+def refused_by_the_database(statement: str) -> None:
+    rows = [list(model.objects.order_by("pk").values()) for model in (AccessRequest, Grant, Decision)]
+    with pytest.raises(IntegrityError), transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(statement)
+    assert [list(model.objects.order_by("pk").values()) for model in (AccessRequest, Grant, Decision)] == rows
+
+
 def test_a_pending_request_cannot_be_rewritten_either(cast: Cast) -> None:
-    request = cast.submit()
+    cast.submit()
     for change in ("seconds = 14400", "pending_until = '2099-01-01 00:00:00'", "user_id = agent_id"):
-        with pytest.raises(DatabaseError), transaction.atomic(), connection.cursor() as cursor:
-            cursor.execute(f"UPDATE {REQUEST} SET {change}")
-    assert AccessRequest.objects.get().digest == request.digest
+        refused_by_the_database(f"UPDATE {REQUEST} SET {change}")
+
+
+def test_how_it_ended_is_written_with_the_end_only(cast: Cast) -> None:
+    cast.submit("git_add")
+    cast.grant()
+    for change in ("closed_by_name = 'anna'", "closing_note = 'x'", "closed_at = created_at"):
+        refused_by_the_database(f"UPDATE {REQUEST} SET {change} WHERE status = 'pending'")
+    for change in ("ended_by_name = 'anna'", "end_note = 'x'"):
+        refused_by_the_database(f"UPDATE {GRANT} SET {change}")
+
+
+def test_a_live_grant_is_not_prolonged_by_hand(cast: Cast) -> None:
+    cast.grant()
+    refused_by_the_database(f"UPDATE {GRANT} SET expires_at = '2099-01-01 00:00:00'")
+
+
+def _replacing(model: Any, **changed: str) -> str:
+    """INSERT OR REPLACE of a row by a copy of itself, with SQL expressions for some columns."""
+    table = model._meta.db_table
+    columns = [field.column for field in model._meta.concrete_fields] + [name for name in changed if name == "rowid"]
+    values = ", ".join(changed.get(name, f'"{name}"') for name in columns)
+    names = ", ".join(f'"{name}"' for name in columns)
+    return f"INSERT OR REPLACE INTO {table} ({names}) SELECT {values} FROM {table}"
+
+
+def test_replacing_is_refused_on_a_connection_that_never_heard_of_us(cast: Cast, postgresql: bool) -> None:
+    """recursive_triggers is off in other programs: then REPLACE deletes without firing DELETE triggers."""
+    cast.grant("git_add")
+    fresh = f"'{uuid7().hex}'"
+    if postgresql:  # the nearest thing
+        for table in (REQUEST, GRANT, DECISION):
+            refused_by_the_database(
+                f"INSERT INTO {table} SELECT * FROM {table} ON CONFLICT (id) DO UPDATE SET id = '{uuid7()}'"
+            )
+        return
+    with connection.cursor() as cursor:
+        cursor.execute("PRAGMA recursive_triggers=OFF")
+        try:
+            for model in (AccessRequest, Grant, Decision):
+                refused_by_the_database(_replacing(model))
+                refused_by_the_database(_replacing(model, id=fresh, rowid="rowid"))
+            refused_by_the_database(_replacing(Grant, id=fresh, expires_at="'2099-01-01 00:00:00'"))
+            refused_by_the_database(_replacing(Decision, id=fresh, verdict="'deny'"))
+            cast.submit("git_commit")
+            refused_by_the_database(f"{_replacing(AccessRequest, id=fresh)} WHERE status = 'pending'")
+            refused_by_the_database(
+                f"UPDATE OR REPLACE {REQUEST} SET rowid = (SELECT min(rowid) FROM {REQUEST}) WHERE status = 'pending'"
+            )
+        finally:
+            cursor.execute("PRAGMA recursive_triggers=ON")
 
 
 def test_the_database_refuses_rows_that_no_code_should_make(cast: Cast) -> None:

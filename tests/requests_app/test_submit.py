@@ -9,13 +9,14 @@ from django.db import IntegrityError, transaction
 from jitaccess.audit.models import Entry
 from jitaccess.catalog.models import Tool
 from jitaccess.catalog.services import classify_tool
+from jitaccess.identity.models import Agent
 from jitaccess.identity.services import set_agent_enabled
 from jitaccess.kernel.errors import Invalid
 from jitaccess.policy.models import ApprovalPolicy, Requestable
 from jitaccess.policy.services import bind_role, save_role
 from requests_app.models import AccessRequest
 from requests_app.services import Ask, cancel_request, submit_request
-from requests_app.services.submit import MAX_PENDING_PER_AGENT, MAX_REASON, request_digest
+from requests_app.services.submit import MAX_FILINGS_PER_HOUR, MAX_PENDING_PER_AGENT, MAX_REASON, request_digest
 from tests.cast import OPERATOR, READ_ONLY, Cast
 from tests.clocks import Clock
 from tests.requests_app.ledger import gains, refused
@@ -49,6 +50,8 @@ def test_the_digest_is_that_of_what_is_stored(cast: Cast) -> None:
     ("changes", "code", "says"),
     [
         ({"reason": " \n"}, "request.reason", "Say why"),
+        ({"reason": "\u200b"}, "request.reason", "Say why"),
+        ({"reason": " \u2060\u00a0\u3164\ufe0f\u202e\u2800\n"}, "request.reason", "Say why"),
         ({"reason": "x" * (MAX_REASON + 1)}, "request.reason", "2001 characters"),
         ({"seconds": 59}, "request.duration", "between 1 min and 4 h"),
         ({"seconds": 4 * 3600 + 1}, "request.duration", "between 1 min and 4 h"),
@@ -198,6 +201,23 @@ def test_pending_requests_are_capped_and_those_past_their_deadline_do_not_count(
     assert cast.submit(seconds=999)
     clock.shift(3601)
     assert cast.submit(seconds=1000)
+
+
+def test_filings_in_an_hour_are_capped_whatever_became_of_them(cast: Cast, clock: Clock) -> None:
+    for number in range(MAX_FILINGS_PER_HOUR):
+        first = cast.submission(seconds=600)
+        assert cast.submission(seconds=600).coalesced, "the same again is no new one"
+        if number < MAX_FILINGS_PER_HOUR - 1:
+            cancel_request(request_id=first.request.pk, principal=cast.principal())
+    with refused("request.too_many_filings", r"the next one is possible in (1 h|59 min .* s), at \d\d:\d\d:\d\d UTC"):
+        cast.submit(seconds=601)
+    with refused("request.too_many_filings"):
+        cast.submit(seconds=601, principal=cast.principal(user=cast.olga))
+    other = Agent.objects.create(name="other", owner=cast.olga, team=cast.team)
+    assert cast.submit(principal=cast.principal(agent=other)), "others are not held up"
+    assert cast.submission(seconds=600).coalesced
+    clock.at(AccessRequest.objects.filter(agent=cast.agent).earliest("created_at").created_at + timedelta(hours=1))
+    assert cast.submit(seconds=602)
 
 
 def test_the_database_holds_one_pending_request_per_ask(cast: Cast) -> None:

@@ -242,3 +242,14 @@ def test_a_request_past_its_deadline_cannot_be_decided_before_any_sweep(cast: Ca
     late = browser(cast.anna).post(reverse("web:approve", args=[asked.pk]), {"digest": asked.digest})
     assert late.status_code == 409
     assert browser(cast.anna).get("/").context["waiting"] == []
+
+
+def test_what_browsers_and_robots_ask_for_unbidden_is_there(db: None) -> None:
+    icon = Client().get("/favicon.ico")
+    assert (icon.status_code, icon.url) == (302, "/static/jitaccess/mark.svg")
+    mark = Client().get(icon.url)
+    assert (mark.status_code, mark["Content-Type"]) == (200, "image/svg+xml")
+    mark.close()
+    robots = Client().get("/robots.txt")
+    assert (robots.status_code, robots["Content-Type"]) == (200, "text/plain")
+    assert robots.content == b"User-agent: *\nDisallow: /\n"

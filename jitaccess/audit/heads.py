@@ -1,0 +1,119 @@
+"""Checkpoints of this installation: who signs them, where copies go, and what must hold before the next is signed."""
+
+from __future__ import annotations
+
+import base64
+import os
+import secrets
+from pathlib import Path
+
+from django.conf import settings
+from django.db import transaction
+
+from jitaccess.audit import checkpoint, log
+from jitaccess.audit.models import Checkpoint
+from jitaccess.kernel.errors import Conflict, Invalid
+from jitaccess.store.clock import now
+
+
+def folder() -> Path:
+    """Where copies go: outside the database, whose owner could otherwise rewrite history unnoticed."""
+    path: Path = settings.CHECKPOINTS
+    return path
+
+
+def signers() -> list[checkpoint.Signer]:
+    """The signing keys, newest first; one is made, for its owner only, where there is none."""
+    path = _key_file()
+    if not path.exists():
+        _add_key(checkpoint.Signer.generate(f"jitaccess-{secrets.token_hex(4)}"))
+    return [_signer(line) for line in path.read_text(encoding="ascii").splitlines() if line.strip()]
+
+
+def rotate() -> checkpoint.Verifier:
+    """A new key in front of the old ones; the next checkpoints are signed by the new and the last one."""
+    old = signers()
+    new = checkpoint.Signer(old[0].name, checkpoint.Signer.generate(old[0].name).seed)
+    _add_key(new)
+    return new.verifier
+
+
+def verifiers() -> list[checkpoint.Verifier]:
+    """The public keys that this installation ever signed with."""
+    return [signer.verifier for signer in signers()]
+
+
+def newest_copy() -> checkpoint.Checkpoint | None:
+    """The newest checkpoint that left the database. Raises Invalid when the file was tampered with."""
+    path = folder() / "latest"
+    return checkpoint.read(path.read_text(encoding="utf-8"), verifiers()) if path.exists() else None
+
+
+def ensure_grown_from_newest() -> None:
+    """Refuse a ledger that does not contain what was signed before: rolled back, or rewritten. Raises Conflict."""
+    known = newest_copy()
+    if known is None:
+        return
+    size = log.size()
+    if size < known.size or log.root(known.size) != known.root:
+        what = f"has {size} entries" if size < known.size else "differs from what was signed"
+        raise Conflict(
+            "ledger.rolled_back",
+            f"The ledger {what}, but {folder() / 'latest'} was signed after {known.size} entries: it was rolled back "
+            "or changed. Restore the newest backup, or move that folder away if you did this on purpose.",
+        )
+
+
+def sign_head() -> int | None:
+    """Sign what is there now and send copies out, unless nothing is new; returns the size. Raises Conflict.
+
+    Never signs a head that does not contain the one signed before (C2SP tlog-checkpoint).
+    """
+    size = log.size()
+    newest = Checkpoint.objects.first()
+    if size == 0 or (newest is not None and newest.size == size):
+        return None
+    ensure_grown_from_newest()
+    head = checkpoint.Checkpoint(signers()[-1].name + "/ledger", size, log.root(size))
+    note = checkpoint.sign(head, signers()[:2])
+    # The copy first: what the database says it signed has then really left it.
+    _write(folder() / f"{size:012d}", note)
+    _write(folder() / "latest", note)
+    _write(folder() / "keys", "".join(f"{verifier.text}\n" for verifier in verifiers()))
+    with transaction.atomic():
+        Checkpoint.objects.create(size=size, note=note, at=now())
+    return size
+
+
+def _key_file() -> Path:
+    path: Path = settings.CHECKPOINT_KEYS
+    return path
+
+
+def _add_key(signer: checkpoint.Signer) -> None:
+    path = _key_file()
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    old = path.read_text(encoding="ascii") if path.exists() else ""
+    _write(path, f"{signer.name} {base64.b64encode(signer.seed).decode()}\n{old}")
+
+
+def _signer(line: str) -> checkpoint.Signer:
+    name, _, seed = line.partition(" ")
+    try:
+        raw = base64.b64decode(seed, validate=True)
+    except ValueError:
+        raw = b""
+    if len(raw) != 32:
+        raise Invalid("checkpoint.key", f"{_key_file()} is damaged: each line is a name and 32 bytes in base64.")
+    return checkpoint.Signer(name, raw)
+
+
+def _write(path: Path, text: str) -> None:
+    """Whole or not at all, and for its owner only."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)

@@ -1,0 +1,135 @@
+"""The tree over real rows, signed heads, and what verification finds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from django.db import transaction
+
+from jitaccess.audit import checkpoint, heads, log, tree
+from jitaccess.audit.events import Event
+from jitaccess.audit.models import Checkpoint, Leaf, Node
+from jitaccess.audit.recorder import Actor, Facts, record_many
+from jitaccess.audit.sequencer import plain, sequence
+from jitaccess.audit.verify import check
+from jitaccess.kernel.errors import Conflict, Invalid
+from tests.audit.second_verifier import intact
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def places(tmp_path: Path, settings: object) -> None:
+    settings.CHECKPOINTS, settings.CHECKPOINT_KEYS = tmp_path / "checkpoints", tmp_path / "keys"  # type: ignore[attr-defined]
+
+
+def grow(count: int) -> None:
+    with transaction.atomic():
+        record_many(
+            Facts(event=Event.CONFIGURATION_CHANGED, actor=Actor(user_name=f"admin {number}"))
+            for number in range(count)
+        )
+    while sequence(limit=300):
+        pass
+
+
+def rows() -> list[tuple[int, dict, str | None]]:
+    return [
+        (leaf.seq, dict(plain(leaf.entry)), leaf.leaf_hash)
+        for leaf in Leaf.objects.select_related("entry").order_by("seq")
+    ]
+
+
+def found(entries: list[tuple[int, dict, str | None]], signed: list, note: str, key: str) -> tuple[bool, bool]:
+    """What our verifier finds, and what the second one does."""
+    export = "".join(json.dumps({"seq": seq, "entry": entry}) + "\n" for seq, entry, _ in entries)
+    return bool(check(entries, signed).findings), not intact(export, note, key)
+
+
+def test_the_root_over_stored_nodes_is_the_root_over_all_leaves() -> None:
+    grow(700)
+    leaves = [bytes.fromhex(text) for text in Leaf.objects.order_by("seq").values_list("leaf_hash", flat=True)]
+    assert Node.objects.count() == 2
+    for size in (1, 2, 255, 256, 257, 511, 512, 513, 700):
+        assert log.root(size) == tree.root(tree.nodes_of(leaves), size)
+    nodes = log.nodes()
+    proof = tree.inclusion_proof(nodes, 300, 700)
+    assert tree.verify_inclusion(leaves[300], 300, 700, proof, log.root(700))
+    assert tree.verify_consistency(257, 700, log.root(257), log.root(700), tree.consistency_proof(nodes, 257, 700))
+
+
+def test_a_head_is_signed_once_and_its_copy_leaves_the_database() -> None:
+    grow(5)
+    assert heads.sign_head() == 5
+    assert heads.sign_head() is None
+    grow(2)
+    assert heads.sign_head() == 7
+    copy = heads.newest_copy()
+    assert copy is not None
+    assert (copy.size, copy.root) == (7, log.root(7))
+    assert sorted(path.name for path in heads.folder().iterdir()) == ["000000000005", "000000000007", "keys", "latest"]
+    assert all(path.stat().st_mode & 0o077 == 0 for path in heads.folder().iterdir())
+
+
+def test_after_a_rotation_both_keys_sign_and_old_heads_still_read() -> None:
+    grow(3)
+    heads.sign_head()
+    old = heads.verifiers()[0]
+    new = heads.rotate()
+    grow(1)
+    heads.sign_head()
+    note = (heads.folder() / "latest").read_text()
+    assert checkpoint.read(note, [old]).size == checkpoint.read(note, [new]).size == 4
+    assert checkpoint.read((heads.folder() / "000000000003").read_text(), heads.verifiers()).size == 3
+
+
+def test_a_ledger_that_was_cut_is_not_signed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    grow(6)
+    heads.sign_head()
+    monkeypatch.setattr(log, "size", lambda: 4)
+    with pytest.raises(Conflict, match="rolled back"):
+        heads.sign_head()
+    with pytest.raises(Conflict, match="has 4 entries"):
+        heads.ensure_grown_from_newest()
+    assert Checkpoint.objects.count() == 1
+
+
+def test_a_tampered_checkpoint_file_is_refused() -> None:
+    grow(4)
+    heads.sign_head()
+    latest = heads.folder() / "latest"
+    latest.write_text(latest.read_text().replace("\n4\n", "\n3\n"))
+    with pytest.raises(Invalid):
+        heads.newest_copy()
+
+
+def test_every_edit_deletion_swap_insertion_and_cut_of_a_signed_ledger_is_found() -> None:
+    grow(40)
+    heads.sign_head()
+    signed = [heads.newest_copy()]
+    note, key = (heads.folder() / "latest").read_text(), heads.verifiers()[0].text
+    good = rows()
+    assert found(good, signed, note, key) == (False, False)
+
+    def renumbered(changed: list[tuple[int, dict, str | None]]) -> list[tuple[int, dict, str | None]]:
+        return [(seq, entry, None) for seq, (_, entry, _) in enumerate(changed, start=1)]
+
+    for place in range(40):
+        seq, entry, stored = good[place]
+        edited = [*good[:place], (seq, entry | {"user_name": "mallory"}, stored), *good[place + 1 :]]
+        assert "was changed" in check(edited, signed).findings[0]
+        deleted, inserted = [*good[:place], *good[place + 1 :]], [*good[:place], edited[place], *good[place:]]
+        for changed in (
+            renumbered(edited),
+            renumbered(deleted),
+            renumbered(inserted),
+            renumbered(good)[:place],
+        ):
+            assert found(changed, signed, note, key) == (True, True), place
+        if place:
+            swapped = [*good]
+            swapped[place - 1], swapped[place] = swapped[place], swapped[place - 1]
+            assert found(renumbered(swapped), signed, note, key) == (True, True)
+    assert check(good[1:], signed).findings
