@@ -5,7 +5,7 @@ PORT ?= 8000
 DEMO ?= yes
 VENV := .venv
 
-.PHONY: help up test test-fast test-browser lint types lock clean
+.PHONY: help up test test-fast test-browser nightly lint types lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -21,6 +21,9 @@ test-fast: $(VENV)/.dev ## under a minute: SQLite, no browser, no processes
 
 test-browser: $(VENV)/.dev ## the browser tests; fails without Chromium
 	@JITACCESS_TEST_BROWSER=1 $(VENV)/bin/python -m tests.run browser
+
+nightly: $(VENV)/.dev ## the long form of the property tests
+	@$(VENV)/bin/python -m tests.run nightly
 
 lint: $(VENV)/.dev ## ruff, import-linter, migrations
 	@$(VENV)/bin/python -m tests.run lint

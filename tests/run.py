@@ -45,9 +45,8 @@ def steps(what: str) -> list[Step]:
         "browser": [Step("browser", (*PYTEST, "-m", "browser", "tests"), {"JITACCESS_TEST_BROWSER": "1"})],
         "all": [*lint, sqlite, postgresql],
         "nightly": [
-            *lint,
-            sqlite,
-            Step("postgresql", postgresql.command, POSTGRESQL | {"JITACCESS_HYPOTHESIS": "nightly"}),
+            Step(step.name, (*step.command, "--timeout", "3600"), step.env | {"JITACCESS_HYPOTHESIS": "nightly"})
+            for step in (sqlite, postgresql)
         ],
     }
     if what not in runs:
