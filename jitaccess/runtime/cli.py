@@ -77,6 +77,12 @@ def _parser() -> argparse.ArgumentParser:
         process.set_defaults(run=_serve, role=role)
     migrate = commands.add_parser("migrate", help="bring the database to this version")
     migrate.set_defaults(run=_migrate)
+    database = commands.add_parser("database", help="the database").add_subparsers(required=True, metavar="action")
+    grant = database.add_parser(
+        "grant", help="let a database role run jitaccess, without being able to change the ledger"
+    )
+    grant.add_argument("role")
+    grant.set_defaults(run=_grant)
     _agents(commands)
     audit_commands.add(commands)
     people = commands.add_parser("people", help="people").add_subparsers(required=True, metavar="action")
@@ -149,6 +155,17 @@ def _migrate(_: argparse.Namespace) -> int:
 
     with contextlib.nullcontext() if settings.ON_POSTGRESQL else lock_var(settings.VAR):
         print(prepare_database(repair=True) or "up to date")
+    return 0
+
+
+def _grant(arguments: argparse.Namespace) -> int:
+    from jitaccess.audit.triggers import TABLES
+    from jitaccess.store.roles import grant_running_role
+
+    grant_running_role(arguments.role, append_only=TABLES)
+    print(
+        f"{arguments.role} can run jitaccess here, and can only add to the ledger. Say this again after each migration."
+    )
     return 0
 
 
