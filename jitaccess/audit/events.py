@@ -21,6 +21,7 @@ class Event(StrEnum):
     CALL_AUTHORIZED = "call.authorized"
     CALL_DENIED = "call.denied"
     CALL_COMPLETED = "call.completed"
+    CALL_COMPLETED_LATE = "call.completed_late"
     CALL_FAILED = "call.failed"
     CALL_NOT_SENT = "call.not_sent"
     CALL_OUTCOME_UNKNOWN = "call.outcome_unknown"

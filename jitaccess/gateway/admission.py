@@ -290,10 +290,10 @@ class Admission:
         )
 
     def _ending(self, one: _Outcome, *, late: bool) -> Facts:
-        """`late`: it has an ending already, for this process was believed dead (its lease had run out)."""
+        """`late`: it is on record as unknown already, for this process was believed dead (its lease had run out)."""
         intent = one.admitted.intent
         return Facts(
-            event=one.event,
+            event=Event.CALL_COMPLETED_LATE if late else one.event,
             outcome=one.outcome,
             actor=intent.principal.actor(),
             grant=one.admitted.verdict.grant,
@@ -302,7 +302,7 @@ class Admission:
             server_name=intent.server_name,
             tool=intent.tool,
             instance=self.instance,
-            data=one.data | ({"late": True} if late else {}),
+            data=one.data | ({"ended_as": str(one.event)} if late else {}),
         )
 
 

@@ -49,6 +49,7 @@ _LIFE: dict[str, _Telling] = {
 }
 _OUTCOMES: dict[str, tuple[str, str]] = {
     Event.CALL_COMPLETED: ("succeeded", "good"),
+    Event.CALL_COMPLETED_LATE: ("ended late", "off"),
     Event.CALL_FAILED: ("failed", "bad"),
     Event.CALL_NOT_SENT: ("not sent", "off"),
     Event.CALL_OUTCOME_UNKNOWN: ("outcome unknown", "wait"),

@@ -410,8 +410,8 @@ def test_a_process_that_was_believed_dead_says_that_its_word_comes_late(
         assert close_abandoned_calls() == 1
         go.touch()
         assert b" 200 " in plain.recv(100)
-    assert eventually(lambda: told() == ["call.authorized", "call.outcome_unknown", "call.completed"])
-    assert data(ledger()[-1])["late"] is True
+    assert eventually(lambda: told() == ["call.authorized", "call.outcome_unknown", "call.completed_late"])
+    assert data(ledger()[-1])["ended_as"] == "call.completed"
     assert not OpenCall.objects.exists()
 
 
