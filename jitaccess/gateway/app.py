@@ -11,6 +11,7 @@ import contextlib
 import logging
 import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from uuid import uuid4
 
@@ -90,10 +91,11 @@ class Application:
             _check_content(headers)
         principal = await self._authenticate(scope, headers)
         # Read after the token: a stranger must not make us hold megabytes.
-        body = await read_body(receive) if method == "POST" else b""
+        body = await self._body(principal, receive) if method == "POST" else b""
         server, is_open = await self._server(scope["path"], principal)
         if not is_open:
-            await self._knocked(principal, server, body, headers)
+            with _one_more(self.gateway.busy, principal):
+                await self._knocked(principal, server, body, headers)
             raise RpcError(wire.METHOD_NOT_FOUND, "There is no such server here.", status=404)
         if method == "GET":
             await self._listen_legacy(principal, server, headers, receive, send)
@@ -105,6 +107,10 @@ class Application:
         except RpcError as error:
             error.request_id = message.id
             raise
+
+    async def _body(self, principal: Principal, receive: Receive) -> bytes:
+        with _one_more(self.gateway.reading, principal):
+            return await read_body(receive)
 
     async def _authenticate(self, scope: Scope, headers: Headers) -> Principal:
         scheme, _, value = (headers.get("authorization") or "").partition(" ")
@@ -174,11 +180,15 @@ class Application:
         key = (context.principal.key, session_id or uuid4().hex, repr(message.id))
         if key in self.gateway.in_flight:
             raise RpcError(wire.INVALID_REQUEST, "A request with this id is in progress in this session.", status=400)
-        if self.gateway.busy[context.principal.key] >= MAX_IN_FLIGHT:
-            raise RpcError(wire.INVALID_REQUEST, f"At most {MAX_IN_FLIGHT} requests may be in progress.", status=429)
+        with _one_more(self.gateway.busy, context.principal):
+            await self._work(context, key, handler, receive, send)
+
+    async def _work(
+        self, context: Context, key: tuple[str, str, str], handler: Method, receive: Receive, send: Send
+    ) -> None:
+        message = context.message
         task = asyncio.create_task(_finish(handler, context, send))
         self.gateway.in_flight[key] = task
-        self.gateway.busy[context.principal.key] += 1
         gone = asyncio.create_task(disconnected(receive))
         try:
             # A wait that nobody waits for is over, in every era.
@@ -195,8 +205,6 @@ class Application:
             task.cancel()  # not done only when the process stops: the call ends with us, on record
             gone.cancel()
             self.gateway.in_flight.pop(key, None)
-            self.gateway.busy[context.principal.key] -= 1
-            self.gateway.busy += Counter()  # forgets the principals that have none
 
     def _notified(self, context: Context, session_id: str) -> None:
         """Notifications end here: none is forwarded. A cancellation reaches the caller's own calls only."""
@@ -249,6 +257,21 @@ class Application:
             self.gateway.streams.leave(stream)
             task.cancel()
             gone.cancel()
+
+
+@contextlib.contextmanager
+def _one_more(counter: Counter[str], principal: Principal) -> Iterator[None]:
+    """Count a principal's request while it lasts. Raises RpcError(429) when there are MAX_IN_FLIGHT already."""
+    key = principal.key
+    if counter[key] >= MAX_IN_FLIGHT:
+        raise RpcError(wire.INVALID_REQUEST, f"At most {MAX_IN_FLIGHT} requests may be in progress.", status=429)
+    counter[key] += 1
+    try:
+        yield
+    finally:
+        counter[key] -= 1
+        if not counter[key]:
+            del counter[key]
 
 
 async def _finish(handler: Method, context: Context, send: Send) -> None:

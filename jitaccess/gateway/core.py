@@ -60,6 +60,7 @@ class Gateway:
     store: SnapshotStore = field(default_factory=SnapshotStore)
     streams: Streams = field(default_factory=Streams)
     in_flight: dict[tuple[str, str, str], asyncio.Task[None]] = field(default_factory=dict)
+    reading: Counter[str] = field(default_factory=Counter)
     busy: Counter[str] = field(default_factory=Counter)
     waits: Counter[str] = field(default_factory=Counter)
     instance: UUID = field(init=False)
