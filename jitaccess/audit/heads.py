@@ -26,8 +26,22 @@ def signers() -> list[checkpoint.Signer]:
     """The signing keys, newest first; one is made, for its owner only, where there is none."""
     path = _key_file()
     if not path.exists():
+        if copies():
+            raise Invalid(
+                "checkpoint.key", f"The signing keys {path} are gone, but {folder()} holds checkpoints. Restore them."
+            )
         _add_key(checkpoint.Signer.generate(f"jitaccess-{secrets.token_hex(4)}"))
-    return [_signer(line) for line in path.read_text(encoding="ascii").splitlines() if line.strip()]
+    keys = [_signer(line) for line in _read(path).splitlines() if line.strip()]
+    if not keys:
+        raise Invalid("checkpoint.key", f"{path} holds no key. Restore it, or remove it together with {folder()}.")
+    return keys
+
+
+def copies() -> list[Path]:
+    """The checkpoint files of this installation, oldest first, then `latest`."""
+    numbered = sorted(path for path in folder().glob("[0-9]*") if len(path.name) == 12 and path.name.isdigit())
+    latest = folder() / "latest"
+    return [*numbered, latest] if latest.exists() else numbered
 
 
 def rotate() -> checkpoint.Verifier:
@@ -44,9 +58,19 @@ def verifiers() -> list[checkpoint.Verifier]:
 
 
 def newest_copy() -> checkpoint.Checkpoint | None:
-    """The newest checkpoint that left the database. Raises Invalid when the file was tampered with."""
-    path = folder() / "latest"
-    return checkpoint.read(path.read_text(encoding="utf-8"), verifiers()) if path.exists() else None
+    """The newest checkpoint that left the database. Raises Invalid when it was tampered with.
+
+    By number and by `latest`: whoever takes one away, or puts an older one there, has not gone back in time.
+    """
+    return max((read_copy(path) for path in copies()[-2:]), key=lambda head: head.size, default=None)
+
+
+def read_copy(path: Path) -> checkpoint.Checkpoint:
+    """One checkpoint file, its signature checked. Raises Invalid, naming the file."""
+    try:
+        return checkpoint.read(_read(path), verifiers())
+    except Invalid as error:
+        raise Invalid(error.code, f"{path}: {error.detail}") from error
 
 
 def ensure_grown_from_newest() -> None:
@@ -55,13 +79,20 @@ def ensure_grown_from_newest() -> None:
     if known is None:
         return
     size = log.size()
-    if size < known.size or log.root(known.size) != known.root:
+    if size < known.size or not _holds(known):
         what = f"has {size} entries" if size < known.size else "differs from what was signed"
         raise Conflict(
             "ledger.rolled_back",
             f"The ledger {what}, but {folder() / 'latest'} was signed after {known.size} entries: it was rolled back "
             "or changed. Restore the newest backup, or move that folder away if you did this on purpose.",
         )
+
+
+def _holds(known: checkpoint.Checkpoint) -> bool:
+    try:
+        return log.root(known.size) == known.root
+    except (IndexError, ValueError):
+        return False  # a leaf or a node of the tree is missing or damaged
 
 
 def sign_head() -> int | None:
@@ -77,7 +108,10 @@ def sign_head() -> int | None:
     head = checkpoint.Checkpoint(signers()[-1].name + "/ledger", size, log.root(size))
     note = checkpoint.sign(head, signers()[:2])
     # The copy first: what the database says it signed has then really left it.
-    _write(folder() / f"{size:012d}", note)
+    numbered = folder() / f"{size:012d}"
+    if numbered.exists() and read_copy(numbered) != head:
+        raise Conflict("ledger.forked", f"{numbered} was signed over another history; it is evidence and stays.")
+    _write(numbered, note)
     _write(folder() / "latest", note)
     _write(folder() / "keys", "".join(f"{verifier.text}\n" for verifier in verifiers()))
     with transaction.atomic():
@@ -93,7 +127,7 @@ def _key_file() -> Path:
 def _add_key(signer: checkpoint.Signer) -> None:
     path = _key_file()
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    old = path.read_text(encoding="ascii") if path.exists() else ""
+    old = _read(path) if path.exists() else ""
     _write(path, f"{signer.name} {base64.b64encode(signer.seed).decode()}\n{old}")
 
 
@@ -106,6 +140,13 @@ def _signer(line: str) -> checkpoint.Signer:
     if len(raw) != 32:
         raise Invalid("checkpoint.key", f"{_key_file()} is damaged: each line is a name and 32 bytes in base64.")
     return checkpoint.Signer(name, raw)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Invalid("checkpoint.unreadable", f"{path} cannot be read ({error}). Restore it.") from error
 
 
 def _write(path: Path, text: str) -> None:

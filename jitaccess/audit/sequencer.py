@@ -38,6 +38,8 @@ def sequence(*, limit: int = 1000) -> int:
     other rolls back and its entries wait for the next round.
     """
     with transaction.atomic():
+        # A queue row of an entry that has its place would stop all others.
+        Unsequenced.objects.filter(entry__leaf__isnull=False).delete()
         waiting = list(Unsequenced.objects.select_related("entry").order_by("entry_id")[:limit])
         if not waiting:
             return 0

@@ -51,6 +51,6 @@ def read_export(lines: Iterable[str]) -> Iterator[tuple[int, dict[str, Json], st
             seq, entry = value["seq"], value["entry"]
         except (Invalid, KeyError) as error:
             raise Invalid("export.invalid", f"line {number} of the export is damaged: {error}") from error
-        if not isinstance(seq, int) or not isinstance(entry, dict):
+        if not isinstance(seq, int) or isinstance(seq, bool) or not isinstance(entry, dict):
             raise Invalid("export.invalid", f"line {number} of the export is not an entry")
         yield seq, entry, None

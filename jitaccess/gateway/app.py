@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 PREFIX = "/mcp/"
 # Of one principal in one process; more would be its neighbours' turn.
 MAX_IN_FLIGHT = 32
+MAX_READING = 32
 # From here on reading and digesting a body would hold up the event loop for everybody.
 LARGE_BODY = 64 * 1024
 # Narrower than RFC 3986: no user, nothing that two parsers could read in two ways.
@@ -91,26 +92,30 @@ class Application:
             _check_content(headers)
         principal = await self._authenticate(scope, headers)
         # Read after the token: a stranger must not make us hold megabytes.
-        body = await self._body(principal, receive) if method == "POST" else b""
-        server, is_open = await self._server(scope["path"], principal)
-        if not is_open:
-            with _one_more(self.gateway.busy, principal):
+        with _one_more(self.gateway.reading, principal, limit=MAX_READING):
+            body = await read_body(receive) if method == "POST" else b""
+            server, is_open = await self._server(scope["path"], principal)
+            if not is_open:
+                # Answered first, like a server that does not exist: the record must not show in the time it takes.
+                await _send_error(send, RpcError(wire.METHOD_NOT_FOUND, "There is no such server here.", status=404))
                 await self._knocked(principal, server, body, headers)
-            raise RpcError(wire.METHOD_NOT_FOUND, "There is no such server here.", status=404)
-        if method == "GET":
+                return
+            message = await self._message(body, headers) if method == "POST" else None
+        if message is None:
             await self._listen_legacy(principal, server, headers, receive, send)
             return
-        large = len(body) > LARGE_BODY
-        message = await asyncio.to_thread(read_message, body, headers) if large else read_message(body, headers)
         try:
             await self._answer(principal, server, message, headers, receive, send)
         except RpcError as error:
             error.request_id = message.id
             raise
 
-    async def _body(self, principal: Principal, receive: Receive) -> bytes:
-        with _one_more(self.gateway.reading, principal):
-            return await read_body(receive)
+    async def _message(self, body: bytes, headers: Headers) -> Message:
+        """Large bodies are read in a thread, one at a time: several at once would leave nobody else the interpreter."""
+        if len(body) <= LARGE_BODY:
+            return read_message(body, headers)
+        async with self.gateway.large:
+            return await asyncio.to_thread(read_message, body, headers)
 
     async def _authenticate(self, scope: Scope, headers: Headers) -> Principal:
         scheme, _, value = (headers.get("authorization") or "").partition(" ")
@@ -137,7 +142,7 @@ class Application:
     async def _knocked(self, principal: Principal, server: ServerFacts, body: bytes, headers: Headers) -> None:
         """A closed server answers like none at all; that somebody tried to call it is on record."""
         with contextlib.suppress(RpcError, Invalid):
-            message = read_message(body, headers)
+            message = read_message(body if len(body) <= LARGE_BODY else b"{}", headers)
             name, arguments = message.params.get("name"), message.params.get("arguments", {})
             if message.method == "tools/call" and isinstance(name, str) and isinstance(arguments, dict):
                 await record_knock(self.gateway, Call(principal, server, name, arguments))
@@ -180,7 +185,7 @@ class Application:
         key = (context.principal.key, session_id or uuid4().hex, repr(message.id))
         if key in self.gateway.in_flight:
             raise RpcError(wire.INVALID_REQUEST, "A request with this id is in progress in this session.", status=400)
-        with _one_more(self.gateway.busy, context.principal):
+        with _one_more(self.gateway.busy, context.principal, limit=MAX_IN_FLIGHT):
             await self._work(context, key, handler, receive, send)
 
     async def _work(
@@ -192,7 +197,7 @@ class Application:
         gone = asyncio.create_task(disconnected(receive))
         try:
             # A wait that nobody waits for is over, in every era.
-            ends_with_client = message.modern or message.params.get("name") == "check_request"
+            ends_with_client = message.modern or _waits(message.params)
             await asyncio.wait({task, gone} if ends_with_client else {task}, return_when=asyncio.FIRST_COMPLETED)
             if not task.done():
                 task.cancel()
@@ -259,12 +264,19 @@ class Application:
             gone.cancel()
 
 
+def _waits(params: JsonObject) -> bool:
+    """Whether a call is one that waits for people, by itself or through call_tool."""
+    arguments = params.get("arguments")
+    inner = arguments.get("name") if params.get("name") == "call_tool" and isinstance(arguments, dict) else None
+    return "check_request" in (params.get("name"), inner)
+
+
 @contextlib.contextmanager
-def _one_more(counter: Counter[str], principal: Principal) -> Iterator[None]:
-    """Count a principal's request while it lasts. Raises RpcError(429) when there are MAX_IN_FLIGHT already."""
+def _one_more(counter: Counter[str], principal: Principal, *, limit: int) -> Iterator[None]:
+    """Count a principal's request while it lasts. Raises RpcError(429) when there are `limit` already."""
     key = principal.key
-    if counter[key] >= MAX_IN_FLIGHT:
-        raise RpcError(wire.INVALID_REQUEST, f"At most {MAX_IN_FLIGHT} requests may be in progress.", status=429)
+    if counter[key] >= limit:
+        raise RpcError(wire.INVALID_REQUEST, f"At most {limit} requests may be in progress at once.", status=429)
     counter[key] += 1
     try:
         yield

@@ -42,8 +42,7 @@ class Call:
 async def call_tool(gateway: Gateway, call: Call) -> JsonObject:
     """The tool's result, or a refusal or failure as a result. Raises RpcError for what the protocol calls an error."""
     try:
-        # In a thread: large arguments must not hold up the event loop for everybody.
-        args_digest, shown = await asyncio.to_thread(_kept, call.arguments)
+        args_digest, shown = await _kept(gateway, call.arguments)
     except Invalid as error:
         raise RpcError(INVALID_PARAMS, error.detail) from error
     for _ in range(TRIES):
@@ -72,7 +71,7 @@ async def call_tool(gateway: Gateway, call: Call) -> JsonObject:
 
 async def record_knock(gateway: Gateway, call: Call) -> None:
     """Put a call of a closed server on record. It is never forwarded, whatever opens meanwhile."""
-    args_digest, shown = await asyncio.to_thread(_kept, call.arguments)
+    args_digest, shown = await _kept(gateway, call.arguments)
     with contextlib.suppress(Unavailable):
         admitted = await gateway.admission.admit(
             Intent(call.principal, call.server.id, call.server.slug, call.tool, args_digest, shown)
@@ -81,9 +80,14 @@ async def record_knock(gateway: Gateway, call: Call) -> None:
             gateway.admission.not_sent(admitted, "the server was closed when the call came")
 
 
-def _kept(arguments: JsonObject) -> tuple[str, Json]:
-    """What the ledger keeps of arguments: the digest of the whole, and a redacted view."""
-    return digest(arguments, domain="jitaccess-args-v1"), redact(arguments)
+async def _kept(gateway: Gateway, arguments: JsonObject) -> tuple[str, Json]:
+    """What the ledger keeps of arguments: the digest of the whole, and a redacted view.
+
+    In a thread, one at a time: large ones must hold up neither the event loop nor, several at once, everybody.
+    """
+    async with gateway.large:
+        whole = await asyncio.to_thread(digest, arguments, domain="jitaccess-args-v1")
+    return whole, redact(arguments)
 
 
 async def _connect(gateway: Gateway, call: Call) -> StdioConnection | UpstreamError | None:

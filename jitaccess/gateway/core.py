@@ -61,6 +61,7 @@ class Gateway:
     streams: Streams = field(default_factory=Streams)
     in_flight: dict[tuple[str, str, str], asyncio.Task[None]] = field(default_factory=dict)
     reading: Counter[str] = field(default_factory=Counter)
+    large: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
     busy: Counter[str] = field(default_factory=Counter)
     waits: Counter[str] = field(default_factory=Counter)
     instance: UUID = field(init=False)

@@ -14,7 +14,7 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-MAX_BODY = 4 * 1024 * 1024
+MAX_BODY = 2 * 1024 * 1024
 BODY_SECONDS = 15.0
 
 

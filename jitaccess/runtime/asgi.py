@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import Any
 
@@ -36,7 +37,12 @@ class Switch:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
-        elif scope["type"] != "http":
+            return
+        with contextlib.suppress(ClientGone):
+            await self._serve(scope, receive, _to_whoever_is_there(send))
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1003})
         elif scope["path"].startswith(PREFIX):
             await (self._mcp or _nothing)(scope, receive, send)
@@ -54,6 +60,9 @@ class Switch:
             return
         except ConnectionError:
             return
+        # A chunked form has no length; Django reads none without one.
+        length = (b"content-length", str(len(body)).encode())
+        scope["headers"] = [pair for pair in scope["headers"] if pair[0] != b"content-length"] + [length]
         whole = iter([{"type": "http.request", "body": body, "more_body": False}])
 
         async def replay() -> Any:
@@ -84,6 +93,22 @@ class Switch:
             self._gateway.stop() if self._gateway else asyncio.sleep(0),
         )
         await send({"type": "lifespan.shutdown.complete"})
+
+
+class ClientGone(ConnectionError):
+    """The client left while it was being answered."""
+
+
+def _to_whoever_is_there(send: Send) -> Send:
+    """The server's `send`, whose complaint about a closed connection is no incident."""
+
+    async def guarded(event: Any) -> None:
+        try:
+            await send(event)
+        except (RuntimeError, OSError) as error:
+            raise ClientGone from error
+
+    return guarded
 
 
 async def _nothing(scope: Scope, receive: Receive, send: Send) -> None:

@@ -64,11 +64,16 @@ def _of_database(arguments: argparse.Namespace) -> Report:
 
     with consistent_reads():
         signed = [checkpoint.read(note, own.verifiers()) for note in Checkpoint.objects.values_list("note", flat=True)]
-        where = arguments.checkpoints or own.folder()
-        if where.exists():
-            signed += _heads(where, arguments.key) if arguments.key else _heads_with(where, own.verifiers())
-        report = check(_rows(), signed)
-        findings = list(report.findings)
+        if arguments.checkpoints:
+            verifiers = _keys(arguments.key) if arguments.key else own.verifiers()
+            signed += _heads_with(arguments.checkpoints, verifiers)
+        else:
+            signed += [own.read_copy(path) for path in own.copies()]
+        try:
+            report = check(_rows(), signed)
+        except (ValueError, TypeError, AttributeError) as error:
+            return Report(0, len(signed), (f"a row of the ledger cannot even be read: {error}",))
+        findings = [*report.findings, *_damaged_nodes()]
         queued = Unsequenced.objects.values("entry_id")
         lost = Entry.objects.filter(leaf=None).exclude(pk__in=queued).count()
         if lost:
@@ -80,22 +85,54 @@ def _of_database(arguments: argparse.Namespace) -> Report:
 
 
 def _heads(where: Path, keys: Path) -> list[checkpoint.Checkpoint]:
+    return _heads_with(where, _keys(keys))
+
+
+def _keys(keys: Path) -> list[checkpoint.Verifier]:
     try:
         text = keys.read_text(encoding="utf-8")
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise Invalid("checkpoint.key", f"Cannot read public keys from {keys}; say where with --key.") from error
-    return _heads_with(where, [checkpoint.Verifier.parse(line) for line in text.splitlines() if line.strip()])
+    return [checkpoint.Verifier.parse(line) for line in text.splitlines() if line.strip()]
 
 
 def _heads_with(where: Path, verifiers: list[checkpoint.Verifier]) -> list[checkpoint.Checkpoint]:
-    files = [where] if where.is_file() else sorted(path for path in where.iterdir() if path.name != "keys")
+    if not where.exists():
+        raise Invalid("checkpoint.invalid", f"There is no checkpoint at {where}.")
+    files = [where] if where.is_file() else sorted(path for path in where.glob("[0-9l]*") if path.is_file())
     heads = []
     for path in files:
         try:
             heads.append(checkpoint.read(path.read_text(encoding="utf-8"), verifiers))
-        except (Invalid, UnicodeDecodeError) as error:
+        except (Invalid, OSError, UnicodeDecodeError) as error:
             raise Invalid("checkpoint.invalid", f"{path}: {error}") from error
     return heads
+
+
+def _damaged_nodes() -> list[str]:
+    """Stored nodes that are not what the leaves say: roots are made from them."""
+    from jitaccess.audit import log, tree
+    from jitaccess.audit.models import Leaf, Node
+
+    leaves = [_bytes(text) for text in Leaf.objects.order_by("seq").values_list("leaf_hash", flat=True)]
+    nodes, stored = tree.nodes_of(leaves), {(node.level, node.index): node.hash for node in Node.objects.all()}
+    findings = []
+    level = log.STEP
+    while len(leaves) >> level:
+        findings += [
+            f"node {level}/{index} of the tree is missing or was changed"
+            for index in range(len(leaves) >> level)
+            if stored.pop((level, index), "") != nodes(level, index).hex()
+        ]
+        level += log.STEP
+    return findings + [f"node {level}/{index} of the tree should not be there" for level, index in stored]
+
+
+def _bytes(text: str) -> bytes:
+    try:
+        return bytes.fromhex(text)
+    except ValueError:
+        return b""
 
 
 def _rows() -> Iterator[tuple[int, dict[str, strictjson.Json], str | None]]:
@@ -109,7 +146,10 @@ def _rows() -> Iterator[tuple[int, dict[str, strictjson.Json], str | None]]:
 def _export(arguments: argparse.Namespace) -> int:
     from jitaccess.store.reads import consistent_reads
 
-    target: Any = arguments.output.open("wb") if arguments.output else nullcontext(sys.stdout.buffer)
+    try:
+        target: Any = arguments.output.open("wb") if arguments.output else nullcontext(sys.stdout.buffer)
+    except OSError as error:
+        raise Invalid("export.output", f"Cannot write {arguments.output}: {error.strerror}.") from error
     with consistent_reads(), target as file:
         _write_lines(file)
     return 0

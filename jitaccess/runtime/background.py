@@ -61,6 +61,8 @@ class Background:
                     sign_head()
             except JitAccessError as error:
                 log.error("no checkpoint is signed: %s", error.detail)  # noqa: TRY400 - a sentence, not a bug
+            except OSError as error:
+                log.error("no checkpoint is signed: %s", error)  # noqa: TRY400 - as above
             except Exception as error:  # noqa: BLE001 - the ledger waits in its queue; the loop must not die
                 log.warning("sequencing will be tried again: %s", error)
         leadership.give_up()

@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if audit_commands.offline(arguments):
             return int(arguments.run(arguments))
-    except (JitAccessError, OSError) as error:
+    except (JitAccessError, OSError, UnicodeDecodeError) as error:
         print(f"jitaccess: {error}", file=sys.stderr)
         return 1
     os.umask(0o077)  # what is written under var/ is for its owner

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+from django.conf import settings
 from django.db import transaction
 
 from jitaccess.audit import checkpoint, heads, log, tree
 from jitaccess.audit.events import Event
-from jitaccess.audit.models import Checkpoint, Leaf, Node
+from jitaccess.audit.models import Checkpoint, Leaf, Node, Unsequenced
 from jitaccess.audit.recorder import Actor, Facts, record_many
 from jitaccess.audit.sequencer import plain, sequence
 from jitaccess.audit.verify import check
 from jitaccess.kernel.errors import Conflict, Invalid
+from jitaccess.runtime import audit_commands
 from tests.audit.second_verifier import intact
 
 pytestmark = pytest.mark.django_db
@@ -133,3 +136,58 @@ def test_every_edit_deletion_swap_insertion_and_cut_of_a_signed_ledger_is_found(
             swapped[place - 1], swapped[place] = swapped[place], swapped[place - 1]
             assert found(renumbered(swapped), signed, note, key) == (True, True)
     assert check(good[1:], signed).findings
+
+
+def test_taking_latest_away_does_not_make_a_shorter_ledger_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    for count in (3, 3):
+        grow(count)
+        heads.sign_head()
+    (heads.folder() / "latest").unlink()
+    monkeypatch.setattr(log, "size", lambda: 4)
+    with pytest.raises(Conflict, match="has 4 entries"):
+        heads.ensure_grown_from_newest()
+    shutil.copy(heads.folder() / "000000000003", heads.folder() / "latest")
+    with pytest.raises(Conflict, match="has 4 entries"):
+        heads.ensure_grown_from_newest()
+
+
+def test_a_checkpoint_of_another_history_is_evidence_and_never_overwritten() -> None:
+    grow(3)
+    signer = heads.signers()[0]
+    other = checkpoint.Checkpoint(f"{signer.name}/ledger", 4, b"\x07" * 32)
+    heads.folder().mkdir(parents=True, exist_ok=True)
+    path = heads.folder() / "000000000004"
+    path.write_text(checkpoint.sign(other, [signer]))
+    grow(1)
+    with pytest.raises(Conflict):
+        heads.sign_head()
+    assert checkpoint.read(path.read_text(), heads.verifiers()) == other
+
+
+def test_no_new_key_is_made_while_old_checkpoints_are_there() -> None:
+    grow(2)
+    heads.sign_head()
+    settings.CHECKPOINT_KEYS.unlink()
+    grow(1)
+    with pytest.raises(Invalid, match="Restore them"):
+        heads.sign_head()
+    assert not settings.CHECKPOINT_KEYS.exists()
+
+
+def test_an_entry_queued_again_does_not_stop_the_others() -> None:
+    grow(3)
+    Unsequenced.objects.create(entry_id=Leaf.objects.get(seq=2).entry_id)
+    grow(2)
+    assert [leaf.seq for leaf in Leaf.objects.order_by("seq")] == [1, 2, 3, 4, 5]
+    assert not Unsequenced.objects.exists()
+
+
+def test_a_damaged_node_is_a_refusal_and_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    grow(300)
+    heads.sign_head()
+    assert audit_commands._damaged_nodes() == []
+    monkeypatch.setattr(log, "nodes", lambda: tree.nodes_of([]))
+    with pytest.raises(Conflict):
+        heads.ensure_grown_from_newest()
+    monkeypatch.setattr(log, "STEP", 7)  # then other nodes are expected than are stored
+    assert len(audit_commands._damaged_nodes()) == 3
