@@ -35,5 +35,5 @@ def set_up() -> None:
     admin.site.site_header = admin.site.site_title = "jitaccess"
     admin.site.index_title = "Administration"
     admin.site.site_url = "/"
-    admin.site.login = sign_in  # type: ignore[method-assign,assignment]
-    admin.site.password_change = change_own_password  # type: ignore[method-assign,assignment]
+    admin.site.login = sign_in  # type: ignore[method-assign,assignment]  # the site is Django's, and one
+    admin.site.password_change = change_own_password  # type: ignore[method-assign,assignment]  # the site is Django's, and one

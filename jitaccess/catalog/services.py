@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from uuid import UUID
 
 from django.db import transaction
 
@@ -129,16 +128,3 @@ def server_by_slug(slug: str) -> Server:
     if server is None:
         raise NotFound("server.unknown", f"There is no server named {slug!r}.")
     return server
-
-
-def parse_access(text: str) -> AccessClass:
-    """Raises Invalid with the classes there are."""
-    if text not in AccessClass.values:
-        raise Invalid(
-            "access_class.unknown", f"{text!r} is no access class; use one of {', '.join(AccessClass.values)}."
-        )
-    return AccessClass(text)
-
-
-def tool_names(ids: Iterable[UUID]) -> dict[UUID, str]:
-    return {tool.pk: str(tool) for tool in Tool.objects.filter(pk__in=list(ids)).select_related("server")}

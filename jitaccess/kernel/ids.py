@@ -36,7 +36,7 @@ class _Clock:
 
 _clock = _Clock()
 # A forked worker would otherwise continue its sibling's counter, or inherit the lock while it is held.
-os.register_at_fork(after_in_child=_clock.__init__)  # type: ignore[misc]
+os.register_at_fork(after_in_child=_clock.__init__)  # type: ignore[misc]  # on purpose: the same object starts anew
 
 
 def uuid7() -> uuid.UUID:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-import re2  # type: ignore[import-untyped]
+import re2  # type: ignore[import-untyped]  # it ships no types
 
 from .errors import Invalid
 from .text import visible

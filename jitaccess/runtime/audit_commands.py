@@ -58,6 +58,7 @@ def _of_export(arguments: argparse.Namespace) -> Report:
 
 def _of_database(arguments: argparse.Namespace) -> Report:
     from jitaccess.audit import heads as own
+    from jitaccess.audit import log
     from jitaccess.audit.models import Checkpoint, Entry, Unsequenced
     from jitaccess.store.clock import now
     from jitaccess.store.reads import consistent_reads
@@ -73,7 +74,7 @@ def _of_database(arguments: argparse.Namespace) -> Report:
             report = check(_rows(), signed)
         except (ValueError, TypeError, AttributeError) as error:
             return Report(0, len(signed), (f"a row of the ledger cannot even be read: {error}",))
-        findings = [*report.findings, *_damaged_nodes()]
+        findings = [*report.findings, *log.damaged_nodes()]
         queued = Unsequenced.objects.values("entry_id")
         lost = Entry.objects.filter(leaf=None).exclude(pk__in=queued).count()
         if lost:
@@ -107,32 +108,6 @@ def _heads_with(where: Path, verifiers: list[checkpoint.Verifier]) -> list[check
         except (Invalid, OSError, UnicodeDecodeError) as error:
             raise Invalid("checkpoint.invalid", f"{path}: {error}") from error
     return heads
-
-
-def _damaged_nodes() -> list[str]:
-    """Stored nodes that are not what the leaves say: roots are made from them."""
-    from jitaccess.audit import log, tree
-    from jitaccess.audit.models import Leaf, Node
-
-    leaves = [_bytes(text) for text in Leaf.objects.order_by("seq").values_list("leaf_hash", flat=True)]
-    nodes, stored = tree.nodes_of(leaves), {(node.level, node.index): node.hash for node in Node.objects.all()}
-    findings = []
-    level = log.STEP
-    while len(leaves) >> level:
-        findings += [
-            f"node {level}/{index} of the tree is missing or was changed"
-            for index in range(len(leaves) >> level)
-            if stored.pop((level, index), "") != nodes(level, index).hex()
-        ]
-        level += log.STEP
-    return findings + [f"node {level}/{index} of the tree should not be there" for level, index in stored]
-
-
-def _bytes(text: str) -> bytes:
-    try:
-        return bytes.fromhex(text)
-    except ValueError:
-        return b""
 
 
 def _rows() -> Iterator[tuple[int, dict[str, strictjson.Json], str | None]]:

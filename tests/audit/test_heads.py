@@ -17,7 +17,6 @@ from jitaccess.audit.recorder import Actor, Facts, record_many
 from jitaccess.audit.sequencer import plain, sequence
 from jitaccess.audit.verify import check
 from jitaccess.kernel.errors import Conflict, Invalid
-from jitaccess.runtime import audit_commands
 from tests.audit.second_verifier import intact
 
 pytestmark = pytest.mark.django_db
@@ -185,9 +184,9 @@ def test_an_entry_queued_again_does_not_stop_the_others() -> None:
 def test_a_damaged_node_is_a_refusal_and_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     grow(300)
     heads.sign_head()
-    assert audit_commands._damaged_nodes() == []
+    assert log.damaged_nodes() == []
     monkeypatch.setattr(log, "nodes", lambda: tree.nodes_of([]))
     with pytest.raises(Conflict):
         heads.ensure_grown_from_newest()
     monkeypatch.setattr(log, "STEP", 7)  # then other nodes are expected than are stored
-    assert len(audit_commands._damaged_nodes()) == 3
+    assert len(log.damaged_nodes()) == 3

@@ -14,11 +14,9 @@ from jitaccess.catalog.pins import PINNED_MEMBERS, RESERVED_NAMES, acceptable_na
 from jitaccess.catalog.services import (
     classify_tool,
     import_tools,
-    parse_access,
     register_server,
     server_by_slug,
     set_server_enabled,
-    tool_names,
 )
 from jitaccess.kernel.errors import Conflict, Invalid, NotFound
 from jitaccess.kernel.strictjson import JsonObject
@@ -180,11 +178,3 @@ def test_a_slug_that_would_not_split_from_its_tools_is_refused(slug: str) -> Non
         register_server(slug=slug, operator=OPERATOR)
     assert caught.value.code == "server.slug"
     assert not Server.objects.exists()
-
-
-def test_access_classes_by_name(cast: Cast) -> None:
-    assert parse_access("write") is AccessClass.WRITE
-    with pytest.raises(Invalid, match="read, write, destructive"):
-        parse_access("Write")
-    ids = [cast.tools["git_log"].pk]
-    assert tool_names(ids) == {ids[0]: "git/git_log"}
