@@ -25,7 +25,8 @@ def sent(record: Path) -> Callable[[], list[dict[str, Any]]]:
     """The calls that reached the server: the params of each."""
 
     def read() -> list[dict[str, Any]]:
-        messages = [json.loads(line) for line in record.read_bytes().split(b"\n") if line]
+        whole, _, _ = record.read_bytes().rpartition(b"\n")  # the last line may be half written
+        messages = [json.loads(line) for line in whole.split(b"\n") if line]
         return [message["params"] for message in messages if message["method"] == "tools/call"]
 
     return read
