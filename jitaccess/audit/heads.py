@@ -13,6 +13,7 @@ from django.db import transaction
 from jitaccess.audit import checkpoint, log
 from jitaccess.audit.models import Checkpoint
 from jitaccess.kernel.errors import Conflict, Invalid
+from jitaccess.kernel.steps import step
 from jitaccess.store.clock import now
 
 
@@ -114,6 +115,7 @@ def sign_head() -> int | None:
     _write(numbered, note)
     _write(folder() / "latest", note)
     _write(folder() / "keys", "".join(f"{verifier.text}\n" for verifier in verifiers()))
+    step("checkpoint.copied")
     with transaction.atomic():
         Checkpoint.objects.create(size=size, note=note, at=now())
     return size

@@ -11,6 +11,7 @@ from jitaccess.audit import tree
 from jitaccess.audit.log import store_nodes
 from jitaccess.audit.models import Cursor, Entry, Leaf, Unsequenced
 from jitaccess.kernel.canonical import canonical
+from jitaccess.kernel.steps import step
 
 _FIELDS = [field.attname for field in Entry._meta.concrete_fields]
 
@@ -43,6 +44,7 @@ def sequence(*, limit: int = 1000) -> int:
         waiting = list(Unsequenced.objects.select_related("entry").order_by("entry_id")[:limit])
         if not waiting:
             return 0
+        step("sequence.read")
         last = Leaf.objects.aggregate(last=Max("seq"))["last"] or 0
         Leaf.objects.bulk_create(
             Leaf(seq=last + number, entry=row.entry, leaf_hash=leaf_hash(row.entry))
@@ -50,6 +52,8 @@ def sequence(*, limit: int = 1000) -> int:
         )
         store_nodes(last, last + len(waiting))
         Unsequenced.objects.filter(pk__in=[row.pk for row in waiting]).delete()
+        step("sequence.written")
+    step("sequence.committed")
     return len(waiting)
 
 

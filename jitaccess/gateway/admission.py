@@ -29,6 +29,7 @@ from jitaccess.identity.services import live_tokens
 from jitaccess.kernel.canonical import canonical
 from jitaccess.kernel.errors import Unavailable
 from jitaccess.kernel.ids import uuid7
+from jitaccess.kernel.steps import step
 from jitaccess.kernel.strictjson import Json
 from jitaccess.policy.compiler import SnapshotStore, current_version
 from jitaccess.policy.engine.decide import Code, Verdict, Who, decide
@@ -182,6 +183,8 @@ class Admission:
                 still_open = set(calls.select_for_update().values_list("pk", flat=True))
                 record_many(self._ending(one, late=one.admitted.intent.call not in still_open) for one in outcomes)
                 calls.delete()
+                step("complete.written")
+            step("complete.committed")
         except _AWAY as error:
             log.error("outcomes of %d calls are not on record yet: %s", len(outcomes), error)  # noqa: TRY400 - no traceback per retry
             with self._ready:
@@ -204,6 +207,7 @@ class Admission:
         try:
             close_old_connections()
             answers = self._commit([waiting.intent for waiting in calls])
+            step("admit.committed")
         except (*_AWAY, Unavailable) as error:
             log.warning("%d calls refused: the ledger cannot be written (%s)", len(calls), error)
             self._refuse(calls)
@@ -256,12 +260,14 @@ class Admission:
             elif principal.token_hash not in live:
                 code = "token_ended"
             admitted.append(Admitted(intent, verdict, code, clock, read_at))
+        step("admit.decided")
         record_many(self._facts(one, snapshot) for one in admitted)
         OpenCall.objects.bulk_create(
             OpenCall(call=one.intent.call, instance=self.instance, facts=_remember(one))
             for one in admitted
             if one.allowed
         )
+        step("admit.written")
         return admitted
 
     def _facts(self, one: Admitted, snapshot: Snapshot) -> Facts:

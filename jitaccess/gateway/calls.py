@@ -19,6 +19,7 @@ from jitaccess.identity.principal import Principal
 from jitaccess.kernel import strictjson
 from jitaccess.kernel.canonical import digest
 from jitaccess.kernel.errors import Invalid, Unavailable
+from jitaccess.kernel.steps import step
 from jitaccess.kernel.strictjson import Json, JsonObject
 from jitaccess.kernel.text import visible
 from jitaccess.policy.engine.decide import Code, Who, decide
@@ -104,11 +105,13 @@ async def _connect(gateway: Gateway, call: Call) -> StdioConnection | UpstreamEr
 
 
 async def _forward(gateway: Gateway, call: Call, admitted: Admitted, connection: StdioConnection) -> JsonObject:
+    step("forward.starting")
     started = time.monotonic()
     try:
         answer = await connection.request(
             "tools/call", {"name": call.tool, "arguments": call.arguments}, timeout=gateway.call_timeout
         )
+        step("forward.answered")
         size = _check(answer)
     except RemoteError as error:
         text = visible(error.message, limit=2000, multiline=True)

@@ -14,6 +14,7 @@ from jitaccess.audit.events import Event, Outcome
 from jitaccess.audit.recorder import Actor, Facts, record_many
 from jitaccess.gateway.models import GatewayInstance, OpenCall
 from jitaccess.kernel import strictjson
+from jitaccess.kernel.steps import step
 from jitaccess.store.clock import JitNow, now
 
 LEASE = timedelta(seconds=15)
@@ -52,6 +53,7 @@ def close_abandoned_calls(*, limit: int = 500) -> int:
         rows = list(abandoned.select_for_update(skip_locked=True)[:limit])
         record_many(_unknown(row) for row in rows)
         OpenCall.objects.filter(pk__in=[row.pk for row in rows]).delete()
+        step("reconcile.written")
     return len(rows)
 
 

@@ -17,6 +17,7 @@ from jitaccess.audit.recorder import Actor, Facts, record
 from jitaccess.identity.models import User
 from jitaccess.identity.principal import Principal
 from jitaccess.kernel.errors import Conflict, Forbidden, Invalid, NotFound
+from jitaccess.kernel.steps import step
 from jitaccess.kernel.text import visible
 from jitaccess.policy import services as policy
 from jitaccess.store.clock import now
@@ -53,6 +54,7 @@ def _decide(
         raise Invalid("decision.reason", f"The reason has {len(reason)} characters; at most {MAX_NOTE} are kept.")
     with transaction.atomic():
         request = _lock(request_id)
+        step("approve.locked")
         moment = now()
         _ensure_decidable(verdict, request, approver, digest, moment)
         obstacle = obstacle_to(request) if verdict is DecisionVerdict.APPROVE else ""
@@ -68,6 +70,8 @@ def _decide(
             )
         else:
             _carry_out(verdict, request, approver, channel, reason, source, moment)
+        step("approve.written")
+    step("approve.committed")
     if obstacle:
         # Raised after the commit: that the request is void must stay on record.
         raise Conflict("request.invalidated", f"This can no longer be approved: {obstacle}")

@@ -11,6 +11,7 @@ from jitaccess.audit.recorder import Actor, Facts, record
 from jitaccess.identity.models import User
 from jitaccess.identity.principal import Principal
 from jitaccess.kernel.errors import Conflict, Forbidden, NotFound
+from jitaccess.kernel.steps import step
 from jitaccess.kernel.text import visible
 from jitaccess.policy import services as policy
 from jitaccess.store.clock import JitNow, now
@@ -53,6 +54,7 @@ def end_grant(*, grant_id: UUID, reason: EndReason, actor: Actor, by: str, note:
     """
     with transaction.atomic():
         grant = Grant.objects.select_for_update().get(pk=grant_id)
+        step("end.locked")
         moment = now()
         over = grant.expires_at <= moment
         if grant.ended_at is not None or over is not (reason is EndReason.EXPIRED):
@@ -69,6 +71,8 @@ def end_grant(*, grant_id: UUID, reason: EndReason, actor: Actor, by: str, note:
         data = {"note": visible(note.strip(), limit=2000, multiline=True)} if note.strip() else {}
         record(Facts(event=_EVENTS[reason], actor=actor, request=grant.request_id, grant=grant_id, data=data))
         grant.refresh_from_db()
+        step("end.written")
+    step("end.committed")
     return grant
 
 

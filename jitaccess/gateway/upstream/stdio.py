@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from jitaccess.kernel import strictjson
 from jitaccess.kernel.errors import JitAccessError
+from jitaccess.kernel.steps import step
 from jitaccess.kernel.strictjson import Json, JsonObject
 from jitaccess.kernel.text import visible
 
@@ -141,6 +142,8 @@ class StdioConnection:
         if not self.alive:
             raise UpstreamError("upstream.unavailable", f'The server "{self.server.slug}" is not running.')
         call = self._post(method, self._with_meta(params, on_progress), on_progress=on_progress)
+        if method == "tools/call":
+            step("forward.sent")
         try:
             await asyncio.wait({call.future}, timeout=timeout)
         except asyncio.CancelledError:
