@@ -44,7 +44,7 @@ DATABASES = {
     "default": env.postgres(DATABASE_URL)
     if DATABASE_URL
     else {
-        "ENGINE": "django.db.backends.sqlite3",
+        "ENGINE": "jitaccess.store.sqlite",
         "NAME": VAR / "jitaccess.sqlite3",
         # Opening the file with its PRAGMAs costs more than most queries.
         "CONN_MAX_AGE": None,
@@ -129,6 +129,7 @@ ACCOUNT_ADAPTER = "jitaccess.identity.adapters.AccountAdapter"
 ACCOUNT_EMAIL_VERIFICATION = "none"
 ACCOUNT_LOGOUT_REDIRECT_URL = "/accounts/login/"
 
+SESSION_ENGINE = "jitaccess.identity.sessions"
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_AGE = 12 * 3600

@@ -28,6 +28,7 @@ class EndReason(StrEnum):
     EXPIRED = "expired"
     RELEASED = "released"
     REVOKED = "revoked"
+    USED_UP = "used_up"
     SUBJECT_DISABLED = "subject_disabled"
 
 

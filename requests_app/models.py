@@ -34,6 +34,7 @@ class AccessRequest(models.Model):
     reason = models.TextField()
     context = models.TextField(default="{}")
     seconds = models.PositiveIntegerField()
+    max_uses = models.PositiveIntegerField(null=True, help_text="Calls the grant will be good for; empty: any number.")
     groups = models.TextField(help_text="JSON: the approver groups and quorums as pinned at filing.")
     policy_name = models.CharField(max_length=40)
     digest = models.CharField(max_length=80)

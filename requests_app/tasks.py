@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from datetime import timedelta
 from uuid import UUID
 
 from celery import shared_task
@@ -12,11 +13,15 @@ from django.db.models import Exists, F, OuterRef, Q
 from jitaccess.audit.recorder import Actor
 from jitaccess.identity.models import Agent
 from jitaccess.kernel.errors import Conflict
+from jitaccess.policy.services import used_up_grants
 from jitaccess.store.clock import JitNow
 from requests_app.lifecycle import EndReason, RequestStatus
 from requests_app.models import AccessRequest, Grant
 from requests_app.services.end import due_grants, end_grant
 from requests_app.services.lapse import lapse_request
+
+# Until then the last call may turn out not to have been sent, and its use comes back.
+SETTLED = timedelta(seconds=30)
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +48,16 @@ def end_grants_of_disabled() -> int:
     return _each(
         rows.values_list("pk", flat=True)[:500],
         lambda pk: end_grant(grant_id=pk, reason=EndReason.SUBJECT_DISABLED, actor=actor, by="system:identity"),
+    )
+
+
+@shared_task(name="requests_app.end_used_up_grants", ignore_result=True)
+def end_used_up_grants() -> int:
+    """End grants whose calls are all made. The engine refuses more already; a use that is given back revives it."""
+    actor = Actor.system("uses")
+    return _each(
+        used_up_grants(settled=SETTLED, limit=500),
+        lambda pk: end_grant(grant_id=pk, reason=EndReason.USED_UP, actor=actor, by=""),
     )
 
 

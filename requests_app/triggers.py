@@ -29,7 +29,8 @@ _RULES = (
         table="jit_requests_accessrequest",
         fixed=(
             "id", "agent_id", "owner_id", "user_id", "issued_by_id", "principal_key", "client", "items", "reason",
-            "context", "seconds", "groups", "policy_name", "digest", "dedupe_digest", "created_at", "pending_until",
+            "context", "seconds", "max_uses", "groups", "policy_name", "digest", "dedupe_digest", "created_at",
+            "pending_until",
         ),
         final="OLD.status <> 'pending'",
         ending=("closed_at", "closed_by_name", "closing_note"),

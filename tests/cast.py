@@ -17,11 +17,11 @@ from jitaccess.identity.models import Agent, Team, User
 from jitaccess.identity.principal import Principal
 from jitaccess.identity.services import create_agent
 from jitaccess.kernel.strictjson import JsonObject
-from jitaccess.policy.compiler import compile_snapshot
 from jitaccess.policy.engine.decide import Verdict, Who, decide
 from jitaccess.policy.engine.rules import Snapshot
 from jitaccess.policy.models import ApprovalPolicy, ApproverGroup, Requestable, Role, RoleBinding, ServerAccess
 from jitaccess.policy.services import bind_role, save_role
+from jitaccess.policy.snapshots import SnapshotStore
 from jitaccess.store.clock import now
 from requests_app.models import AccessRequest, Grant
 from requests_app.services import Ask, Submission, approve_request, deny_request, submit_request
@@ -87,7 +87,7 @@ class Cast:
 
     def snapshot(self) -> Snapshot:
         """All of policy as it is now."""
-        return compile_snapshot()
+        return SnapshotStore().look()[0]
 
     def verdict(self, tool: str, principal: Principal | None = None) -> Verdict:
         """What a call of `tool` on the git server gets right now."""
@@ -130,6 +130,12 @@ class Cast:
     def grant(self, *tools: str, **options: Any) -> Grant:
         """An approved request's live grant."""
         return Grant.objects.get(request=self.approve(self.submit(*tools, **options)))
+
+    def limited(self, uses: int) -> RoleBinding:
+        """The binding of a grant to commit so many times."""
+        self.requestable.max_uses = uses
+        self.requestable.save()
+        return RoleBinding.objects.get(origin_id=self.grant().pk)
 
 
 def build_cast() -> Cast:

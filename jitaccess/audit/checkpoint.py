@@ -40,7 +40,7 @@ class Verifier:
         """Raises Invalid("checkpoint.key") for anything that is not a verifier key whose hash fits."""
         try:
             name, hint, encoded = text.strip().split("+", 2)
-            raw = base64.b64decode(encoded, validate=True)
+            raw = _base64(encoded)
         except ValueError:
             raise Invalid("checkpoint.key", "A public key looks like name+hash+base64, on one line.") from None
         verifier = cls(name, raw[1:])
@@ -97,17 +97,19 @@ def sign(checkpoint: Checkpoint, signers: Sequence[Signer]) -> str:
     return f"{checkpoint.body}\n{''.join(lines)}"
 
 
+def parse_keys(text: str) -> list[Verifier]:
+    """Verifier keys, one a line. Raises Invalid("checkpoint.key")."""
+    return [Verifier.parse(line) for line in text.splitlines() if line.strip()]
+
+
 def read(note: str, verifiers: Iterable[Verifier]) -> Checkpoint:
     """The checkpoint of a note with at least one good signature by a known key, and none that is bad.
 
     Raises Invalid("checkpoint.invalid"). Signatures by unknown keys are ignored, as signed-note says.
     """
-    if len(note) > MAX_NOTE or "\n\n" not in note or not note.endswith("\n"):
-        raise Invalid("checkpoint.invalid", "This is not a signed checkpoint.")
-    body, _, signatures = note.rpartition("\n\n")
-    body += "\n"
+    body, signatures = _parts(note)
     good = 0
-    for line in signatures.splitlines():
+    for line in signatures.removesuffix("\n").split("\n"):
         name, raw = _signature(line)
         known = [one for one in verifiers if one.name == name and one.hint == raw[:4]]
         if any(not one.accepts(body.encode(), raw[4:]) for one in known):
@@ -118,11 +120,31 @@ def read(note: str, verifiers: Iterable[Verifier]) -> Checkpoint:
     return _parse(body)
 
 
+def claim(note: str) -> Checkpoint:
+    """What a note says, with its signatures unread: for whoever only passes it on. Raises Invalid."""
+    return _parse(_parts(note)[0])
+
+
+def _parts(note: str) -> tuple[str, str]:
+    if len(note) > MAX_NOTE or "\n\n" not in note or not note.endswith("\n"):
+        raise Invalid("checkpoint.invalid", "This is not a signed checkpoint.")
+    body, _, signatures = note.rpartition("\n\n")
+    return body + "\n", signatures
+
+
+def _base64(text: str) -> bytes:
+    """Its one spelling only: b64decode ignores bits after the last byte, so that a changed text could still pass."""
+    raw = base64.b64decode(text, validate=True)
+    if base64.b64encode(raw).decode() != text:
+        raise ValueError("not the base64 of anything")
+    return raw
+
+
 def _signature(line: str) -> tuple[str, bytes]:
     mark, _, rest = line.partition(" ")
     name, _, encoded = rest.partition(" ")
     try:
-        raw = base64.b64decode(encoded, validate=True)
+        raw = _base64(encoded)
     except ValueError:  # also binascii.Error
         raw = b""
     if mark != "—" or not name or len(raw) < 5:
@@ -133,7 +155,7 @@ def _signature(line: str) -> tuple[str, bytes]:
 def _parse(body: str) -> Checkpoint:
     lines = body.split("\n")
     try:
-        origin, size, root = lines[0], int(lines[1]), base64.b64decode(lines[2], validate=True)
+        origin, size, root = lines[0], int(lines[1]), _base64(lines[2])
     except (IndexError, ValueError):
         raise Invalid("checkpoint.invalid", "The checkpoint's text is damaged.") from None
     if not origin or str(size) != lines[1] or size < 0 or len(root) != 32:

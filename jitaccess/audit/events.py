@@ -17,9 +17,11 @@ class Event(StrEnum):
     GRANT_EXPIRED = "grant.expired"
     GRANT_RELEASED = "grant.released"
     GRANT_REVOKED = "grant.revoked"
+    GRANT_USED_UP = "grant.used_up"
     GRANT_SUBJECT_DISABLED = "grant.subject_disabled"
     CALL_AUTHORIZED = "call.authorized"
     CALL_DENIED = "call.denied"
+    CALL_DENIED_AGAIN = "call.denied_again"
     CALL_COMPLETED = "call.completed"
     CALL_COMPLETED_LATE = "call.completed_late"
     CALL_FAILED = "call.failed"
@@ -43,6 +45,8 @@ class Event(StrEnum):
     BINDING_CREATED = "binding.created"
     BINDING_ENDED = "binding.ended"
     CONFIGURATION_CHANGED = "configuration.changed"
+    CLOCK_JUMPED = "clock.jumped"
+    CLOCK_ACCEPTED = "clock.accepted"
 
 
 class Outcome(StrEnum):

@@ -10,10 +10,11 @@ from pathlib import Path
 from django.conf import settings
 from django.db import transaction
 
-from jitaccess.audit import checkpoint, log
+from jitaccess.audit import checkpoint, filed, log
 from jitaccess.audit.models import Checkpoint
 from jitaccess.kernel.errors import Conflict, Invalid
 from jitaccess.kernel.steps import step
+from jitaccess.kernel.text import visible
 from jitaccess.store.clock import now
 
 
@@ -24,14 +25,10 @@ def folder() -> Path:
 
 
 def signers() -> list[checkpoint.Signer]:
-    """The signing keys, newest first; one is made, for its owner only, where there is none."""
+    """The signing keys, newest first; none on a host that never signed. Looking makes none. Raises Invalid."""
     path = _key_file()
     if not path.exists():
-        if copies():
-            raise Invalid(
-                "checkpoint.key", f"The signing keys {path} are gone, but {folder()} holds checkpoints. Restore them."
-            )
-        _add_key(checkpoint.Signer.generate(f"jitaccess-{secrets.token_hex(4)}"))
+        return []
     keys = [_signer(line) for line in _read(path).splitlines() if line.strip()]
     if not keys:
         raise Invalid("checkpoint.key", f"{path} holds no key. Restore it, or remove it together with {folder()}.")
@@ -40,22 +37,41 @@ def signers() -> list[checkpoint.Signer]:
 
 def copies() -> list[Path]:
     """The checkpoint files of this installation, oldest first, then `latest`."""
-    numbered = sorted(path for path in folder().glob("[0-9]*") if len(path.name) == 12 and path.name.isdigit())
     latest = folder() / "latest"
-    return [*numbered, latest] if latest.exists() else numbered
+    return [folder() / f"{size:012d}" for size in filed.numbered(folder())] + [latest] * latest.exists()
 
 
 def rotate() -> checkpoint.Verifier:
     """A new key in front of the old ones; the next checkpoints are signed by the new and the last one."""
-    old = signers()
-    new = checkpoint.Signer(old[0].name, checkpoint.Signer.generate(old[0].name).seed)
+    old = _own_signers() if copies() else signers()
+    new = checkpoint.Signer.generate(old[0].name if old else _new_name())
     _add_key(new)
     return new.verifier
 
 
 def verifiers() -> list[checkpoint.Verifier]:
-    """The public keys that this installation ever signed with."""
-    return [signer.verifier for signer in signers()]
+    """The public keys that this installation ever signed with; on a host without the signing keys, the published ones.
+
+    None where there is neither. Raises Invalid.
+    """
+    public = published()
+    if _key_file().exists() or not public.exists():
+        return [signer.verifier for signer in signers()]
+    return checkpoint.parse_keys(_read(public))
+
+
+def published() -> Path:
+    """The file of public keys beside the checkpoints, for whoever verifies."""
+    return folder() / "keys"
+
+
+def unknown_published() -> list[str]:
+    """Findings about the file of public keys: one who trusts it would trust these too."""
+    if not _key_file().exists() or not published().exists():
+        return []
+    known = {signer.verifier.text for signer in signers()}
+    strange = [line for line in _read(published()).splitlines() if line.strip() and line.strip() not in known]
+    return [f"{published()} names a key that never signed here: {visible(line, limit=120)}" for line in strange]
 
 
 def newest_copy() -> checkpoint.Checkpoint | None:
@@ -68,8 +84,11 @@ def newest_copy() -> checkpoint.Checkpoint | None:
 
 def read_copy(path: Path) -> checkpoint.Checkpoint:
     """One checkpoint file, its signature checked. Raises Invalid, naming the file."""
+    known = verifiers()
+    if not known:
+        raise Invalid("checkpoint.key", f"{path} cannot be checked: there is no {_key_file()}, and no {published()}.")
     try:
-        return checkpoint.read(_read(path), verifiers())
+        return checkpoint.read(_read(path), known)
     except Invalid as error:
         raise Invalid(error.code, f"{path}: {error.detail}") from error
 
@@ -106,19 +125,38 @@ def sign_head() -> int | None:
     if size == 0 or (newest is not None and newest.size == size):
         return None
     ensure_grown_from_newest()
-    head = checkpoint.Checkpoint(signers()[-1].name + "/ledger", size, log.root(size))
-    note = checkpoint.sign(head, signers()[:2])
+    keys = _own_signers()
+    head = checkpoint.Checkpoint(keys[-1].name + "/ledger", size, log.root(size))
+    note = checkpoint.sign(head, keys[:2])
     # The copy first: what the database says it signed has then really left it.
     numbered = folder() / f"{size:012d}"
     if numbered.exists() and read_copy(numbered) != head:
         raise Conflict("ledger.forked", f"{numbered} was signed over another history; it is evidence and stays.")
     _write(numbered, note)
     _write(folder() / "latest", note)
-    _write(folder() / "keys", "".join(f"{verifier.text}\n" for verifier in verifiers()))
+    _write(published(), "".join(f"{key.verifier.text}\n" for key in keys))
     step("checkpoint.copied")
     with transaction.atomic():
         Checkpoint.objects.create(size=size, note=note, at=now())
     return size
+
+
+def _own_signers() -> list[checkpoint.Signer]:
+    """The keys to sign with; the first is made, for its owner only, where nothing was ever signed. Raises Invalid."""
+    keys = signers()
+    if not keys and (copies() or Checkpoint.objects.exists()):
+        raise Invalid(
+            "checkpoint.key",
+            f"There are checkpoints, but {_key_file()}, the keys that signed them, is not there. Restore them from "
+            f"where they are. If they are lost for good, move {folder()} away and run `jitaccess audit rotate-key`.",
+        )
+    if not keys:
+        _add_key(checkpoint.Signer.generate(_new_name()))
+    return keys or signers()
+
+
+def _new_name() -> str:
+    return f"jitaccess-{secrets.token_hex(4)}"
 
 
 def _key_file() -> Path:

@@ -6,8 +6,7 @@ from django.db.models import Max
 
 from jitaccess.audit import tree
 from jitaccess.audit.models import Leaf, Node
-
-STEP = 8  # levels between stored nodes: 256 of one level make one of the next
+from jitaccess.audit.tree import STEP
 
 
 def size() -> int:
@@ -44,29 +43,6 @@ def store_nodes(before: int, after: int) -> None:
             for index in range(before >> level, after >> level)
         )
         level += STEP
-
-
-def damaged_nodes() -> list[str]:
-    """Stored nodes that are not what the leaves say, a sentence each: roots are made from them. Reads every leaf."""
-    leaves = [_bytes(text) for text in Leaf.objects.order_by("seq").values_list("leaf_hash", flat=True)]
-    node, stored = tree.nodes_of(leaves), {(row.level, row.index): row.hash for row in Node.objects.all()}
-    findings = []
-    level = STEP
-    while len(leaves) >> level:
-        findings += [
-            f"node {level}/{index} of the tree is missing or was changed"
-            for index in range(len(leaves) >> level)
-            if stored.pop((level, index), "") != node(level, index).hex()
-        ]
-        level += STEP
-    return findings + [f"node {level}/{index} of the tree should not be there" for level, index in stored]
-
-
-def _bytes(text: str) -> bytes:
-    try:
-        return bytes.fromhex(text)
-    except ValueError:
-        return b""  # a damaged leaf is the entries' finding; here its node will not fit
 
 
 def _tile(level: int, tile: int) -> list[bytes]:

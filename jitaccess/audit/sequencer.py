@@ -33,24 +33,24 @@ def leaf_hash(entry: Entry) -> str:
 
 
 def sequence(*, limit: int = 1000) -> int:
-    """Give up to `limit` waiting entries the next numbers; returns how many. Safe to run twice, even at once.
+    """Give up to `limit` waiting entries the next numbers; returns how many wait no longer. Safe to run twice, even at once.
 
     Two sequencers at once would claim the same next number: the primary key lets one of them commit, the
     other rolls back and its entries wait for the next round.
     """
     with transaction.atomic():
-        # A queue row of an entry that has its place would stop all others.
-        Unsequenced.objects.filter(entry__leaf__isnull=False).delete()
         waiting = list(Unsequenced.objects.select_related("entry").order_by("entry_id")[:limit])
         if not waiting:
             return 0
+        # An entry that has its place and was queued again would stop all others.
+        placed = set(Leaf.objects.filter(entry__in=[row.pk for row in waiting]).values_list("entry_id", flat=True))
+        new = [row.entry for row in waiting if row.pk not in placed]
         step("sequence.read")
         last = Leaf.objects.aggregate(last=Max("seq"))["last"] or 0
         Leaf.objects.bulk_create(
-            Leaf(seq=last + number, entry=row.entry, leaf_hash=leaf_hash(row.entry))
-            for number, row in enumerate(waiting, start=1)
+            Leaf(seq=last + number, entry=entry, leaf_hash=leaf_hash(entry)) for number, entry in enumerate(new, start=1)
         )
-        store_nodes(last, last + len(waiting))
+        store_nodes(last, last + len(new))
         Unsequenced.objects.filter(pk__in=[row.pk for row in waiting]).delete()
         step("sequence.written")
     step("sequence.committed")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from jitaccess.audit.events import Event, Outcome
 from jitaccess.audit.redact import redact
 from jitaccess.gateway import denials
-from jitaccess.gateway.admission import TRIES, Admitted, Intent
+from jitaccess.gateway.batch import TRIES, Admitted, Intent
 from jitaccess.gateway.core import Gateway
 from jitaccess.gateway.upstream.errors import RemoteError, UpstreamError
 from jitaccess.gateway.upstream.stdio import StdioConnection
@@ -189,7 +189,7 @@ def _refusal(call: Call, code: str, admitted: Admitted | None, pending: tuple[st
         code=code,
         requestable=admitted.verdict.requestable if admitted else None,
         pending=pending,
-        call=str(admitted.intent.call) if admitted else "",
+        call=str(admitted.recorded) if admitted else "",
     )
 
 

@@ -19,12 +19,13 @@ from django.db import close_old_connections, connections
 
 from jitaccess.gateway import instances
 from jitaccess.gateway.admission import Admission
+from jitaccess.gateway.clock_guard import ClockGuard
+from jitaccess.gateway.refusals import write_down_refusals
 from jitaccess.gateway.streams import Streams
 from jitaccess.gateway.upstream.config import StdioServer
 from jitaccess.gateway.upstream.pool import Pool
-from jitaccess.policy.compiler import SnapshotStore, current_version
 from jitaccess.policy.engine.rules import Snapshot
-from jitaccess.store.clock import now
+from jitaccess.policy.snapshots import SnapshotStore
 
 log = logging.getLogger(__name__)
 P = ParamSpec("P")
@@ -59,6 +60,7 @@ class Gateway:
     call_timeout: float = 60.0
     store: SnapshotStore = field(default_factory=SnapshotStore)
     streams: Streams = field(default_factory=Streams)
+    guard: ClockGuard = field(default_factory=ClockGuard)
     in_flight: dict[tuple[str, str, str], asyncio.Task[None]] = field(default_factory=dict)
     reading: Counter[str] = field(default_factory=Counter)
     large: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
@@ -81,7 +83,7 @@ class Gateway:
         if self.alone:
             await self.db(instances.end_other_leases, self.instance)
         await self.db(lambda: self.store.current)
-        self.admission = Admission(self.store, self.instance)
+        self.admission = Admission(self.store, self.instance, self.guard)
         self.admission.start()
         self.pool = Pool(self.servers)
         self._running = True
@@ -149,8 +151,8 @@ class Gateway:
 
     def _look(self) -> tuple[Snapshot, Clock]:
         read = time.monotonic()
-        clock = Clock(now(), read)
-        return self.store.catch_up(current_version()), clock
+        snapshot, clock = self.store.look()
+        return snapshot, Clock(clock, read)
 
     async def _watch(self) -> None:
         """Tell open streams what changed: each second, at the next edge of a binding, and when somebody wakes us."""
@@ -190,6 +192,9 @@ class Gateway:
             try:
                 await self._run(self._own, self._renew_lease)
                 await self._run(self._own, instances.close_abandoned_calls)
+                await self._run(self._own, write_down_refusals)
+                await self._run(self._own, self.guard.watch)
+                await self._run(self._own, instances.forget_old_instances)
                 await self.pool.reap_idle()
             except Exception as error:  # noqa: BLE001 - as above
                 log.warning("housekeeping will be tried again: %s", error)

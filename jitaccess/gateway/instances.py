@@ -11,9 +11,9 @@ from django.db import transaction
 from django.db.models import Exists, OuterRef
 
 from jitaccess.audit.events import Event, Outcome
-from jitaccess.audit.recorder import Actor, Facts, record_many
-from jitaccess.gateway.models import GatewayInstance, OpenCall
-from jitaccess.kernel import strictjson
+from jitaccess.audit.recorder import Facts, record_many
+from jitaccess.gateway.models import GatewayInstance, OpenCall, RefusalCount
+from jitaccess.gateway.remembered import recall
 from jitaccess.kernel.steps import step
 from jitaccess.store.clock import JitNow, now
 
@@ -57,26 +57,19 @@ def close_abandoned_calls(*, limit: int = 500) -> int:
     return len(rows)
 
 
+def forget_old_instances() -> None:
+    """Processes that ended more than a day ago, and of whose calls nothing is left to write down."""
+    owing = [model.objects.filter(instance=OuterRef("pk")) for model in (OpenCall, RefusalCount)]
+    gone = GatewayInstance.objects.filter(lease_until__lt=now() - timedelta(days=1))
+    gone.exclude(Exists(owing[0])).exclude(Exists(owing[1])).delete()
+
+
 def _unknown(row: OpenCall) -> Facts:
-    facts = strictjson.decode(row.facts.encode())
     return Facts(
         event=Event.CALL_OUTCOME_UNKNOWN,
         outcome=Outcome.ERROR,
-        actor=Actor(
-            agent=_uuid(facts["agent"]),
-            agent_name=str(facts["agent_name"]),
-            user=_uuid(facts["user"]),
-            user_name=str(facts["user_name"]),
-        ),
-        grant=_uuid(facts["grant"]),
         call=row.call,
-        server=_uuid(facts["server"]),
-        server_name=str(facts["server_name"]),
-        tool=str(facts["tool"]),
         instance=row.instance,
         data={"why": "the gateway process ended before the outcome was recorded"},
+        **recall(row.facts),
     )
-
-
-def _uuid(value: strictjson.Json) -> UUID | None:
-    return UUID(value) if isinstance(value, str) else None

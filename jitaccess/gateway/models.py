@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import ClassVar
+
 from django.db import models
 
 from jitaccess.kernel.ids import uuid7
@@ -27,3 +29,23 @@ class OpenCall(models.Model):
 
     def __str__(self) -> str:
         return str(self.call)
+
+
+class RefusalCount(models.Model):
+    """How often one kind of call was refused to one source in a minute, by one process. Gone once written down."""
+
+    instance = models.UUIDField()
+    kind = models.CharField(max_length=80)
+    minute = models.DateTimeField(db_index=True)
+    count = models.PositiveIntegerField()
+    first_call = models.UUIDField(help_text="The call that has an entry of its own.")
+    code = models.CharField(max_length=32)
+    facts = models.TextField(help_text="JSON: who called what.")
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["instance", "kind", "minute"], name="jit_one_count_a_kind_and_minute")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.count} times {self.code}"

@@ -44,7 +44,7 @@ class Pattern:
 
 
 class PatternSet:
-    """Some patterns as one: matches what any of them matches; an empty set matches nothing."""
+    """Some patterns as one, equal by their sources: matches what any of them matches; an empty set matches nothing."""
 
     __slots__ = ("_literals", "_others", "sources")
 
@@ -56,6 +56,12 @@ class PatternSet:
         patterns = [compile_pattern(source) for source in self.sources]
         self._literals = frozenset(one.literal for one in patterns if one.literal is not None)
         self._others = tuple(one for one in patterns if one.literal is None)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PatternSet) and self.sources == other.sources
+
+    def __hash__(self) -> int:
+        return hash(self.sources)
 
     def matches(self, text: str) -> bool:
         """Say whether any pattern matches the whole of `text`. Raises as `Pattern.matches`."""

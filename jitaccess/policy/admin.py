@@ -178,7 +178,7 @@ class ServerAccessAdmin(RecordedAdmin):
 @admin.register(Requestable)
 class RequestableAdmin(RecordedAdmin):
     form = RequestableForm
-    list_display = ("server", "team", "tools", "access", "max_minutes", "policy")
+    list_display = ("server", "team", "tools", "access", "max_minutes", "max_uses", "policy")
     list_select_related = ("server", "team", "policy")
     list_filter = ("server", "team", "policy")
     search_fields = ("server__slug", "tools", "access")

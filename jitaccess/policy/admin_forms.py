@@ -103,7 +103,7 @@ class RequestableForm(FormBase):
 
     class Meta:
         model = Requestable
-        fields = ("server", "team", "tools", "access", "max_minutes", "policy")
+        fields = ("server", "team", "tools", "access", "max_minutes", "max_uses", "policy")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

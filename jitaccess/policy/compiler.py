@@ -1,17 +1,17 @@
-"""Rows into a Snapshot, and the store that keeps a process's Snapshot current."""
+"""Rows into a Snapshot: all of them, or those that are asked for."""
 
 from __future__ import annotations
 
 import json
-import threading
 from collections import defaultdict
 from collections.abc import Iterable
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 
 from jitaccess.catalog.models import Server, Tool
 from jitaccess.identity.models import Agent, Team, User
@@ -31,67 +31,87 @@ from jitaccess.policy.engine.rules import (
     ToolFacts,
     UserFacts,
 )
-from jitaccess.policy.models import PolicyVersion, Requestable, Role, RoleBinding, ServerAccess
-from jitaccess.store.clock import now
+from jitaccess.policy.models import (
+    BindingUse,
+    PolicyVersion,
+    Requestable,
+    Role,
+    RoleBinding,
+    ServerAccess,
+)
+from jitaccess.store.clock import JitNow
 from jitaccess.store.reads import consistent_reads
 
 # Ended grants stay in the snapshot this long, so that a refusal can say "expired" or "revoked".
 REMEMBERED = timedelta(hours=24)
 
 
-def current_version() -> int:
-    """The policy version now. A plain read: a lock here would make revokes wait for readers."""
-    return PolicyVersion.objects.values_list("version", flat=True).get(pk=1)
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The policy version and the database's clock, read in one statement: the clock is not before the version."""
+
+    version: int
+    stamp: str
+    clock: datetime
+
+
+def head() -> Head:
+    """The version in force. A plain read: a lock here would make revokes wait for readers."""
+    version, stamp, clock = PolicyVersion.objects.values_list("version", "stamp", JitNow()).get(pk=1)
+    return Head(version, stamp, clock)
 
 
 def compile_snapshot() -> Snapshot:
     """Read everything at one version. Raises Unavailable, naming the role, when one cannot be read."""
     with consistent_reads():
-        version = current_version()
-        tools = _tools()
+        now = head()
+        bindings = read_bindings(RoleBinding.objects.all(), now.clock)
+        found: dict[Subject, list[BindingFacts]] = defaultdict(list)
+        for place, binding in bindings.held.values():
+            found[place].append(binding)
         return Snapshot(
-            version=version,
-            agents=_agents(),
-            users=_users(),
-            servers=_servers(tools),
-            bindings=_bindings(_roles()),
-            requestables=tuple(_requestables()),
+            version=now.version,
+            stamp=now.stamp,
+            agents=agents(Agent.objects.all()),
+            users=users(User.objects.all()),
+            servers=servers(Server.objects.all()),
+            bindings={subject: tuple(held) for subject, held in found.items()},
+            requestables=requestables(),
+            places={pk: place for pk, (place, _) in bindings.held.items()},
+            counted=bindings.counted,
+            spent=bindings.spent,
         )
 
 
-def _agents() -> dict[UUID, AgentFacts]:
-    users = _pairs(Agent.users.through.objects.values_list("agent_id", "user_id"))
+def agents(rows: QuerySet[Agent]) -> dict[UUID, AgentFacts]:
+    users = _pairs(Agent.users.through.objects.filter(agent__in=rows).values_list("agent_id", "user_id"))
     return {
         agent.pk: AgentFacts(
             agent.pk, agent.name, agent.enabled, agent.owner_id, agent.team_id, frozenset(users.get(agent.pk, ()))
         )
-        for agent in Agent.objects.all()
+        for agent in rows
     }
 
 
-def _users() -> dict[UUID, UserFacts]:
-    teams = _pairs(Team.members.through.objects.values_list("user_id", "team_id"))
+def users(rows: QuerySet[User]) -> dict[UUID, UserFacts]:
+    teams = _pairs(Team.members.through.objects.filter(user__in=rows).values_list("user_id", "team_id"))
     return {
         pk: UserFacts(pk, username, active, frozenset(teams.get(pk, ())))
-        for pk, username, active in User.objects.values_list("pk", "username", "is_active")
+        for pk, username, active in rows.values_list("pk", "username", "is_active")
     }
 
 
-def _tools() -> dict[UUID, dict[str, ToolFacts]]:
+def servers(rows: QuerySet[Server]) -> dict[UUID, ServerFacts]:
     tools: dict[UUID, dict[str, ToolFacts]] = defaultdict(dict)
-    for tool in Tool.objects.filter(present=True).order_by("name"):
+    for tool in Tool.objects.filter(present=True, server__in=rows).order_by("name"):
         tools[tool.server_id][tool.name] = tool_facts(tool)
-    return tools
-
-
-def tool_facts(tool: Tool) -> ToolFacts:
-    """A tool as the engine sees it."""
-    return ToolFacts(tool.pk, tool.name, tool.access, tool.pin, tool.quarantined, tool.definition)
-
-
-def _servers(tools: dict[UUID, dict[str, ToolFacts]]) -> dict[UUID, ServerFacts]:
-    listed = _pairs(ServerAccess.teams.through.objects.values_list("serveraccess__server_id", "team_id"))
-    open_to_all = set(ServerAccess.objects.filter(every_team=True).values_list("server_id", flat=True))
+    access = ServerAccess.objects.filter(server__in=rows)
+    listed = _pairs(
+        ServerAccess.teams.through.objects.filter(serveraccess__in=access).values_list(
+            "serveraccess__server_id", "team_id"
+        )
+    )
+    open_to_all = set(access.filter(every_team=True).values_list("server_id", flat=True))
     return {
         server.pk: ServerFacts(
             server.pk,
@@ -101,12 +121,57 @@ def _servers(tools: dict[UUID, dict[str, ToolFacts]]) -> dict[UUID, ServerFacts]
             None if server.pk in open_to_all else frozenset(listed.get(server.pk, ())),
             tools.get(server.pk, {}),
         )
-        for server in Server.objects.order_by("slug")
+        for server in rows.order_by("slug")
     }
 
 
-def _roles() -> dict[UUID, RoleFacts]:
-    return {role.pk: _compiled(role.name, role.document, role.head) for role in Role.objects.exclude(head=0)}
+def tool_facts(tool: Tool) -> ToolFacts:
+    """A tool as the engine sees it."""
+    return ToolFacts(tool.pk, tool.name, tool.access, tool.pin, tool.quarantined, tool.definition)
+
+
+@dataclass(frozen=True, slots=True)
+class Bindings:
+    """Bindings by id with whose they are; `counted` and `spent` as in Snapshot."""
+
+    held: dict[UUID, tuple[Subject, BindingFacts]]
+    counted: frozenset[UUID]
+    spent: frozenset[UUID]
+
+
+def read_bindings(rows: QuerySet[RoleBinding], clock: datetime) -> Bindings:
+    since = clock - REMEMBERED
+    rows = rows.filter(Q(expires_at=None) | Q(expires_at__gt=since), Q(ended_at=None) | Q(ended_at__gt=since))
+    roles = _roles(Role.objects.filter(pk__in=rows.exclude(role=None).values("role")))
+    used_up = set(BindingUse.objects.filter(binding__in=rows, left=0).values_list("binding_id", flat=True))
+    held, counted, spent = {}, set(), set()
+    for row in rows:
+        tools = {UUID(tool): GrantedTool(UUID(tool), pin) for tool, pin in json.loads(row.tools).items()}
+        held[row.pk] = (
+            Subject(row.agent_id, row.user_id, row.team_id, row.everyone),
+            BindingFacts(
+                row.pk,
+                Origin(row.origin),
+                roles.get(row.role_id) if row.role_id else None,
+                tools,
+                row.starts_at,
+                row.expires_at,
+                row.ended_at,
+                row.origin_id,
+                row.max_uses,
+            ),
+        )
+        if row.max_uses is not None:
+            # The end of an ended one is known for good; of a live one it is asked each time.
+            if row.ended_at is None:
+                counted.add(row.pk)
+            elif row.pk in used_up:
+                spent.add(row.pk)
+    return Bindings(held, frozenset(counted), frozenset(spent))
+
+
+def _roles(rows: QuerySet[Role]) -> dict[UUID, RoleFacts]:
+    return {role.pk: _compiled(role.name, role.document, role.head) for role in rows.exclude(head=0)}
 
 
 @lru_cache(maxsize=4096)
@@ -117,32 +182,8 @@ def _compiled(name: str, document: str, version: int) -> RoleFacts:
         raise Unavailable("policy.role_unreadable", f"Role {name}@{version} cannot be read: {error.detail}") from error
 
 
-def _bindings(roles: dict[UUID, RoleFacts]) -> dict[Subject, tuple[BindingFacts, ...]]:
-    since = now() - REMEMBERED
-    found: dict[Subject, list[BindingFacts]] = defaultdict(list)
-    rows = RoleBinding.objects.filter(
-        Q(expires_at=None) | Q(expires_at__gt=since), Q(ended_at=None) | Q(ended_at__gt=since)
-    )
-    for row in rows:
-        tools = {UUID(tool): GrantedTool(UUID(tool), pin) for tool, pin in json.loads(row.tools).items()}
-        subject = Subject(row.agent_id, row.user_id, row.team_id, row.everyone)
-        found[subject].append(
-            BindingFacts(
-                row.pk,
-                Origin(row.origin),
-                roles.get(row.role_id) if row.role_id else None,
-                tools,
-                row.starts_at,
-                row.expires_at,
-                row.ended_at,
-                row.origin_id,
-            )
-        )
-    return {subject: tuple(bindings) for subject, bindings in found.items()}
-
-
-def _requestables() -> Iterable[RequestableFacts]:
-    return map(requestable_facts, Requestable.objects.order_by("id"))
+def requestables() -> tuple[RequestableFacts, ...]:
+    return tuple(map(requestable_facts, Requestable.objects.order_by("id")))
 
 
 def requestable_facts(row: Requestable) -> RequestableFacts:
@@ -155,6 +196,7 @@ def requestable_facts(row: Requestable) -> RequestableFacts:
         frozenset(split_list(row.access)),
         row.max_minutes * 60,
         row.policy_id,
+        row.max_uses,
     )
 
 
@@ -168,26 +210,3 @@ def _pairs(rows: Iterable[tuple[Any, Any]]) -> dict[UUID, set[UUID]]:
     for one, many in rows:
         pairs[one].add(many)
     return pairs
-
-
-class SnapshotStore:
-    """The Snapshot of this process. `catch_up` is the one way to a newer one; how it gets there is its own affair."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._snapshot: Snapshot | None = None
-
-    @property
-    def current(self) -> Snapshot:
-        """The newest Snapshot this process has; reads the database the first time."""
-        return self._snapshot or self.catch_up(current_version())
-
-    def catch_up(self, version: int) -> Snapshot:
-        """The Snapshot of `version` or a newer one. Several threads that ask at once read the database once.
-
-        A database restored from a backup counts from a lower number: anything but this version is read anew.
-        """
-        with self._lock:
-            if self._snapshot is None or self._snapshot.version != version:
-                self._snapshot = compile_snapshot()
-            return self._snapshot

@@ -12,13 +12,33 @@ from jitaccess.kernel.ids import uuid7
 
 
 class PolicyVersion(models.Model):
-    """One row. Triggers on every table the compiler reads raise `version`; every decision checks it."""
+    """One row. Triggers on every table the compiler reads raise `version`; every decision checks it.
+
+    `stamp` is new with each version: after a restored backup or a failover that lost the last commits the same
+    number may mean something else.
+    """
 
     id = models.SmallIntegerField(primary_key=True, default=1)
     version = models.BigIntegerField(default=1)
+    stamp = models.CharField(max_length=36, default="")
 
     def __str__(self) -> str:
         return f"policy version {self.version}"
+
+
+class PolicyChange(models.Model):
+    """What a version changed, written by the same triggers: `kind` of thing, and the id of the one to read anew.
+
+    The newest ten thousand versions are kept. Whoever is further behind reads everything.
+    """
+
+    version = models.BigIntegerField(db_index=True)
+    stamp = models.CharField(max_length=36)
+    kind = models.CharField(max_length=12)
+    key = models.CharField(max_length=36)
+
+    def __str__(self) -> str:
+        return f"{self.version}: {self.kind} {self.key}"
 
 
 class Role(models.Model):
@@ -77,6 +97,7 @@ class RoleBinding(models.Model):
     starts_at = models.DateTimeField()
     expires_at = models.DateTimeField(null=True, blank=True)
     ended_at = models.DateTimeField(null=True, blank=True, editable=False)
+    max_uses = models.PositiveIntegerField(null=True, editable=False, help_text="Calls it allows; empty: any number.")
 
     class Meta:
         ordering: ClassVar = ["-starts_at"]
@@ -101,6 +122,9 @@ class RoleBinding(models.Model):
             models.CheckConstraint(
                 condition=Q(origin="grant") | Q(role__isnull=False, tools="{}"), name="jit_other_bindings_hold_a_role"
             ),
+            models.CheckConstraint(
+                condition=Q(max_uses=None) | Q(origin="grant", max_uses__gte=1), name="jit_only_grants_count_uses"
+            ),
         ]
         indexes: ClassVar = [models.Index(fields=["origin_id"], name="jit_binding_origin")]
 
@@ -113,6 +137,20 @@ class RoleBinding(models.Model):
             return f"every {self.everyone.removesuffix('s')}"
         names = [str(part) for part in (self.agent, self.user) if part]
         return " for ".join(names) if names else f"team {self.team}"
+
+
+class BindingUse(models.Model):
+    """How many calls a binding with `max_uses` still allows. Counting never raises the policy version."""
+
+    binding = models.OneToOneField(RoleBinding, on_delete=models.CASCADE, primary_key=True, related_name="use")
+    left = models.PositiveIntegerField()
+    used_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints: ClassVar = [models.CheckConstraint(condition=Q(left__gte=0), name="jit_uses_never_below_zero")]
+
+    def __str__(self) -> str:
+        return f"{self.left} of {self.binding.max_uses} left"
 
 
 class DefaultRole(RoleBinding):
@@ -192,6 +230,12 @@ class Requestable(models.Model):
     max_minutes = models.PositiveIntegerField(
         default=240, validators=[MinValueValidator(1), MaxValueValidator(30 * 24 * 60)]
     )
+    max_uses = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1)],
+        help_text="A grant is good for so many calls. Empty: any number while it lasts.",
+    )
     policy = models.ForeignKey(ApprovalPolicy, on_delete=models.PROTECT, related_name="requestables")
 
     class Meta:
@@ -199,6 +243,7 @@ class Requestable(models.Model):
         constraints: ClassVar = [
             models.CheckConstraint(condition=Q(max_minutes__gte=1), name="jit_requestable_has_a_duration"),
             models.CheckConstraint(condition=~Q(tools="") | ~Q(access=""), name="jit_requestable_names_something"),
+            models.CheckConstraint(condition=Q(max_uses=None) | Q(max_uses__gte=1), name="jit_requestable_has_uses"),
         ]
 
     def __str__(self) -> str:

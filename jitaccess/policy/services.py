@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.db import transaction
+from django.db.models import F
 
 from jitaccess.audit.events import Event
 from jitaccess.audit.recorder import Actor, Facts, record
@@ -14,7 +15,7 @@ from jitaccess.identity.models import Agent, Team, User
 from jitaccess.kernel.canonical import canonical
 from jitaccess.kernel.errors import Conflict, Invalid
 from jitaccess.policy.engine.roles import parse_role
-from jitaccess.policy.models import Role, RoleBinding, RoleVersion
+from jitaccess.policy.models import BindingUse, Role, RoleBinding, RoleVersion
 from jitaccess.store.clock import JitNow, now
 
 
@@ -80,13 +81,21 @@ def bind_role(
 
 
 def bind_grant(
-    *, grant: UUID, agent: UUID, user: UUID | None, tools: Mapping[UUID, str], starts_at: datetime, seconds: int
+    *,
+    grant: UUID,
+    agent: UUID,
+    user: UUID | None,
+    tools: Mapping[UUID, str],
+    starts_at: datetime,
+    seconds: int,
+    max_uses: int | None = None,
 ) -> RoleBinding:
     """The binding of an approved request: these tools with these pins, for `seconds` from `starts_at`.
 
-    Called by the workflow inside its transaction; its `grant.activated` entry is the record.
+    At most `max_uses` calls; None: any number. Called by the workflow inside its transaction; its `grant.activated`
+    entry is the record.
     """
-    return RoleBinding.objects.create(
+    binding = RoleBinding.objects.create(
         agent_id=agent,
         user_id=user,
         tools=canonical({str(tool): pin for tool, pin in tools.items()}).decode(),
@@ -94,7 +103,46 @@ def bind_grant(
         origin_id=grant,
         starts_at=starts_at,
         expires_at=starts_at + timedelta(seconds=seconds),
+        max_uses=max_uses,
     )
+    if max_uses is not None:
+        BindingUse.objects.create(binding=binding, left=max_uses)
+    return binding
+
+
+def consume_uses(wanted: Mapping[UUID, int]) -> dict[UUID, int]:
+    """Take up to so many uses of each binding; returns how many there were, min(wanted, left).
+
+    Inside the transaction of the calls. The rows are locked in one order, so that two batches never wait for each
+    other in a circle.
+    """
+    moment, granted = now(), dict.fromkeys(wanted, 0)
+    for row in BindingUse.objects.select_for_update().filter(binding__in=wanted).order_by("binding"):
+        taken = granted[row.binding_id] = min(wanted[row.binding_id], row.left)
+        if taken:
+            BindingUse.objects.filter(pk=row.pk).update(left=F("left") - taken, used_at=moment)
+    return granted
+
+
+def return_uses(unused: Mapping[UUID, int]) -> None:
+    """Give back uses of calls of which nothing reached the server. Inside the transaction that records it."""
+    rows = BindingUse.objects.select_for_update().filter(binding__in=unused).order_by("binding")
+    for binding in rows.values_list("binding_id", flat=True):
+        BindingUse.objects.filter(pk=binding).update(left=F("left") + unused[binding])
+
+
+def uses_left(grant: UUID) -> int | None:
+    """How many calls a grant is still good for; None: any number."""
+    return BindingUse.objects.filter(binding__origin_id=grant).values_list("left", flat=True).first()
+
+
+def used_up_grants(*, settled: timedelta, limit: int) -> list[UUID]:
+    """Grants with a binding of which no use is left, and none was taken for a while: none will be given back."""
+    rows = BindingUse.objects.filter(
+        left=0, used_at__lt=JitNow() - settled, binding__ended_at=None, binding__expires_at__gt=JitNow()
+    )
+    found = rows.order_by("used_at").values_list("binding__origin_id", flat=True)[:limit]
+    return [grant for grant in found if grant]
 
 
 def end_grant_bindings(*, grant: UUID) -> int:

@@ -5,33 +5,60 @@ And what a role said at one version is kept as it was: past decisions are explai
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from jitaccess.store.triggers import Promise
 
-# Table -> columns of UPDATE that matter (empty: all). A sign-in (last_login) must not bump.
+
+@dataclass(frozen=True, slots=True)
+class _Watched:
+    """A table that the compiler reads: what is to be read anew when a row changes, by which column of the row.
+
+    `columns` of an UPDATE matter (empty: all). A sign-in (last_login) must not raise the version.
+    """
+
+    kind: str
+    key: str = "id"
+    columns: str = ""
+
+
 TABLES = {
-    "jit_identity_user": "is_active, username",
-    "jit_identity_agent": "name, enabled, owner_id, team_id",
-    "jit_identity_agent_users": "",
-    "jit_identity_team_members": "",
-    "jit_catalog_server": "slug, enabled, instructions",
-    "jit_catalog_tool": "",
-    "jit_policy_role": "",
-    "jit_policy_roleversion": "",
-    "jit_policy_rolebinding": "",
-    "jit_policy_serveraccess": "",
-    "jit_policy_serveraccess_teams": "",
-    "jit_policy_requestable": "",
+    "jit_identity_user": _Watched("user", columns="is_active, username"),
+    "jit_identity_agent": _Watched("agent", columns="name, enabled, owner_id, team_id"),
+    "jit_identity_agent_users": _Watched("agent", "agent_id"),
+    "jit_identity_team_members": _Watched("user", "user_id"),
+    "jit_catalog_server": _Watched("server", columns="slug, enabled, instructions"),
+    "jit_catalog_tool": _Watched("server", "server_id"),
+    "jit_policy_role": _Watched("role"),
+    "jit_policy_roleversion": _Watched("role", "role_id"),
+    "jit_policy_rolebinding": _Watched("binding"),
+    "jit_policy_serveraccess": _Watched("server", "server_id"),
+    "jit_policy_serveraccess_teams": _Watched("access", "serveraccess_id"),
+    "jit_policy_requestable": _Watched("requestable"),
 }
+# How many versions PolicyChange goes back.
+KEPT_VERSIONS = 10_000
 # Deferred, so that the bump is the last thing before commit and the version row is locked for an instant only;
 # once per transaction, however many rows it touched. Without its row nothing could be told: then the change fails.
-_FUNCTION = """
+_FUNCTION = f"""
 CREATE OR REPLACE FUNCTION jit_policy_bump() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
   IF coalesce(current_setting('jitaccess.bumped', true), '') <> txid_current()::text THEN
     PERFORM set_config('jitaccess.bumped', txid_current()::text, true);
-    UPDATE jit_policy_policyversion SET version = version + 1 WHERE id = 1;
+    UPDATE jit_policy_policyversion SET version = version + 1, stamp = gen_random_uuid()::text WHERE id = 1;
     IF NOT FOUND THEN RAISE EXCEPTION 'the policy version row is missing'; END IF;
+    DELETE FROM jit_policy_policychange
+      WHERE version <= (SELECT version FROM jit_policy_policyversion WHERE id = 1) - {KEPT_VERSIONS};
   END IF;
+  -- Before and after: a row may have moved from one to another. Neither: the table was emptied, and all is read anew.
+  INSERT INTO jit_policy_policychange (version, stamp, kind, key)
+    SELECT DISTINCT version, stamp, TG_ARGV[0], coalesce(row_key, '')
+    FROM jit_policy_policyversion, unnest(CASE TG_OP
+      WHEN 'INSERT' THEN ARRAY[to_jsonb(NEW)->>TG_ARGV[1]]
+      WHEN 'DELETE' THEN ARRAY[to_jsonb(OLD)->>TG_ARGV[1]]
+      WHEN 'UPDATE' THEN ARRAY[to_jsonb(OLD)->>TG_ARGV[1], to_jsonb(NEW)->>TG_ARGV[1]]
+      ELSE ARRAY['']
+    END) AS row_key WHERE id = 1;
   RETURN NULL;
 END $$
 """
@@ -52,27 +79,42 @@ END $$
 
 def promise(vendor: str) -> Promise:
     """A bump for every insert, update, delete (and on PostgreSQL, truncate) of these tables; versions kept."""
-    triggers = {}
-    for table, columns in TABLES.items():
-        update = f"UPDATE OF {columns}" if columns else "UPDATE"
-        if vendor == "postgresql":
-            triggers[f"{table}_bump"] = (
-                f"CREATE CONSTRAINT TRIGGER {table}_bump AFTER INSERT OR DELETE OR {update} ON {table} "
-                "DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION jit_policy_bump()"
-            )
-            triggers[f"{table}_bump_truncate"] = (
-                f"CREATE TRIGGER {table}_bump_truncate AFTER TRUNCATE ON {table} "
-                "FOR EACH STATEMENT EXECUTE FUNCTION jit_policy_bump()"
-            )
-            continue
-        for kind, verb in (("insert", "INSERT"), ("delete", "DELETE"), ("update", update)):
-            name = f"{table}_bump_{kind}"
-            triggers[name] = (
-                f"CREATE TRIGGER {name} AFTER {verb} ON {table} "
-                "BEGIN UPDATE jit_policy_policyversion SET version = version + 1 WHERE id = 1; END"
-            )
+    triggers: dict[str, str] = {}
+    for table, watched in TABLES.items():
+        triggers |= (_bumps_postgresql if vendor == "postgresql" else _bumps_sqlite)(table, watched)
     triggers |= _keep_versions(vendor)
     return Promise(triggers, (_FUNCTION, _KEEP) if vendor == "postgresql" else ())
+
+
+def _bumps_postgresql(table: str, watched: _Watched) -> dict[str, str]:
+    update = f"UPDATE OF {watched.columns}" if watched.columns else "UPDATE"
+    then = f"EXECUTE FUNCTION jit_policy_bump('{watched.kind}', '{watched.key}')"
+    return {
+        f"{table}_bump": f"CREATE CONSTRAINT TRIGGER {table}_bump AFTER INSERT OR DELETE OR {update} ON {table} "
+        f"DEFERRABLE INITIALLY DEFERRED FOR EACH ROW {then}",
+        f"{table}_bump_truncate": f"CREATE TRIGGER {table}_bump_truncate AFTER TRUNCATE ON {table} "
+        f"FOR EACH STATEMENT {then}",
+    }
+
+
+def _bumps_sqlite(table: str, watched: _Watched) -> dict[str, str]:
+    """Once a row: SQLite has no deferred triggers, and one writer at a time."""
+    update = f"UPDATE OF {watched.columns}" if watched.columns else "UPDATE"
+    keys = {"insert": ("NEW",), "delete": ("OLD",), "update": ("OLD", "NEW")}
+    triggers = {}
+    for kind, verb in (("insert", "INSERT"), ("delete", "DELETE"), ("update", update)):
+        notes = " ".join(
+            "INSERT INTO jit_policy_policychange (version, stamp, kind, key) "
+            f"SELECT version, stamp, '{watched.kind}', {row}.{watched.key} FROM jit_policy_policyversion WHERE id = 1;"
+            for row in keys[kind]
+        )
+        triggers[f"{table}_bump_{kind}"] = (
+            f"CREATE TRIGGER {table}_bump_{kind} AFTER {verb} ON {table} BEGIN "
+            "UPDATE jit_policy_policyversion SET version = version + 1, stamp = lower(hex(randomblob(16))) "
+            f"WHERE id = 1; {notes} DELETE FROM jit_policy_policychange WHERE version <= "
+            f"(SELECT version FROM jit_policy_policyversion WHERE id = 1) - {KEPT_VERSIONS}; END"
+        )
+    return triggers
 
 
 def _keep_versions(vendor: str) -> dict[str, str]:

@@ -1,16 +1,17 @@
-"""`jitaccess audit …`: verify, export, rotate the signing key."""
+"""`jitaccess audit …`: verify, prove, export, rotate the signing key."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import IO, Any
+from uuid import UUID
 
-from jitaccess.audit import checkpoint
-from jitaccess.audit.verify import Report, check, read_export
+from jitaccess.audit import checkpoint, filed, proofs
+from jitaccess.audit.verify import Finding, Report, check, read_export
 from jitaccess.kernel import strictjson
 from jitaccess.kernel.errors import Invalid
 
@@ -18,11 +19,19 @@ from jitaccess.kernel.errors import Invalid
 def add(commands: Any) -> None:
     """Register the subcommands."""
     audit = commands.add_parser("audit", help="the ledger").add_subparsers(required=True, metavar="action")
-    verify = audit.add_parser("verify", help="check every entry and every signed checkpoint")
-    verify.add_argument("--export", type=Path, help="an export to check instead of the database; needs nothing else")
-    verify.add_argument("--checkpoints", type=Path, help="a checkpoint or a folder of them (default: our own)")
+    verify = audit.add_parser("verify", help="check every entry and every signed checkpoint, or a proof")
+    instead = verify.add_mutually_exclusive_group()
+    instead.add_argument("--export", type=Path, help="an export to check instead of the database; needs nothing else")
+    instead.add_argument("--proof", type=Path, help="a document of `audit prove` to check; needs only public keys")
+    verify.add_argument("--checkpoints", type=Path, help="a checkpoint or a folder of them that you hold")
     verify.add_argument("--key", type=Path, help="a file of public keys (default: the folder's `keys`)")
     verify.set_defaults(run=_verify)
+    prove = audit.add_parser("prove", help="a proof for others that an entry is in the ledger, or that it only grew")
+    what = prove.add_mutually_exclusive_group(required=True)
+    what.add_argument("entry", nargs="?", metavar="ENTRY_UID", help="the entry to prove")
+    what.add_argument("--from", dest="size", type=int, metavar="SIZE", help="prove the growth from this many entries")
+    prove.add_argument("--output", type=Path, help="a file (default: standard output)")
+    prove.set_defaults(run=_prove)
     export = audit.add_parser("export", help="all entries in order, one JSON object a line")
     export.add_argument("--output", type=Path, help="a file (default: standard output)")
     export.set_defaults(run=_export)
@@ -32,13 +41,17 @@ def add(commands: Any) -> None:
 
 def offline(arguments: argparse.Namespace) -> bool:
     """Whether a command works without an installation."""
-    return getattr(arguments, "export", None) is not None and arguments.run is _verify
+    return arguments.run is _verify and bool(arguments.export or arguments.proof)
 
 
 def _verify(arguments: argparse.Namespace) -> int:
+    if arguments.proof:
+        return _verify_proof(arguments)
     report = _of_export(arguments) if arguments.export else _of_database(arguments)
     for finding in report.findings:
         print(f"NOT INTACT: {finding}")
+    if report.more:
+        print(f"NOT INTACT: and {report.more} more findings")
     if report.findings:
         return 1
     print(f"Intact: {report.entries} entries, {report.checkpoints} signed checkpoints.")
@@ -47,92 +60,105 @@ def _verify(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _of_export(arguments: argparse.Namespace) -> Report:
-    heads: list[checkpoint.Checkpoint] = []
+def _verify_proof(arguments: argparse.Namespace) -> int:
+    verifiers, held = _keys(arguments), []
     if arguments.checkpoints:
-        keys = arguments.key or arguments.checkpoints / "keys"
-        heads = _heads(arguments.checkpoints, keys)
-    with arguments.export.open(encoding="utf-8") as lines:
+        for one in filed.read(filed.at(arguments.checkpoints), verifiers):
+            if isinstance(one, Finding):
+                raise Invalid("checkpoint.invalid", one.text)
+            held.append(one)
+        if not held:
+            raise Invalid("checkpoint.invalid", f"There is no checkpoint in {arguments.checkpoints}.")
+    try:
+        print(f"Proven: {proofs.check(arguments.proof.read_bytes(), verifiers, held)}")
+    except Invalid as error:
+        print(f"NOT PROVEN: {error.detail}")
+        return 1
+    return 0
+
+
+def _of_export(arguments: argparse.Namespace) -> Report:
+    heads: Iterable[checkpoint.Checkpoint | Finding] = ()
+    if arguments.checkpoints:
+        heads = filed.read(filed.at(arguments.checkpoints), _keys(arguments))
+    with arguments.export.open("rb") as lines:
         return check(read_export(lines), heads)
 
 
 def _of_database(arguments: argparse.Namespace) -> Report:
-    from jitaccess.audit import heads as own
-    from jitaccess.audit import log
-    from jitaccess.audit.models import Checkpoint, Entry, Unsequenced
-    from jitaccess.store.clock import now
+    from jitaccess.audit import heads, stored
+    from jitaccess.audit.models import Checkpoint
+    from jitaccess.store.reads import consistent_reads
+
+    known = list(dict.fromkeys(heads.verifiers() + (_keys(arguments) if arguments.key else [])))
+    where = arguments.checkpoints or heads.folder()
+    with consistent_reads():
+        if not known and Checkpoint.objects.exists():
+            raise Invalid(
+                "checkpoint.key", "There is no key here to check checkpoints with: give public ones with --key."
+            )
+        sources = filed.at(where) if arguments.checkpoints or where.exists() else []
+        report = stored.verified(known, sources)
+    findings = (*report.findings, *heads.unknown_published())
+    return Report(report.entries, report.checkpoints, findings, report.more)
+
+
+def _keys(arguments: argparse.Namespace) -> list[checkpoint.Verifier]:
+    """The public keys that were given, or those beside the checkpoints that were."""
+    where = arguments.checkpoints
+    if not arguments.key and not where:
+        raise Invalid("checkpoint.key", "Say with --key which public keys you trust.")
+    keys = arguments.key or where / "keys"
+    try:
+        return checkpoint.parse_keys(keys.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise Invalid("checkpoint.key", f"Cannot read public keys from {keys}; say where with --key.") from error
+
+
+def _prove(arguments: argparse.Namespace) -> int:
+    from jitaccess.audit.prove import prove_entry, prove_growth
     from jitaccess.store.reads import consistent_reads
 
     with consistent_reads():
-        signed = [checkpoint.read(note, own.verifiers()) for note in Checkpoint.objects.values_list("note", flat=True)]
-        if arguments.checkpoints:
-            verifiers = _keys(arguments.key) if arguments.key else own.verifiers()
-            signed += _heads_with(arguments.checkpoints, verifiers)
+        if arguments.size is not None:
+            document = prove_growth(arguments.size)
         else:
-            signed += [own.read_copy(path) for path in own.copies()]
-        try:
-            report = check(_rows(), signed)
-        except (ValueError, TypeError, AttributeError) as error:
-            return Report(0, len(signed), (f"a row of the ledger cannot even be read: {error}",))
-        findings = [*report.findings, *log.damaged_nodes()]
-        queued = Unsequenced.objects.values("entry_id")
-        lost = Entry.objects.filter(leaf=None).exclude(pk__in=queued).count()
-        if lost:
-            findings.append(f"{lost} entries were never given a place")
-        late = Unsequenced.objects.filter(entry__at__lt=now()).count()
-        if late > 10_000:
-            findings.append(f"{late} entries wait for their place: is a web process running?")
-    return Report(report.entries, report.checkpoints, tuple(findings))
-
-
-def _heads(where: Path, keys: Path) -> list[checkpoint.Checkpoint]:
-    return _heads_with(where, _keys(keys))
-
-
-def _keys(keys: Path) -> list[checkpoint.Verifier]:
-    try:
-        text = keys.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise Invalid("checkpoint.key", f"Cannot read public keys from {keys}; say where with --key.") from error
-    return [checkpoint.Verifier.parse(line) for line in text.splitlines() if line.strip()]
-
-
-def _heads_with(where: Path, verifiers: list[checkpoint.Verifier]) -> list[checkpoint.Checkpoint]:
-    if not where.exists():
-        raise Invalid("checkpoint.invalid", f"There is no checkpoint at {where}.")
-    files = [where] if where.is_file() else sorted(path for path in where.glob("[0-9l]*") if path.is_file())
-    heads = []
-    for path in files:
-        try:
-            heads.append(checkpoint.read(path.read_text(encoding="utf-8"), verifiers))
-        except (Invalid, OSError, UnicodeDecodeError) as error:
-            raise Invalid("checkpoint.invalid", f"{path}: {error}") from error
-    return heads
-
-
-def _rows() -> Iterator[tuple[int, dict[str, strictjson.Json], str | None]]:
-    from jitaccess.audit.models import Leaf
-    from jitaccess.audit.sequencer import plain
-
-    for leaf in Leaf.objects.select_related("entry").order_by("seq").iterator(chunk_size=2000):
-        yield leaf.seq, dict(plain(leaf.entry)), leaf.leaf_hash
+            try:
+                uid = UUID(arguments.entry)
+            except ValueError:
+                raise Invalid("entry.unknown", f"{arguments.entry!r} is not the uid of an entry.") from None
+            document = prove_entry(uid)
+    return _put_out(arguments.output, lambda file: int(not file.write(strictjson.encode(document) + b"\n")))
 
 
 def _export(arguments: argparse.Namespace) -> int:
     from jitaccess.store.reads import consistent_reads
 
+    with consistent_reads():
+        return _put_out(arguments.output, _write_lines)
+
+
+def _put_out(path: Path | None, write: Callable[[IO[bytes]], int]) -> int:
     try:
-        target: Any = arguments.output.open("wb") if arguments.output else nullcontext(sys.stdout.buffer)
+        target: Any = path.open("wb") if path else nullcontext(sys.stdout.buffer)
     except OSError as error:
-        raise Invalid("export.output", f"Cannot write {arguments.output}: {error.strerror}.") from error
-    with consistent_reads(), target as file:
-        _write_lines(file)
-    return 0
+        raise Invalid("export.output", f"Cannot write {path}: {error.strerror}.") from error
+    with target as file:
+        return write(file)
 
 
-def _write_lines(file: IO[bytes]) -> None:
-    for seq, entry, _ in _rows():
-        file.write(strictjson.encode({"seq": seq, "entry": entry}) + b"\n")
+def _write_lines(file: IO[bytes]) -> int:
+    """1 when a row could not be read: it is left out, and said so."""
+    from jitaccess.audit.stored import rows
+
+    damaged = False
+    for row in rows():
+        if isinstance(row, Finding):
+            damaged = True
+            print(f"jitaccess: left out: {row.text}", file=sys.stderr)
+        elif row.entry is not None:
+            file.write(strictjson.encode({"seq": row.seq, "entry": row.entry}) + b"\n")
+    return int(damaged)
 
 
 def _rotate(_: argparse.Namespace) -> int:

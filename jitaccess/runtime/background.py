@@ -34,7 +34,11 @@ class Background:
     def __init__(self, app: Celery | None) -> None:
         self._app = app
         self._stopping = threading.Event()
-        self._threads = [threading.Thread(target=self._sequence, name="sequencer", daemon=True)]
+        self._leads = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._sequence, name="sequencer", daemon=True),
+            threading.Thread(target=self._sign, name="signer", daemon=True),
+        ]
         if app is not None:
             self._threads.append(threading.Thread(target=self._celery, name="celery", daemon=True))
 
@@ -49,23 +53,35 @@ class Background:
 
     def _sequence(self) -> None:
         leadership = Leadership("sequencer")
-        signed = 0.0
         while not self._stopping.wait(SEQUENCE_SECONDS):
             try:
                 close_old_connections()
                 # Looked first: on SQLite the transaction would take the write lock for nothing, three times a second.
-                while leadership.held() and Unsequenced.objects.exists() and sequence():
-                    pass
-                if leadership.held() and time.monotonic() - signed >= CHECKPOINT_SECONDS:
-                    signed = time.monotonic()
-                    sign_head()
-            except JitAccessError as error:
-                log.error("no checkpoint is signed: %s", error.detail)  # noqa: TRY400 - a sentence, not a bug
-            except OSError as error:
-                log.error("no checkpoint is signed: %s", error)  # noqa: TRY400 - as above
+                while (leads := leadership.held()) and Unsequenced.objects.exists() and sequence():
+                    self._leads.set()
+                (self._leads.set if leads else self._leads.clear)()
             except Exception as error:  # noqa: BLE001 - the ledger waits in its queue; the loop must not die
                 log.warning("sequencing will be tried again: %s", error)
         leadership.give_up()
+        connection.close()
+
+    def _sign(self) -> None:
+        """Apart from the sequencer: a folder that hangs, or keys that are gone, keep no entry from its place.
+
+        A process that just lost the lead may sign once more beside the new leader: both sign the same history.
+        """
+        due = 0.0
+        while not self._stopping.wait(SEQUENCE_SECONDS):
+            if not self._leads.is_set() or time.monotonic() < due:
+                continue
+            due = time.monotonic() + CHECKPOINT_SECONDS
+            try:
+                close_old_connections()
+                sign_head()
+            except (JitAccessError, OSError) as error:
+                log.error("no checkpoint is signed: %s", error)  # noqa: TRY400 - a sentence, not a bug
+            except Exception as error:  # noqa: BLE001 - as above
+                log.warning("a checkpoint will be tried again: %s", error)
         connection.close()
 
     def _celery(self) -> None:

@@ -18,7 +18,7 @@ import django
 from django.core.exceptions import ImproperlyConfigured
 
 from jitaccess.kernel.errors import JitAccessError
-from jitaccess.runtime import audit_commands
+from jitaccess.runtime import audit_commands, clock_commands
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -85,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     grant.set_defaults(run=_grant)
     _agents(commands)
     audit_commands.add(commands)
+    clock_commands.add(commands)
     people = commands.add_parser("people", help="people").add_subparsers(required=True, metavar="action")
     link = people.add_parser("link", help="a one-time sign-in link for a person")
     link.add_argument("username")
@@ -130,6 +131,7 @@ def _up(arguments: argparse.Namespace) -> int:
 def _serve(arguments: argparse.Namespace) -> int:
     from django.conf import settings
 
+    from jitaccess.audit.heads import ensure_grown_from_newest
     from jitaccess.kernel.errors import Invalid
     from jitaccess.runtime.preflight import ensure_current
     from jitaccess.runtime.server import bind, serve
@@ -137,6 +139,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     if not settings.ON_POSTGRESQL:
         raise Invalid("database.sqlite", "Several processes need PostgreSQL: set DATABASE_URL, or run `jitaccess up`.")
     ensure_current()
+    ensure_grown_from_newest()
     listener = bind(arguments.host, arguments.port)
     where = f"http://{arguments.host}:{listener.getsockname()[1]}"
     serve(

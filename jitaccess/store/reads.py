@@ -15,7 +15,8 @@ def consistent_reads() -> Iterator[None]:
     On SQLite `atomic` would take the write lock, for which every other writer would wait. Inside a transaction that
     is open already, that one has to do.
     """
-    if connection.in_atomic_block:
+    connection.ensure_connection()
+    if connection.in_atomic_block or (connection.vendor == "sqlite" and connection.connection.in_transaction):
         yield
     elif connection.vendor == "postgresql":
         with transaction.atomic(), connection.cursor() as cursor:
@@ -28,3 +29,22 @@ def consistent_reads() -> Iterator[None]:
                 yield
             finally:
                 cursor.execute("COMMIT")
+
+
+@contextmanager
+def one_state() -> Iterator[None]:
+    """A transaction that reads one state of the database throughout, and may write. Begin no other before it.
+
+    On PostgreSQL a write to a row that changed meanwhile raises an error of which `was_overtaken` is true; on SQLite
+    nobody else writes meanwhile.
+    """
+    with transaction.atomic():
+        if connection.vendor == "postgresql":
+            with connection.cursor() as cursor:
+                cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        yield
+
+
+def was_overtaken(error: Exception) -> bool:
+    """Whether the database refused because another transaction was first (SQLSTATE 40001)."""
+    return getattr(error.__cause__, "sqlstate", "") == "40001"

@@ -1,11 +1,13 @@
 """Triggers that carry a promise, installed by whoever makes it and looked for before anything starts.
 
 SQLite drops a table's triggers when a migration rebuilds the table. So they are not made once by a migration: every
-migration run puts back what is missing, and a process refuses to start without them.
+migration run puts back what is missing or reads otherwise, and a process refuses to start without them.
 """
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +23,7 @@ class Promise:
     functions: tuple[str, ...] = field(default=())
 
 
+_TABLE = re.compile(r" ON (\w+)")
 _promises: dict[str, Callable[[str], Promise]] = {}
 
 
@@ -30,13 +33,21 @@ def register(app_label: str, promise: Callable[[str], Promise]) -> None:
 
 
 def install(connection: Any, promise: Promise) -> None:
-    """Create what is missing; safe to run any number of times."""
+    """Create what is missing and renew what reads otherwise; safe to run any number of times."""
     there = _existing(connection)
     with connection.cursor() as cursor:
         for statement in promise.functions:
             cursor.execute(statement)
         for name, statement in promise.triggers.items():
-            if name not in there:
+            if there.get(name) == _said(connection.vendor, statement):
+                continue
+            if connection.vendor == "postgresql":
+                table = _TABLE.search(statement)[1]  # type: ignore[index]  # every CREATE TRIGGER names its table
+                cursor.execute(f"DROP TRIGGER IF EXISTS {name} ON {table}")
+                cursor.execute(statement)
+                cursor.execute(f"COMMENT ON TRIGGER {name} ON {table} IS '{_said('postgresql', statement)}'")
+            else:
+                cursor.execute(f"DROP TRIGGER IF EXISTS {name}")
                 cursor.execute(statement)
 
 
@@ -50,17 +61,28 @@ def install_after_migration(*, sender: Any, using: str, **_: object) -> None:
 
 
 def missing(connection: Any) -> list[str]:
-    """Names of promised triggers that the database does not have."""
-    wanted = {name for promise in _promises.values() for name in promise(connection.vendor).triggers}
-    return sorted(wanted - _existing(connection))
+    """Names of promised triggers that the database does not have, or has with another text."""
+    there = _existing(connection)
+    return sorted(
+        name
+        for promise in _promises.values()
+        for name, statement in promise(connection.vendor).triggers.items()
+        if there.get(name) != _said(connection.vendor, statement)
+    )
 
 
-def _existing(connection: Any) -> set[str]:
+def _said(vendor: str, statement: str) -> str:
+    """What the database shows of a trigger. PostgreSQL rewrites its text, so a digest is kept in its comment."""
+    return hashlib.sha256(statement.encode()).hexdigest() if vendor == "postgresql" else statement
+
+
+def _existing(connection: Any) -> dict[str, str]:
     catalogue = (
-        "SELECT tgname FROM pg_trigger WHERE NOT tgisinternal AND tgenabled <> 'D'"
+        "SELECT tgname, coalesce(obj_description(oid, 'pg_trigger'), '') FROM pg_trigger "
+        "WHERE NOT tgisinternal AND tgenabled <> 'D'"
         if connection.vendor == "postgresql"
-        else "SELECT name FROM sqlite_master WHERE type = 'trigger'"
+        else "SELECT name, sql FROM sqlite_master WHERE type = 'trigger'"
     )
     with connection.cursor() as cursor:
         cursor.execute(catalogue)
-        return {row[0] for row in cursor.fetchall()}
+        return dict(cursor.fetchall())

@@ -13,6 +13,7 @@ from jitaccess.catalog.models import Tool
 from jitaccess.identity.models import User
 from jitaccess.identity.services import people
 from jitaccess.kernel.text import visible
+from jitaccess.policy.services import uses_left
 from requests_app import selectors
 from requests_app.lifecycle import DecisionVerdict, EndReason, Progress, RequestStatus, approved, grant_state
 from requests_app.selectors import AccessRequest, Decision, Grant, Standing
@@ -24,6 +25,7 @@ _ENDED = {
     EndReason.EXPIRED: "Expired",
     EndReason.RELEASED: "Given back",
     EndReason.REVOKED: "Revoked",
+    EndReason.USED_UP: "Used up",
     EndReason.SUBJECT_DISABLED: "Agent disabled",
 }
 _CLOSED = {
@@ -114,13 +116,15 @@ def request_page(request: AccessRequest, user: User, standing: Standing, at: dat
     history = selectors.history_of(request)
     progresses = selectors.approval_progress(request)
     mine = selectors.live_decision_of(request, user)
+    grant = grant_of(request)
     status = status_of(request, at)
     why_not = _why_not(request, standing, mine, at)
     context = json.loads(request.context)
     return {
         "asked": request,
         "status": status,
-        "grant": grant_of(request),
+        "grant": grant,
+        "calls_left": uses_left(grant.pk) if grant else None,
         "servers": _servers(request, history),
         "unusual": _unusual(history),
         "first_time": not any(sum(ended.values()) for ended in history.values()),
@@ -258,6 +262,8 @@ def _end_of_grant(grant: Grant, at: datetime) -> str:
             return f"Access expired at {moment:%H:%M} UTC."
         case EndReason.SUBJECT_DISABLED:
             return f"Access ended at {moment:%H:%M} UTC: the agent or the person it acts for was disabled."
+        case EndReason.USED_UP:
+            return f"Access ended at {moment:%H:%M} UTC: all its calls were made."
         case EndReason.RELEASED:
             return f"Access was given back{by} at {moment:%H:%M} UTC."
     return f"Access was {reason}{by} at {moment:%H:%M} UTC."

@@ -43,6 +43,7 @@ _LIFE: dict[str, _Telling] = {
     Event.GRANT_EXPIRED: _Telling("Time was up, access ended", by=False),
     Event.GRANT_RELEASED: _Telling("gave the access back"),
     Event.GRANT_REVOKED: _Telling("revoked the access", "bad", note="note"),
+    Event.GRANT_USED_UP: _Telling("All calls were made, access ended", by=False),
     Event.GRANT_SUBJECT_DISABLED: _Telling(
         "Access ended: the agent was disabled, or the person it acts for is no longer active", by=False
     ),

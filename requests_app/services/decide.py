@@ -159,6 +159,7 @@ def _activate(request: AccessRequest, approver: User, actor: Actor, moment: date
         tools=tools,
         starts_at=moment,
         seconds=request.seconds,
+        max_uses=request.max_uses,
     )
     counted = {person for one in selectors.approval_progress(request) for person in one.approved_by}
     approvers = sorted(User.objects.filter(pk__in=counted).values_list("username", flat=True))
@@ -173,7 +174,12 @@ def _activate(request: AccessRequest, approver: User, actor: Actor, moment: date
             data=about,
         )
     )
-    data = {"tools": list(request.tool_labels), "expires_at": grant.expires_at.isoformat(), "digest": request.digest}
+    data = {
+        "tools": list(request.tool_labels),
+        "expires_at": grant.expires_at.isoformat(),
+        "max_uses": request.max_uses,
+        "digest": request.digest,
+    }
     record(
         Facts(
             event=Event.GRANT_ACTIVATED,

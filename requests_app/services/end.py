@@ -23,6 +23,7 @@ _EVENTS = {
     EndReason.EXPIRED: Event.GRANT_EXPIRED,
     EndReason.RELEASED: Event.GRANT_RELEASED,
     EndReason.REVOKED: Event.GRANT_REVOKED,
+    EndReason.USED_UP: Event.GRANT_USED_UP,
     EndReason.SUBJECT_DISABLED: Event.GRANT_SUBJECT_DISABLED,
 }
 

@@ -31,16 +31,18 @@ MAX_PENDING_PER_AGENT = 10
 MAX_FILINGS_PER_HOUR = 30
 MAX_TOOLS = 50
 MAX_REASON = 2000
+MAX_USES = 1_000_000
 DEFAULT_SECONDS = 30 * 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """What is asked for: tools as (server slug, exact tool name), why, and for how many seconds."""
+    """What is asked for: tools as (server slug, exact tool name), why, for how many seconds, and how many calls."""
 
     tools: Sequence[tuple[str, str]]
     reason: str
     seconds: int | None = None
+    max_uses: int | None = None
     context: Mapping[str, Json] = field(default_factory=dict)
 
 
@@ -56,6 +58,7 @@ class Submission:
 class _Plan:
     items: list[Json]
     seconds: int
+    max_uses: int | None
     policy: ApprovalPolicy
     groups: list[Json]
 
@@ -68,7 +71,9 @@ def submit_request(*, principal: Principal, ask: Ask, snapshot: Snapshot) -> Sub
     if principal.agent is None:
         raise Forbidden("request.not_an_agent", "Only agents ask for tools.")
     plan = _plan(principal=principal, ask=ask, snapshot=snapshot)
-    dedupe = digest({"items": plan.items, "seconds": plan.seconds}, domain="jitaccess-ask-v1")
+    dedupe = digest(
+        {"items": plan.items, "seconds": plan.seconds, "max_uses": plan.max_uses}, domain="jitaccess-ask-v1"
+    )
     with transaction.atomic():
         # The agent's row is the queue at which two identical filings at once wait for each other.
         # No key lock: an approval inserts a grant that refers to this row and must not deadlock with a filing.
@@ -94,6 +99,7 @@ def submit_request(*, principal: Principal, ask: Ask, snapshot: Snapshot) -> Sub
         data: dict[str, Json] = {
             "items": plan.items,
             "seconds": plan.seconds,
+            "max_uses": plan.max_uses,
             "reason": request.reason,
             "policy": plan.policy.name,
             "digest": request.digest,
@@ -115,6 +121,7 @@ def _row(principal: Principal, ask: Ask, plan: _Plan, dedupe: str, agent: Agent,
         reason=visible(ask.reason.strip(), limit=MAX_REASON, multiline=True),
         context=canonical(dict(ask.context)).decode(),
         seconds=plan.seconds,
+        max_uses=plan.max_uses,
         groups=canonical(plan.groups).decode(),
         policy_name=plan.policy.name,
         dedupe_digest=dedupe,
@@ -163,6 +170,7 @@ def request_digest(request: AccessRequest) -> str:
         "reason": request.reason,
         "context": request.context,
         "seconds": request.seconds,
+        "max_uses": request.max_uses,
         "groups": request.groups,
         "created_at": request.created_at.isoformat(),
         "pending_until": request.pending_until.isoformat(),
@@ -201,13 +209,23 @@ def _plan(*, principal: Principal, ask: Ask, snapshot: Snapshot) -> _Plan:
             f"Ask for between 1 min and {format_duration(limit)}, not {format_duration(max(seconds, 0))}.",
             max_minutes=limit // 60,
         )
+    max_uses = _uses(ask, found)
     policy = ApprovalPolicy.objects.get(pk=policies.pop())
     groups: list[Json] = [
         {"id": str(group.pk), "name": group.name, "quorum": group.quorum} for group in policy.groups.order_by("name")
     ]
     if not groups:
         raise Invalid("policy.no_groups", f"The approval policy {policy.name} has no approver groups; tell an admin.")
-    return _Plan(_items(found), seconds, policy, groups)
+    return _Plan(_items(found), seconds, max_uses, policy, groups)
+
+
+def _uses(ask: Ask, found: Sequence[tuple[ServerFacts, ToolFacts, RequestableFacts]]) -> int | None:
+    limit = min((one.max_uses for _, _, one in found if one.max_uses is not None), default=None)
+    if ask.max_uses is None:
+        return limit
+    if not 1 <= ask.max_uses <= (limit or MAX_USES):
+        raise Invalid("request.uses", f"Ask for 1 to {limit or MAX_USES} calls, not {ask.max_uses}.", max_uses=limit)
+    return ask.max_uses
 
 
 def _find(

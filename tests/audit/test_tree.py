@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jitaccess.audit import tree
+from tests.audit.second_verifier import merkle
 
 
 def mth(leaves: list[bytes]) -> bytes:
@@ -82,6 +83,66 @@ def test_proofs_of_random_trees_hold_and_changed_ones_do_not(size: int, data: st
         assert not tree.verify_inclusion(hashes(size)[index], index, size, changed, root)
     old = data.draw(st.integers(1, size))
     assert tree.verify_consistency(old, size, tree.root(nodes, old), root, tree.consistency_proof(nodes, old, size))
+
+
+@given(st.lists(st.binary(min_size=32, max_size=32), max_size=600))
+def test_a_frontier_agrees_with_the_tree_and_with_the_second_verifier_at_every_size(leaves: list[bytes]) -> None:
+    nodes = tree.nodes_of(leaves)
+    seen: dict[tuple[int, int], bytes | None] = {}
+
+    def completed(level: int, index: int, value: bytes | None) -> bytes | None:
+        assert value == nodes(level, index)
+        assert seen.setdefault((level, index), value) is value, "told twice"
+        return value
+
+    frontier = tree.Frontier(completed)
+    assert frontier.root() == tree.EMPTY_ROOT
+    for size, leaf in enumerate(leaves, start=1):
+        frontier.append(leaf)
+        assert len(frontier._peaks) == size.bit_count()
+        if size & 15 == len(leaves) & 15 or size < 20:
+            assert frontier.root() == tree.root(nodes, size) == merkle(leaves[:size])
+    assert frontier.size == len(leaves)
+    assert seen.keys() == {(level, index) for level in range(1, 11) for index in range(len(leaves) >> level)}
+
+
+@given(st.integers(1, 2000), st.data())
+def test_a_frontier_knows_what_it_does_not_know_and_takes_what_is_known_elsewhere(
+    size: int, data: st.DataObject
+) -> None:
+    leaves = hashes(size)
+    start = data.draw(st.integers(0, size - 1))
+    count = data.draw(st.integers(1, size - start))
+    nodes = tree.nodes_of(leaves)
+
+    def grown(frontier: tree.Frontier) -> tree.Frontier:
+        for leaf in leaves[:start]:
+            frontier.append(leaf)
+        frontier.skip(count)
+        for leaf in leaves[start + count :]:
+            frontier.append(leaf)
+        return frontier
+
+    def known(level: int, index: int, value: bytes | None) -> bytes | None:
+        overlaps = index << level < start + count and (index + 1) << level > start
+        assert (value is None) == overlaps, "unknown exactly where a leaf is"
+        return value
+
+    frontier = grown(tree.Frontier(known))
+    assert frontier.size == size
+    assert frontier.root() is None
+    healed = grown(tree.Frontier(lambda level, index, value: nodes(level, index)))
+    assert healed.root() in {None, tree.root(nodes, size)}
+    if not size & (size - 1) and size > 1:
+        assert healed.root() == tree.root(nodes, size)
+
+
+def test_a_gap_as_wide_as_the_numbers_go_costs_nothing() -> None:
+    frontier = tree.Frontier()
+    frontier.append(b"\x01" * 32)
+    frontier.skip(2**63 - 2)
+    frontier.append(b"\x02" * 32)
+    assert (frontier.size, frontier.root()) == (2**63, None)
 
 
 @pytest.mark.parametrize(("index", "size"), [(0, 0), (1, 1), (-1, 3), (9, 3)])

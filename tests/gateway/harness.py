@@ -27,7 +27,7 @@ from django.db import connection
 from jitaccess.audit.models import Entry
 from jitaccess.gateway.app import Application
 from jitaccess.gateway.core import Gateway
-from jitaccess.gateway.models import OpenCall
+from jitaccess.gateway.models import OpenCall, RefusalCount
 from jitaccess.gateway.upstream.config import StdioServer
 from jitaccess.identity.models import AccessToken, Agent, User
 from jitaccess.identity.services import issue_token
@@ -311,6 +311,13 @@ def ledger(event: str = "call.", **wanted: Any) -> list[Entry]:
     return list(Entry.objects.filter(event__startswith=event, **wanted).order_by("uid"))
 
 
+def refusals() -> int:
+    """How many refused calls are on record: entries, those counted in entries, and those counted so far."""
+    counted = sum(data(entry)["times"] for entry in ledger("call.denied_again"))
+    counted += sum(row.count - 1 for row in RefusalCount.objects.all())
+    return len(ledger("call.denied")) - len(ledger("call.denied_again")) + counted
+
+
 def told(event: str = "call.") -> list[str]:
     return [entry.event for entry in ledger(event)]
 
@@ -322,7 +329,9 @@ def data(entry: Entry) -> dict[str, Any]:
 def settled() -> bool:
     """Whether every authorized call has its end on record, exactly one, and none is open."""
     begun = Counter(entry.call for entry in ledger("call.authorized"))
-    ended = Counter(entry.call for entry in ledger() if entry.event not in {"call.authorized", "call.denied"})
+    ended = Counter(
+        entry.call for entry in ledger() if entry.event not in {"call.authorized", "call.denied", "call.denied_again"}
+    )
     return begun == ended and not OpenCall.objects.exists()
 
 

@@ -314,7 +314,7 @@ def test_outcomes_are_kept_while_the_database_is_away(
         with database_away():
             go.touch()
             assert b" 200 " in plain.recv(100)
-            assert eventually(lambda: served.gateway.admission._outcomes or not served.gateway.in_flight)
+            assert eventually(lambda: served.gateway.admission._endings or not served.gateway.in_flight)
         assert eventually(settled, within=15)
     assert told() == ["call.authorized", "call.completed"]
 

@@ -15,7 +15,7 @@ from jitaccess.policy.services import bind_role, end_binding, save_role
 from requests_app.models import Grant
 from requests_app.services import revoke_grant, submit
 from tests.cast import Cast
-from tests.gateway.harness import DENY, Client, Served, ledger
+from tests.gateway.harness import DENY, Client, Served, refusals
 
 pytestmark = pytest.mark.django_db(transaction=True)
 TOOLS = ("git_log", "git_status", "git_commit", "git_add", "git_reset")
@@ -77,7 +77,7 @@ def test_visible_is_callable_locked_is_requestable_and_hidden_is_unknown(
     assert sum(seen.values()) == 220
     assert min(seen.values()) > 20, seen
     assert len(sent()) == calls == seen["visible"]
-    assert len(ledger("call.denied")) == seen["locked"] + seen["hidden"]
+    assert refusals() == seen["locked"] + seen["hidden"]
 
 
 def _agrees(client: Client, tool: str, state: str) -> bool:

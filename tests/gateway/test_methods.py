@@ -12,12 +12,15 @@ import pytest
 from jitaccess.catalog.models import Tool
 from jitaccess.catalog.services import import_tools
 from jitaccess.gateway.builtin.definitions import NAMES
+from jitaccess.gateway.models import RefusalCount
+from jitaccess.gateway.refusals import write_down_refusals
 from jitaccess.identity.services import set_agent_enabled
 from jitaccess.policy.services import bind_role, save_role
 from jitaccess.store.clock import now
+from requests_app.services import revoke_grant
 from tests.cast import Cast, definition
 from tests.clocks import Clock
-from tests.gateway.harness import META, Client, Served, data, echo, eventually, ledger, told
+from tests.gateway.harness import META, Client, Served, data, echo, eventually, ledger, refusals, told
 
 pytestmark = pytest.mark.django_db(transaction=True)
 Sent = Callable[[], list[dict[str, Any]]]
@@ -206,7 +209,12 @@ def test_a_hidden_tool_answers_exactly_like_an_unknown_one_and_is_on_record(
     assert all(answers(name) == first for name in hidden)
     entries = ledger()
     assert {entry.event for entry in entries} == {"call.denied"}
-    assert {entry.tool: data(entry)["reason_code"] for entry in entries} == hidden
+    # Names that the server does not have are one kind of refusal, however many are made up.
+    made_up = {"vanished", "GIT_LOG", " git_log"}
+    assert {entry.tool: data(entry)["reason_code"] for entry in entries} == {
+        name: code for name, code in hidden.items() if name not in made_up
+    }
+    assert refusals() == 2 * (1 + len(hidden))
     assert all(entry.bindings == "[]" and entry.outcome == "denied" for entry in entries)
     assert sent() == []
 
@@ -217,7 +225,7 @@ def test_a_call_of_a_server_closed_to_the_team_is_refused_and_on_record(cast: Ca
         answer = agent.post(agent.message("tools/call", {"name": name, "arguments": {}}))
         assert answer.status_code == 404
     # Answered first: the record must not show in the time the answer takes.
-    assert eventually(lambda: told() == ["call.denied", "call.denied"])
+    assert eventually(lambda: refusals() == 2)
     assert sent() == []
 
 
@@ -229,7 +237,7 @@ def test_a_disabled_agent_is_told_so_and_sees_only_the_access_tools(cast: Cast, 
         assert agent.refusal(tool) == "locked_down"
     assert agent.call("request_access", tools=["git_add"], reason="x")["isError"]
     assert agent.use("my_access")["allowed"] == []
-    assert told() == ["call.denied"] * 3
+    assert refusals() == 3
     assert sent() == []
     set_agent_enabled(agent=cast.agent, enabled=True, operator=cast.operator)
     assert "content" in agent.call("git_log")
@@ -272,12 +280,47 @@ def test_an_allowed_call_is_on_record_with_what_allowed_it_and_its_end(cast: Cas
 
 
 def test_every_refusal_is_on_record_before_it_is_answered(cast: Cast, agent: Client) -> None:
-    for number in range(5):
-        result = agent.call("git_commit", number=number)
+    for number, tool in enumerate(["git_commit", "git_add", "git_reset"], start=1):
+        result = agent.call(tool, number=number)
         entries = ledger("call.denied")
-        assert len(entries) == number + 1
+        assert len(entries) == number
         assert str(entries[-1].call) == result["_meta"]["io.jitaccess/deny"]["call"]
         assert data(entries[-1])["arguments"] == {"number": number}
+
+
+def test_the_same_refusal_again_within_a_minute_is_counted_and_told_when_the_minute_is_over(
+    cast: Cast, agent: Client, gateway: Served, clock: Clock
+) -> None:
+    clock.at(clock.now().replace(second=5))  # so that the minute does not end by itself
+    first = agent.call("git_commit", number=0)["_meta"]["io.jitaccess/deny"]["call"]
+    for number in range(1, 6):
+        again = agent.call("git_commit", number=number)
+        assert again["_meta"]["io.jitaccess/deny"]["call"] == first
+        assert refusals() == number + 1, "counted before it is answered"
+    agent.refusal("git_add")
+    assert told() == ["call.denied", "call.denied"]
+    clock.shift(60)
+    write_down_refusals()
+    entry = ledger("call.denied_again")[0]
+    assert (entry.agent_name, entry.tool, entry.server_name, str(entry.call)) == (
+        "demo-agent", "git_commit", "git", first,
+    )  # fmt: skip
+    minute = (entry.at - timedelta(minutes=1)).replace(second=0, microsecond=0)
+    assert data(entry) == {"reason_code": "no_binding", "times": 5, "minute": minute.isoformat()}
+    assert told() == ["call.denied", "call.denied", "call.denied_again"], "what was refused once is told once"
+    assert not RefusalCount.objects.exists()
+    assert agent.call("git_commit")["_meta"]["io.jitaccess/deny"]["call"] != first
+    assert refusals() == 8
+
+
+def test_another_reason_or_another_source_is_another_refusal(cast: Cast, agent: Client, gateway: Served) -> None:
+    agent.refusal("git_commit")
+    revoke_grant(grant_id=cast.grant().pk, user=cast.anna)
+    assert agent.refusal("git_commit") == "revoked"
+    cast.agent.users.add(cast.anna)
+    with gateway.client(cast, user=cast.anna) as delegated:
+        assert delegated.refusal("git_commit") == "no_binding"
+    assert told() == ["call.denied"] * 3
 
 
 def test_call_tool_is_the_tool_it_calls(cast: Cast, agent: Client, sent: Sent) -> None:

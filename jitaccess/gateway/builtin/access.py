@@ -25,6 +25,7 @@ from jitaccess.kernel.text import visible
 from jitaccess.policy.engine.decide import Visibility, Who
 from jitaccess.policy.engine.rules import ServerFacts, Snapshot
 from jitaccess.policy.models import ApprovalPolicy
+from jitaccess.policy.services import uses_left
 from jitaccess.store.clock import JitNow, now
 from requests_app import selectors
 from requests_app.lifecycle import RequestStatus, grant_state
@@ -73,7 +74,13 @@ async def _request_access(asked: Asked) -> Reply:
         raise Invalid("request.context", f"`context` may have {MAX_CONTEXT} bytes.")
     tools = [_tool_named(text, asked.server) for text in arguments.tools]
     seconds = arguments.minutes * 60 if arguments.minutes is not None else None
-    ask = Ask(tools=tools, reason=arguments.reason, seconds=seconds, context=arguments.context)
+    ask = Ask(
+        tools=tools,
+        reason=arguments.reason,
+        seconds=seconds,
+        max_uses=arguments.max_uses,
+        context=arguments.context,
+    )
     snapshot, _ = await asked.gateway.look()
     submission = await asked.gateway.db(lambda: submit_request(principal=asked.principal, ask=ask, snapshot=snapshot))
     data = await asked.gateway.db(_state, asked.principal, submission.request.pk)
@@ -162,6 +169,8 @@ def _state(principal: Principal, request_id: UUID) -> JsonObject:
         "minutes": request.seconds // 60,
         "url": request.url,
     }
+    if request.max_uses is not None:
+        data["max_uses"] = request.max_uses
     if status == RequestStatus.PENDING:
         data["who_can_approve"] = [person.username for person in selectors.approvers_of(request)]
         data["approvals"] = [
@@ -175,19 +184,20 @@ def _state(principal: Principal, request_id: UUID) -> JsonObject:
         data["note"] = request.closing_note
     grant = getattr(request, "grant", None)
     if grant is not None:
-        data["grant"] = _grant(grant.pk, grant.starts_at, grant.expires_at, grant.ended_at, grant.end_reason, moment)
+        data["grant"] = _grant(grant, moment)
     return data
 
 
-def _grant(
-    pk: UUID, starts_at: datetime, expires_at: datetime, ended_at: datetime | None, end_reason: str, at: datetime
-) -> JsonObject:
-    state = grant_state(starts_at=starts_at, expires_at=expires_at, ended=ended_at is not None, at=at)
-    data: JsonObject = {"grant_id": str(pk), "state": state, "expires_at": expires_at.isoformat()}
+def _grant(grant: selectors.Grant, at: datetime) -> JsonObject:
+    state = grant_state(starts_at=grant.starts_at, expires_at=grant.expires_at, ended=grant.ended_at is not None, at=at)
+    data: JsonObject = {"grant_id": str(grant.pk), "state": state, "expires_at": grant.expires_at.isoformat()}
     if state == "ended":
-        data["end_reason"] = end_reason or "expired"
-    else:
-        data["seconds_left"] = max(int((expires_at - at).total_seconds()), 0)
+        data["end_reason"] = grant.end_reason or "expired"
+        return data
+    data["seconds_left"] = max(int((grant.expires_at - at).total_seconds()), 0)
+    left = uses_left(grant.pk)
+    if left is not None:
+        data["calls_left"] = left
     return data
 
 
@@ -197,6 +207,8 @@ def _sentence(data: JsonObject) -> str:
         if grant["state"] == "ended":
             return f"It was approved, but the grant has ended ({grant['end_reason']})."
         left = format_duration(int(str(grant["seconds_left"])))
+        if "calls_left" in grant:
+            left = f"{grant['calls_left']} calls and {left}"
         return f"Approved by {data['decided_by']}: call the tools now; {left} left."
     return {
         "pending": "Still pending: nobody has decided yet. This is not a denial; call check_request again.",
@@ -227,6 +239,7 @@ def _requestable(asked: Asked, snapshot: Snapshot, at: datetime, search: str) ->
                 "description": visible(description, limit=200),
                 "max_minutes": requestable.max_seconds // 60,
                 "decided_by": names[requestable.policy],
+                **({"max_uses": requestable.max_uses} if requestable.max_uses is not None else {}),
             }
         )
     return {"server": asked.server.slug, "tools": tools[:50]}
@@ -236,7 +249,7 @@ def _access(asked: Asked, snapshot: Snapshot, at: datetime) -> JsonObject:
     listed = listed_tools(snapshot, who=_who(asked.principal), server=asked.server, at=at)
     grants: list[Json] = []
     for grant in selectors.live_grants_of(asked.principal):
-        data = _grant(grant.pk, grant.starts_at, grant.expires_at, grant.ended_at, grant.end_reason, at)
+        data = _grant(grant, at)
         grants.append({**data, "tools": list(grant.request.tool_labels)})
     pending = selectors.pending_of(asked.principal).filter(pending_until__gt=JitNow())
     return {

@@ -17,6 +17,7 @@ class RequestAccess(Arguments, frozen=True):
     tools: Annotated[list[str], msgspec.Meta(min_length=1, max_length=50)]
     reason: str
     minutes: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    max_uses: Annotated[int, msgspec.Meta(ge=1)] | None = None
     context: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
@@ -115,6 +116,11 @@ DEFINITIONS: tuple[JsonObject, ...] = (
             "tools": {"type": "array", "items": _TEXT, "minItems": 1, "maxItems": 50, "description": "Tool names"},
             "reason": {"type": "string", "maxLength": 2000, "description": "Why, for the person who decides"},
             "minutes": {"type": "integer", "minimum": 1, "description": "For how long (default 30)"},
+            "max_uses": {
+                "type": "integer",
+                "minimum": 1,
+                "description": "For how many calls, if you know: few are approved sooner than any number",
+            },
             "context": {"type": "object", "description": "Anything that helps to decide: task, plan, ticket"},
         },
         ["tools", "reason"],

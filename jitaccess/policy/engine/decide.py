@@ -7,7 +7,7 @@ have by default and standing bindings, and the grants to exactly this pair. Deny
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from uuid import UUID
@@ -37,6 +37,7 @@ class Code(StrEnum):
     NO_BINDING = "no_binding"
     EXPIRED = "expired"
     REVOKED = "revoked"
+    USED_UP = "used_up"
     QUARANTINED = "quarantined"
     LOCKED_DOWN = "locked_down"
     NOT_REQUESTABLE = "not_requestable"
@@ -55,6 +56,7 @@ class Verdict:
     """The answer. It holds while `since` <= time < `until`, at the snapshot's version.
 
     `bindings` are those that allow the call (two for an intersection); `rule` names what decided, for people.
+    `counted` is the binding of which the call is one use, when its uses are counted.
     `requestable` is what could be asked for instead, when the tool may be asked for.
     """
 
@@ -62,6 +64,7 @@ class Verdict:
     rule: str
     bindings: tuple[UUID, ...] = ()
     grant: UUID | None = None
+    counted: UUID | None = None
     since: datetime = START_OF_TIME
     until: datetime = END_OF_TIME
     requestable: RequestableFacts | None = None
@@ -92,9 +95,7 @@ def decide(snapshot: Snapshot, *, who: Who, server: UUID, tool: str, at: datetim
         return Verdict(Code.UNKNOWN, "no such tool", server=facts)
     verdict = _weigh(snapshot, agent, who.user, facts, wanted, at)
     since, until = _interval(snapshot, who, at)
-    return Verdict(
-        verdict.code, verdict.rule, verdict.bindings, verdict.grant, since, until, verdict.requestable, wanted, facts
-    )
+    return replace(verdict, since=since, until=until, tool=wanted, server=facts)
 
 
 def reachable(snapshot: Snapshot, *, who: Who, server: ServerFacts) -> bool:
@@ -118,7 +119,8 @@ def _weigh(
         (r for r in snapshot.requestables if r.covers(server=server.id, team=agent.team, tool=tool)), None
     )
     grants = snapshot.bindings.get(Subject(agent=agent.id, user=user), ())
-    granted = _first_allowing(grants, server, tool, at, grants=True)
+    usable = [binding for binding in grants if binding.id not in snapshot.spent]
+    granted = _first_allowing(usable, server, tool, at, grants=True)
     base = _first_allowing(agents_own, server, tool, at, grants=False)
     if user and base:
         theirs = _first_allowing(users_own, server, tool, at, grants=False)
@@ -133,22 +135,32 @@ def _weigh(
         rule = " and ".join(match.rule for match in matches)
         return Verdict(Code.ALLOWED, rule, tuple(match.binding.id for match in matches))
     if granted:
-        return Verdict(Code.ALLOWED, granted.rule, (granted.binding.id,), granted.binding.grant)
-    return _refusal(grants, tool, at, requestable)
+        binding = granted.binding
+        counted = binding.id if binding.max_uses is not None else None
+        return Verdict(Code.ALLOWED, granted.rule, (binding.id,), binding.grant, counted)
+    return _refusal(snapshot, grants, tool, at, requestable)
 
 
 def _refusal(
-    grants: Iterable[BindingFacts], tool: ToolFacts, at: datetime, requestable: RequestableFacts | None
+    snapshot: Snapshot,
+    grants: Iterable[BindingFacts],
+    tool: ToolFacts,
+    at: datetime,
+    requestable: RequestableFacts | None,
 ) -> Verdict:
     if requestable is None:
         return Verdict(Code.UNKNOWN, "neither allowed nor requestable")
     past = [
-        binding for binding in grants if tool.id in binding.tools and not binding.live(at) and binding.starts_at <= at
+        binding
+        for binding in grants
+        if tool.id in binding.tools
+        and binding.starts_at <= at
+        and (not binding.live(at) or binding.id in snapshot.spent)
     ]
     if not past:
         return Verdict(Code.NO_BINDING, "no live binding allows it", requestable=requestable)
     last = max(past, key=lambda binding: (binding.ended_at or binding.expires_at or at, binding.id))
-    code = Code.REVOKED if last.ended_at else Code.EXPIRED
+    code = Code.USED_UP if last.id in snapshot.spent else Code.REVOKED if last.ended_at else Code.EXPIRED
     return Verdict(code, f"the grant {last.grant} has ended", grant=last.grant, requestable=requestable)
 
 
@@ -186,8 +198,11 @@ def _denies(binding: BindingFacts, server: ServerFacts, tool: ToolFacts, at: dat
 def _first_allowing(
     bindings: Iterable[BindingFacts], server: ServerFacts, tool: ToolFacts, at: datetime, *, grants: bool
 ) -> _Match | None:
-    """The binding that allows, by a fixed order (start, id), so that the ledger names the same one in every process."""
-    for binding in sorted(bindings, key=lambda b: (b.starts_at, b.id)):
+    """The binding that allows, by a fixed order (start, id), so that the ledger names the same one in every process.
+
+    Those whose uses are counted come last: nothing is used up that another binding gives for nothing.
+    """
+    for binding in sorted(bindings, key=lambda b: (b.max_uses is not None, b.starts_at, b.id)):
         if (binding.origin is Origin.GRANT) is not grants or not binding.live(at):
             continue
         granted = binding.tools.get(tool.id)

@@ -60,6 +60,7 @@ class BindingFacts:
     expires_at: datetime | None
     ended_at: datetime | None
     grant: UUID | None = None
+    max_uses: int | None = None
 
     def live(self, at: datetime) -> bool:
         return self.ended_at is None and self.starts_at <= at and (self.expires_at is None or at < self.expires_at)
@@ -116,6 +117,7 @@ class RequestableFacts:
     access: frozenset[str]
     max_seconds: int
     policy: UUID
+    max_uses: int | None = None
 
     def covers(self, *, server: UUID, team: UUID, tool: ToolFacts) -> bool:
         return (
@@ -141,7 +143,11 @@ EVERY_USER = Subject(everyone="users")
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All of policy at one version; immutable. Built by policy.compiler, decided upon by decide()."""
+    """All of policy at one version; immutable. Built by policy.compiler, decided upon by decide().
+
+    `stamp` names the version beyond doubt. `places` tells whose each binding is. `counted` are the live bindings whose
+    uses are counted; those in `spent` had none left when somebody last looked, and allow nothing.
+    """
 
     version: int
     agents: Mapping[UUID, AgentFacts] = field(default_factory=dict)
@@ -149,6 +155,10 @@ class Snapshot:
     servers: Mapping[UUID, ServerFacts] = field(default_factory=dict)
     bindings: Mapping[Subject, tuple[BindingFacts, ...]] = field(default_factory=dict)
     requestables: tuple[RequestableFacts, ...] = ()
+    stamp: str = ""
+    places: Mapping[UUID, Subject] = field(default_factory=dict)
+    counted: frozenset[UUID] = frozenset()
+    spent: frozenset[UUID] = frozenset()
 
     def server_by_slug(self, slug: str) -> ServerFacts | None:
         return next((server for server in self.servers.values() if server.slug == slug), None)

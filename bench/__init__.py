@@ -1,0 +1,1 @@
+"""The project's own benchmarks: real installations under load, every answer checked. See README.md."""

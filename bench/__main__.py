@@ -1,0 +1,74 @@
+"""python -m bench SCENARIO [options]: run one (or `all`, or `list` them) and print what came of it as Markdown.
+
+Exit code 0 when every guarantee and every goal was met, 1 otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from bench.place import choose, describe_database, place
+from bench.report import machine
+
+# The databases each can run on: two gateway processes need PostgreSQL.
+BOTH, POSTGRESQL = ("sqlite", "postgresql"), ("postgresql",)
+SCENARIOS = {
+    "capacity": (BOTH, "calls a second and latency, against the same upstream without the gateway"),
+    "policy-writes": (BOTH, "50 policy writes a second under load: who waits, who is refused"),
+    "revoke": (POSTGRESQL, "calls sent after the commit of a revoke, to two gateways"),
+    "expiry": (BOTH, "calls around the end of their grant"),
+    "uses": (BOTH, "grants for a number of calls, all used at once"),
+}
+TABLE = dict[str, tuple[Any, str]]
+
+
+def main() -> int:
+    """Parse, choose the installation, run, print."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started has to be stopped
+    name, rest = (sys.argv[1] if len(sys.argv) > 1 else "list"), sys.argv[2:]
+    if name not in {*SCENARIOS, "all"}:
+        print(__doc__, *(f"  {one:<14} {what}" for one, (_, what) in SCENARIOS.items()), sep="\n")
+        return 0 if name == "list" else 2
+    if name == "all":
+        return max(_again([one, *rest]) for one in SCENARIOS)
+    databases = SCENARIOS[name][0]
+    chosen = argparse.ArgumentParser(add_help=False)
+    chosen.add_argument("--database", choices=databases)
+    known, others = chosen.parse_known_args(rest)
+    if known.database is None:
+        return max(_again([name, "--database", database, *others]) for database in databases)
+    choose(known.database)
+    return _run(name, others)
+
+
+def _again(arguments: list[str]) -> int:
+    """A process for each database: Django's settings are for life."""
+    return subprocess.run([sys.executable, "-m", "bench", *arguments], check=False).returncode
+
+
+def _run(name: str, arguments: list[str]) -> int:
+    scenario = importlib.import_module(f"bench.scenarios.{name.replace('-', '_')}")
+    options: TABLE = scenario.OPTIONS
+    parser = argparse.ArgumentParser(prog=f"python -m bench {name}", description=scenario.__doc__)
+    for option, (default, what) in options.items():
+        parser.add_argument(f"--{option}", type=type(default), default=default, help=f"{what} (default {default})")
+    parser.add_argument("--json", type=Path, help="write figures and violations to this file too")
+    chosen = parser.parse_args(arguments)
+    with place() as here:
+        report = scenario.run(here, chosen)
+        print(report.markdown(), machine(describe_database()), sep="\n\n", flush=True)
+    if chosen.json:
+        missed = {"violations": report.violations, "goals_missed": report.goals_missed}
+        chosen.json.write_text(json.dumps({"figures": report.figures} | missed))
+    return 1 if report.violations or report.goals_missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,127 @@
+"""Where a run takes place: a new installation with a database of its own, and this process set up to use its services.
+
+One process, one installation, because Django's settings are for life: `choose` comes before everything else.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import psycopg
+
+from bench.upstream import arguments
+from tests import databases
+
+if TYPE_CHECKING:
+    from tests.installation import Installation, Process
+
+
+def choose(database: str) -> None:
+    """Point this process at a new "sqlite" or "postgresql" installation, empty but migrated."""
+    os.environ["JITACCESS_TEST_DATABASE"] = database
+    if database == "postgresql" and not os.environ.get(databases.URL):
+        os.environ[databases.URL] = _durable_postgresql()
+    os.environ.update(databases.environment())
+    if database == "postgresql":
+        os.environ["DATABASE_URL"] = _new_database(os.environ[databases.URL])
+    os.environ["DJANGO_SETTINGS_MODULE"] = "jitaccess.settings"
+    import django
+
+    django.setup()
+
+
+def _durable_postgresql() -> str:
+    """A server as its makers ship it, fsync and all: the one of the test suite may forget what it was told."""
+    server = databases.PostgreSQL.new("max_connections=200")
+    server.start()
+    return server.url("postgres")
+
+
+def _new_database(server: str) -> str:
+    head, _, tail = server.partition("?")
+    name, base = f"bench_{uuid4().hex[:12]}", head.rpartition("/")[0]
+
+    def execute(statement: str) -> None:
+        with psycopg.connect(f"{base}/postgres?{tail}", autocommit=True) as connection:
+            connection.execute(statement)
+
+    execute(f"CREATE DATABASE {name}")
+    atexit.register(execute, f"DROP DATABASE {name} WITH (FORCE)")
+    return f"{base}/{name}?{tail}"
+
+
+class Place:
+    """The chosen installation, its processes, and what its upstream received."""
+
+    def __init__(self, installation: Installation) -> None:
+        self.installation = installation
+        self.record = installation.var / "received"
+        self.gateways: list[Process] = []
+
+    @property
+    def urls(self) -> list[str]:
+        return [gateway.url for gateway in self.gateways]
+
+    @property
+    def database(self) -> str:
+        return "PostgreSQL" if self.installation.database_url else "SQLite"
+
+    def start(self, *, gateways: int = 1) -> None:
+        """On PostgreSQL a web process and `gateways`; on SQLite the one process of `jitaccess up`."""
+        if not self.installation.database_url:
+            self.gateways = [self.installation.up("--no-demo")]
+            return
+        self.installation.start("web")
+        self.gateways = [self.installation.start("gateway") for _ in range(gateways)]
+
+    def received(self) -> dict[str, list[float]]:
+        """When the upstream got each call, by nonce, on CLOCK_MONOTONIC. More than once would be a fault."""
+        found: dict[str, list[float]] = defaultdict(list)
+        for line in self.record.read_text().splitlines() if self.record.exists() else []:
+            nonce, at = line.split(" ")
+            found[nonce].append(float(at))
+        return found
+
+
+@contextmanager
+def place() -> Iterator[Place]:
+    """The installation that was chosen, migrated, with one MCP server in its file; its processes end with the block."""
+    from tests.installation import Installation
+
+    installation = Installation(Path(os.environ["JITACCESS_VAR"]), os.environ["DATABASE_URL"])
+    here = Place(installation)
+    entry = {"command": sys.executable, "args": arguments(str(here.record)), "era": "modern", "shared": True}
+    (installation.var / "servers.json").write_text(json.dumps({"mcpServers": {"bench": entry}}))
+    migrated = installation.cli("migrate", check=False)
+    if migrated.returncode:
+        raise SystemExit(migrated.stderr)
+    try:
+        yield here
+    except BaseException:
+        for process in installation.processes:
+            print(*process.lines[-15:], sep="\n", file=sys.stderr)
+        raise
+    finally:
+        installation.stop()
+
+
+def describe_database() -> str:
+    """Name, version and how durable it is."""
+    from django.db import connection
+
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            cursor.execute("SELECT current_setting('server_version'), current_setting('fsync')")
+            return "PostgreSQL {}, fsync {}".format(*cursor.fetchone())
+        cursor.execute("SELECT sqlite_version(), (SELECT synchronous FROM pragma_synchronous)")
+        version, level = cursor.fetchone()
+        return f"SQLite {version}, WAL, synchronous {['OFF', 'NORMAL', 'FULL', 'EXTRA'][level]}"

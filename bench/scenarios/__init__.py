@@ -1,0 +1,1 @@
+"""One module a scenario: `run(place, options)` does it, `OPTIONS` says what can be chosen."""

@@ -1,0 +1,184 @@
+"""A policy of realistic size. What is many is inserted in bulk, as the services would leave it; what is measured later
+goes through the services.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.db import transaction
+from django.db.models import F
+
+from bench.client import SERVER
+from jitaccess.audit.recorder import Actor
+from jitaccess.catalog.models import AccessClass, Server, Tool
+from jitaccess.catalog.services import import_tools, register_server
+from jitaccess.identity.models import AccessToken, Agent, Team, User
+from jitaccess.kernel.canonical import canonical
+from jitaccess.kernel.ids import new_token, token_hash
+from jitaccess.kernel.strictjson import JsonObject
+from jitaccess.policy.models import ApprovalPolicy, ApproverGroup, Requestable, Role, RoleBinding, ServerAccess
+from jitaccess.policy.services import bind_grant, bind_role, save_role
+from jitaccess.store.clock import now
+from requests_app.lifecycle import RequestStatus
+from requests_app.models import AccessRequest, Grant
+
+OPERATOR = Actor.system("bench")
+READ = "read-0"
+ROLES = 20
+_ROLE = """\
+kind: role
+version: v1
+metadata: {{name: {name}}}
+spec:
+  allow:
+    - servers: [{servers}]
+      access: [{access}]
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much policy there is: agents (with two standing bindings each), servers, tools of each server."""
+
+    agents: int = 1000
+    servers: int = 50
+    tools: int = 20
+
+
+SMALL = Size(agents=40, servers=3, tools=20)
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Agents with a token each; half of the measured server's tools are `write`: refused without a grant."""
+
+    admin: User
+    agents: list[Agent]
+    tokens: list[str]
+    write: list[Tool]
+
+
+def build(size: Size) -> World:
+    """Everything that the runs play with, in the chosen installation."""
+    admin = User.objects.create_superuser(username="admin", email="admin@example.invalid", password=None)
+    team = Team.objects.create(name="bench")
+    team.members.add(admin)
+    with transaction.atomic():
+        servers = [_server(SERVER, size.tools)] + [
+            _server(f"server-{number}", size.tools) for number in range(1, size.servers)
+        ]
+        agents = [Agent(name=f"agent-{number}", owner=admin, team=team) for number in range(size.agents)]
+        Agent.objects.bulk_create(agents)
+        _bind(agents, _roles(servers))
+        _requestable(servers[0], admin)
+        tokens = _tokens(agents)
+    write = list(Tool.objects.filter(server=servers[0], access=AccessClass.WRITE).order_by("name"))
+    return World(admin, agents, tokens, write)
+
+
+def _server(slug: str, tools: int) -> Server:
+    server = register_server(slug=slug, operator=OPERATOR)
+    half = tools // 2
+    names = [f"read-{number}" for number in range(half)] + [f"write-{number}" for number in range(tools - half)]
+    schema: JsonObject = {
+        "type": "object",
+        "properties": {"nonce": {"type": "string", "description": "given back as it is"}},
+    }
+    definitions: list[JsonObject] = [
+        {"name": name, "description": f"The tool {name} of {slug}", "inputSchema": schema} for name in names
+    ]
+    import_tools(server=server, definitions=definitions, operator=OPERATOR)
+    for access in (AccessClass.READ, AccessClass.WRITE):
+        Tool.objects.filter(server=server, name__startswith=f"{access}-").update(access=access, pin=F("digest"))
+    ServerAccess.objects.create(server=server, every_team=True)
+    return server
+
+
+def _roles(servers: list[Server]) -> list[Role]:
+    """One that lets everybody read everywhere, and some that let their holders write on other servers."""
+    everyone = save_role(document=_ROLE.format(name="read-only", servers='"*"', access="read"), operator=OPERATOR)
+    bind_role(role=everyone, everyone="agents", origin=RoleBinding.Origin.DEFAULT, operator=OPERATOR)
+    roles = []
+    for number in range(ROLES):
+        slugs = ", ".join(server.slug for server in servers[1:][number::ROLES]) or "server-0"
+        document = _ROLE.format(name=f"writer-{number}", servers=slugs, access="read, write")
+        roles.append(save_role(document=document, operator=OPERATOR))
+    return roles
+
+
+def _bind(agents: list[Agent], roles: list[Role]) -> None:
+    choice, moment = random.Random(1), now()
+    RoleBinding.objects.bulk_create(
+        RoleBinding(agent=agent, role=role, origin=RoleBinding.Origin.STANDING, starts_at=moment)
+        for agent in agents
+        for role in choice.sample(roles, 2)
+    )
+
+
+def _requestable(server: Server, admin: User) -> None:
+    policy = ApprovalPolicy.objects.create(name="review")
+    ApproverGroup.objects.create(policy=policy, name="reviewers").users.add(admin)
+    Requestable.objects.create(server=server, access="write", policy=policy)
+
+
+def _tokens(agents: list[Agent]) -> list[str]:
+    """One each, good for a day: the service gives an hour at most, and a long run would end in the middle."""
+    values, moment = [new_token("jit") for _ in agents], now()
+    AccessToken.objects.bulk_create(
+        AccessToken(
+            agent=agent,
+            hash=token_hash(value),
+            issued_by_name="bench",
+            created_at=moment,
+            expires_at=moment + timedelta(days=1),
+        )
+        for agent, value in zip(agents, values, strict=True)
+    )
+    return values
+
+
+def make_grants(
+    wanted: Iterable[tuple[Agent, Tool]], *, until: Iterable[datetime], max_uses: int | None = None
+) -> list[Grant]:
+    """Live grants of one tool each, as an approval leaves them, in one transaction; `until` as many ends."""
+    counted = {} if max_uses is None else {"max_uses": max_uses}
+    grants = []
+    with transaction.atomic():
+        moment = now()
+        for (agent, tool), end in zip(wanted, until, strict=True):
+            request = AccessRequest.objects.create(**_asked(agent, tool, moment))
+            grant = Grant.objects.create(request=request, agent=agent, starts_at=moment, expires_at=end)
+            bind_grant(
+                grant=grant.pk,
+                agent=agent.pk,
+                user=None,
+                tools={tool.pk: tool.pin},
+                starts_at=moment,
+                seconds=(end - moment).total_seconds(),  # type: ignore[arg-type]  # shorter than anybody may ask for
+                **counted,
+            )
+            grants.append(grant)
+    return grants
+
+
+def _asked(agent: Agent, tool: Tool, moment: datetime) -> dict[str, object]:
+    one = {"id": str(tool.pk), "name": tool.name, "pin": tool.pin, "access": tool.access}
+    return {
+        "agent": agent,
+        "owner_id": agent.owner_id,
+        "principal_key": f"{agent.pk}/-",
+        "items": canonical([{"server": SERVER, "server_id": str(tool.server_id), "tools": [one]}]).decode(),
+        "reason": "to be measured",
+        "seconds": 60,
+        "groups": "[]",
+        "policy_name": "review",
+        "created_at": moment,
+        "pending_until": moment + timedelta(hours=1),
+        "status": RequestStatus.APPROVED,
+        "closed_at": moment,
+        "closed_by_name": "bench",
+    }

@@ -1,0 +1,268 @@
+"""One batch of calls, one short transaction: decided at one instant, used, recorded. And one batch of their ends.
+
+In order: policy version and clock in one plain read (no lock: readers must never make a revoke wait), the status of the
+batch's tokens, the decisions at that instant, the uses, the entries.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from django.db import OperationalError, connection, transaction
+
+from jitaccess.audit.events import Event, Outcome
+from jitaccess.audit.recorder import Facts, record_many
+from jitaccess.gateway import clock_guard
+from jitaccess.gateway.clock_guard import ClockGuard
+from jitaccess.gateway.models import OpenCall
+from jitaccess.gateway.refusals import Refusal, count_refusals
+from jitaccess.gateway.remembered import remember
+from jitaccess.identity.principal import Principal
+from jitaccess.identity.services import live_tokens
+from jitaccess.kernel.ids import uuid7
+from jitaccess.kernel.steps import step
+from jitaccess.kernel.strictjson import Json
+from jitaccess.policy.compiler import head
+from jitaccess.policy.engine.decide import Code, Verdict, Who, decide
+from jitaccess.policy.engine.rules import Snapshot
+from jitaccess.policy.services import consume_uses, return_uses
+from jitaccess.policy.snapshots import SnapshotStore, spent_of
+from jitaccess.store.reads import one_state, was_overtaken
+
+# Two tries at whatever is in force; the third holds one state of the database still.
+TRIES = 3
+# A call starts at most this long after the clock was read, on the monotonic clock: the guarantee's "a second later".
+FORWARD_WITHIN = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """A call somebody wants to make. `arguments` are redacted already; `digest` is over the whole ones."""
+
+    principal: Principal
+    server: UUID
+    server_name: str
+    tool: str
+    digest: str
+    arguments: Json
+    call: UUID = field(default_factory=uuid7)
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """The recorded answer to an Intent. `read_at` is the monotonic time just before the database's clock was read.
+
+    `recorded` is the call whose entry tells of this one: its own, or the first of the same refusals in this minute.
+    """
+
+    intent: Intent
+    verdict: Verdict
+    code: str
+    clock: datetime
+    read_at: float
+    recorded: UUID
+
+    @property
+    def allowed(self) -> bool:
+        return self.verdict.allowed and self.code == Code.ALLOWED
+
+    def may_start(self) -> bool:
+        """Whether the call may be forwarded at this very moment."""
+        elapsed = time.monotonic() - self.read_at
+        return (
+            self.allowed and elapsed < FORWARD_WITHIN and self.clock + timedelta(seconds=elapsed) < self.verdict.until
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How an authorized call ended."""
+
+    admitted: Admitted
+    event: Event
+    outcome: Outcome
+    data: dict[str, Json]
+
+
+def admit_batch(
+    intents: Sequence[Intent], *, store: SnapshotStore, instance: UUID, guard: ClockGuard
+) -> list[Admitted]:
+    """Decide and record, in order.
+
+    The policy version often moves between two batches: the Snapshot then catches up outside the transaction, and the
+    batch begins anew. The last try reads one state of the database throughout, so that not even a storm of changes
+    can overtake it.
+    """
+    for attempt in range(1, TRIES + 1):
+        snapshot = store.current
+        try:
+            with _transaction(store, still=attempt == TRIES):
+                read_at = time.monotonic()
+                now = head()
+                # Nobody else writes to SQLite meanwhile, nor to a state that stands still.
+                if attempt == TRIES or connection.vendor == "sqlite":
+                    snapshot = store.catch_up(now)
+                if snapshot.stamp == now.stamp:
+                    return _Batch(intents, snapshot, instance, now.clock, read_at).write(guard)
+        except OperationalError as error:
+            if attempt < TRIES or not was_overtaken(error):
+                raise
+        else:
+            store.catch_up(now)
+    with transaction.atomic():
+        read_at = time.monotonic()
+        batch = _Batch(intents, store.current, instance, head().clock, read_at)
+        return batch.write(guard, barred="policy_busy")
+
+
+@contextmanager
+def _transaction(store: SnapshotStore, *, still: bool) -> Iterator[None]:
+    if not still:
+        with transaction.atomic():
+            yield
+        return
+    # Another thread must not bring the Snapshot further than the state that this transaction sees.
+    with store.steady, one_state():
+        yield
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Calls, and what they are decided by: a Snapshot at one instant."""
+
+    intents: Sequence[Intent]
+    snapshot: Snapshot
+    instance: UUID
+    clock: datetime
+    read_at: float
+
+    def write(self, guard: ClockGuard, *, barred: str = "") -> list[Admitted]:
+        """Inside the transaction. `barred` is a code with which all are refused, whatever policy says."""
+        if guard.refuses():
+            barred = clock_guard.CODE
+        hashes = {intent.principal.token_hash for intent in self.intents}
+        live = set(live_tokens().filter(hash__in=hashes).values_list("hash", flat=True))
+        codes = [barred or ("" if intent.principal.token_hash in live else "token_ended") for intent in self.intents]
+        admitted = [
+            Admitted(intent, verdict, code or str(verdict.code), self.clock, self.read_at, intent.call)
+            for intent, verdict, code in zip(self.intents, self._verdicts(codes), codes, strict=True)
+        ]
+        refused = [self._refusal(one) for one in admitted if not one.allowed]
+        repeated = count_refusals(refused, instance=self.instance, clock=self.clock) if refused else {}
+        step("admit.decided")
+        record_many(self._facts(one) for one in admitted if one.intent.call not in repeated)
+        OpenCall.objects.bulk_create(
+            OpenCall(call=one.intent.call, instance=self.instance, facts=_remember(one))
+            for one in admitted
+            if one.allowed
+        )
+        step("admit.written")
+        return [replace(one, recorded=repeated.get(one.intent.call, one.recorded)) for one in admitted]
+
+    def _verdicts(self, codes: Sequence[str]) -> list[Verdict]:
+        """Decide; take the uses; whoever finds none left is decided again without that binding."""
+        spent, todo = spent_of(self.snapshot), list(range(len(self.intents)))
+        verdicts: dict[int, Verdict] = {}
+        while todo:
+            snapshot = replace(self.snapshot, spent=spent)
+            verdicts |= {number: self._verdict(snapshot, self.intents[number]) for number in todo}
+            counted = {n: found for n in todo if not codes[n] and (found := verdicts[n].counted)}
+            if not counted:
+                break
+            granted = consume_uses(Counter(counted.values()))
+            todo = []
+            for number, binding in counted.items():
+                granted[binding] -= 1
+                if granted[binding] < 0:
+                    todo.append(number)
+                    spent |= {binding}
+        return [verdicts[number] for number in range(len(self.intents))]
+
+    def _verdict(self, snapshot: Snapshot, intent: Intent) -> Verdict:
+        assert intent.principal.agent
+        who = Who(intent.principal.agent, intent.principal.user)
+        return decide(snapshot, who=who, server=intent.server, tool=intent.tool, at=self.clock)
+
+    def _refusal(self, one: Admitted) -> Refusal:
+        intent = one.intent
+        server = self.snapshot.servers.get(intent.server)
+        known = server is not None and intent.tool in server.tools
+        return Refusal(intent.call, intent.principal, intent.server, intent.server_name, intent.tool, known, one.code)
+
+    def _facts(self, one: Admitted) -> Facts:
+        data: dict[str, Json] = {
+            "arguments": one.intent.arguments,
+            "args_digest": one.intent.digest,
+            "rule": one.verdict.rule,
+        }
+        if not one.allowed:
+            data["reason_code"] = one.code
+        return Facts(
+            event=Event.CALL_AUTHORIZED if one.allowed else Event.CALL_DENIED,
+            outcome=Outcome.ALLOWED if one.allowed else Outcome.DENIED,
+            actor=one.intent.principal.actor(),
+            at=one.clock,
+            grant=one.verdict.grant,
+            call=one.intent.call,
+            server=one.intent.server,
+            server_name=one.intent.server_name,
+            tool=one.intent.tool,
+            tool_pin=one.verdict.tool.pin if one.verdict.tool else "",
+            bindings=one.verdict.bindings if one.allowed else (),
+            policy_version=self.snapshot.version,
+            instance=self.instance,
+            data=data,
+        )
+
+
+def write_endings(endings: Sequence[Ending], *, instance: UUID) -> None:
+    """Record how calls ended. One that is not open any more was closed as unknown: its end is a late one."""
+    with transaction.atomic():
+        calls = OpenCall.objects.filter(pk__in=[one.admitted.intent.call for one in endings])
+        still_open = set(calls.select_for_update().values_list("pk", flat=True))
+        record_many(_facts(one, instance, late=one.admitted.intent.call not in still_open) for one in endings)
+        unused = Counter(
+            one.admitted.verdict.counted
+            for one in endings
+            if one.event is Event.CALL_NOT_SENT and one.admitted.intent.call in still_open
+        )
+        del unused[None]
+        if unused:
+            return_uses({binding: count for binding, count in unused.items() if binding})
+        calls.delete()
+        step("complete.written")
+    step("complete.committed")
+
+
+def _facts(one: Ending, instance: UUID, *, late: bool) -> Facts:
+    """`late`: it is on record as unknown already, for this process was believed dead (its lease had run out)."""
+    intent = one.admitted.intent
+    return Facts(
+        event=Event.CALL_COMPLETED_LATE if late else one.event,
+        outcome=one.outcome,
+        actor=intent.principal.actor(),
+        grant=one.admitted.verdict.grant,
+        call=intent.call,
+        server=intent.server,
+        server_name=intent.server_name,
+        tool=intent.tool,
+        instance=instance,
+        data=one.data | ({"ended_as": str(one.event)} if late else {}),
+    )
+
+
+def _remember(one: Admitted) -> str:
+    intent = one.intent
+    return remember(
+        intent.principal,
+        server=intent.server,
+        server_name=intent.server_name,
+        tool=intent.tool,
+        grant=one.verdict.grant,
+    )

@@ -1,0 +1,157 @@
+"""Keeping a process's Snapshot current: by what the triggers say has changed, or from everything."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import TypeVar
+from uuid import UUID
+
+from jitaccess.catalog.models import Server
+from jitaccess.identity.models import Agent, User
+from jitaccess.policy.compiler import (
+    REMEMBERED,
+    Head,
+    agents,
+    compile_snapshot,
+    head,
+    read_bindings,
+    requestables,
+    servers,
+    users,
+)
+from jitaccess.policy.engine.rules import BindingFacts, Snapshot
+from jitaccess.policy.models import BindingUse, PolicyChange, RoleBinding, ServerAccess
+from jitaccess.store.reads import consistent_reads
+
+Facts = TypeVar("Facts")
+# From here on reading everything is cheaper than reading what changed.
+MANY_CHANGES = 2000
+
+
+class SnapshotStore:
+    """The Snapshot of this process. `catch_up` is the one way to a newer one, by what changed where that is known."""
+
+    def __init__(self) -> None:
+        # Held by whoever catches up; a batch that must not be overtaken holds it longer.
+        self.steady = threading.RLock()
+        self._snapshot: Snapshot | None = None
+
+    @property
+    def current(self) -> Snapshot:
+        """The newest Snapshot this process has; reads the database the first time."""
+        return self._snapshot or self.catch_up(head())
+
+    def catch_up(self, to: Head) -> Snapshot:
+        """The Snapshot of `to` or a newer one. Several threads that ask at once read the database once."""
+        with self.steady:
+            if self._snapshot is None:
+                self._snapshot = compile_snapshot()
+            elif self._snapshot.stamp != to.stamp:
+                self._snapshot = _newer(self._snapshot)
+            return self._snapshot
+
+    def look(self) -> tuple[Snapshot, datetime]:
+        """Policy as it is now, used-up bindings included, and the database's clock: what lists are made from."""
+        now = head()
+        snapshot = self.catch_up(now)
+        return replace(snapshot, spent=spent_of(snapshot)), now.clock
+
+
+def spent_of(snapshot: Snapshot) -> frozenset[UUID]:
+    """Which bindings of this snapshot have no use left now. Asks the database only when uses are counted at all."""
+    if not snapshot.counted:
+        return snapshot.spent
+    used_up = BindingUse.objects.filter(binding__in=snapshot.counted, left=0)
+    return snapshot.spent.union(used_up.values_list("binding_id", flat=True))
+
+
+def _newer(old: Snapshot) -> Snapshot:
+    """The Snapshot in force, made from `old` and what changed since; from everything when that is not known."""
+    with consistent_reads():
+        now = head()
+        if now.stamp == old.stamp:
+            return old
+        changed = _changes(old, now)
+        if changed is None or sum(map(len, changed.values())) > MANY_CHANGES:
+            return compile_snapshot()
+        return _with_changes(old, now, changed)
+
+
+def _changes(old: Snapshot, now: Head) -> dict[str, set[UUID]] | None:
+    """Ids by kind of what the versions after `old` changed. None when that cannot be said: `old` is too old, or of
+    another history (a restored backup, a failover), or a table was emptied.
+    """
+    if now.version <= old.version:
+        return None
+    rows = PolicyChange.objects.filter(version__gte=old.version).values_list("version", "stamp", "kind", "key")
+    changes = list(rows[: MANY_CHANGES + 1])
+    found: dict[str, set[UUID]] = defaultdict(set)
+    versions = set()
+    for version, stamp, kind, key in changes:
+        if version == old.version:
+            if stamp != old.stamp:
+                return None
+        elif not key:
+            return None
+        else:
+            found[kind].add(UUID(key))
+        versions.add(version)
+    if len(changes) > MANY_CHANGES or versions != set(range(old.version, now.version + 1)):
+        return None
+    found["server"].update(
+        ServerAccess.objects.filter(pk__in=found.pop("access", ())).values_list("server_id", flat=True)
+    )
+    found["binding"].update(RoleBinding.objects.filter(role__in=found.pop("role", ())).values_list("pk", flat=True))
+    return found
+
+
+def _with_changes(old: Snapshot, now: Head, changed: Mapping[str, set[UUID]]) -> Snapshot:
+    new = replace(
+        old,
+        version=now.version,
+        stamp=now.stamp,
+        agents=_replaced(old.agents, changed["agent"], lambda ids: agents(Agent.objects.filter(pk__in=ids))),
+        users=_replaced(old.users, changed["user"], lambda ids: users(User.objects.filter(pk__in=ids))),
+        servers=_replaced(old.servers, changed["server"], lambda ids: servers(Server.objects.filter(pk__in=ids))),
+        requestables=requestables() if changed["requestable"] else old.requestables,
+    )
+    return _with_bindings(new, now.clock, changed["binding"]) if changed["binding"] else new
+
+
+def _replaced(
+    old: Mapping[UUID, Facts], ids: set[UUID], read: Callable[[set[UUID]], dict[UUID, Facts]]
+) -> Mapping[UUID, Facts]:
+    if not ids:
+        return old
+    return {pk: facts for pk, facts in old.items() if pk not in ids} | read(ids)
+
+
+def _with_bindings(old: Snapshot, clock: datetime, ids: set[UUID]) -> Snapshot:
+    fresh = read_bindings(RoleBinding.objects.filter(pk__in=ids), clock)
+    touched = {old.places[pk] for pk in ids if pk in old.places} | {place for place, _ in fresh.held.values()}
+    # Where something changes anyway, what ended long ago goes too: nobody writes to it any more.
+    ids = ids | {one.id for subject in touched for one in old.bindings.get(subject, ()) if _forgotten(one, clock)}
+    bindings = dict(old.bindings)
+    for subject in touched:
+        held = [one for one in old.bindings.get(subject, ()) if one.id not in ids]
+        held += [one for place, one in fresh.held.values() if place == subject]
+        bindings[subject] = tuple(held)
+        if not held:
+            del bindings[subject]
+    places = {pk: place for pk, place in old.places.items() if pk not in ids}
+    return replace(
+        old,
+        bindings=bindings,
+        places=places | {pk: place for pk, (place, _) in fresh.held.items()},
+        counted=(old.counted - ids) | fresh.counted,
+        spent=(old.spent - ids) | fresh.spent,
+    )
+
+
+def _forgotten(binding: BindingFacts, clock: datetime) -> bool:
+    ends = [end for end in (binding.expires_at, binding.ended_at) if end is not None]
+    return bool(ends) and min(ends) <= clock - REMEMBERED

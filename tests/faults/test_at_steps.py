@@ -1,0 +1,123 @@
+"""kill -9 and freezes at each labelled step, in whichever process comes to it, under load; then everything must agree."""
+
+from __future__ import annotations
+
+import queue
+import signal
+import threading
+import traceback
+from collections.abc import Callable
+
+import pytest
+
+from tests.faults.conftest import NIGHTLY, MakeWorld
+from tests.faults.judge import judge
+from tests.faults.world import WAYS, World
+from tests.installation import ON_POSTGRESQL
+
+LABELS = (
+    "admit.decided", "admit.written", "admit.committed", "forward.starting", "forward.sent", "forward.answered",
+    "complete.written", "complete.committed", "sequence.read", "sequence.written", "sequence.committed",
+    "checkpoint.copied", "approve.locked", "approve.written", "approve.committed", "end.locked", "end.written",
+    "end.committed", "reconcile.written",
+)  # fmt: skip
+REPETITIONS = 3
+ROUNDS = 34 if NIGHTLY else 1
+FROZEN_SECONDS = 10.0
+# Waiting costs nothing: most of the time they freeze, start, or wait for a lease to run out.
+LANES = {signal.SIGKILL: 6 if ON_POSTGRESQL else 5, signal.SIGSTOP: 8 if ON_POSTGRESQL else 19}
+# A world's history grows, and with it the work of judging it.
+ROUNDS_PER_WORLD = 12
+
+pytestmark = pytest.mark.timeout(4 * 3600 if NIGHTLY else 400)
+
+
+def test_kill_nine_at_any_step_leaves_nothing_half_done(make_world: MakeWorld) -> None:
+    _everywhere(make_world, signal.SIGKILL)
+
+
+def test_a_process_frozen_at_any_step_does_no_harm(make_world: MakeWorld) -> None:
+    _everywhere(make_world, signal.SIGSTOP)
+
+
+def _everywhere(make_world: MakeWorld, sig: signal.Signals) -> None:
+    """Each label REPETITIONS times in a row, then the judge; several installations side by side."""
+    work: queue.SimpleQueue[str] = queue.SimpleQueue()
+    for label in LABELS * ROUNDS:
+        work.put(label)
+    failures: list[str] = []
+    done: list[str] = []
+
+    def lane() -> None:
+        while not work.empty():
+            world = make_world()
+            try:
+                world.start()
+                for _ in range(ROUNDS_PER_WORLD):
+                    try:
+                        label = work.get_nowait()
+                    except queue.Empty:
+                        break
+                    if (failure := _attempt(label, lambda: _strike_often(world, label, sig))) is not None:
+                        failures.append(failure)
+                        break  # its record stays wrong
+                    done.append(label)
+            except Exception:
+                failures.append(traceback.format_exc())
+                return
+            finally:
+                world.close()
+
+    lanes = [threading.Thread(target=lane, daemon=True) for _ in range(LANES[sig])]
+    for thread in lanes:
+        thread.start()
+    for thread in lanes:
+        thread.join()
+    import resource, time; print("CPU own", time.process_time(), "children", resource.getrusage(resource.RUSAGE_CHILDREN))
+    assert not failures, "\n\n".join(failures)
+    assert sorted(done) == sorted(LABELS * ROUNDS)
+
+
+def _attempt(label: str, do: Callable[[], None]) -> str | None:
+    try:
+        do()
+    except Exception as error:
+        return f"==== {label}: {error}\n{traceback.format_exc(limit=-4)}"
+    return None
+
+
+def _strike_often(world: World, label: str, sig: signal.Signals) -> None:
+    world.renew_token()
+    if ON_POSTGRESQL and label.startswith("approve."):
+        world.webs = 2  # two people at once, in two processes
+        world.start()
+    with world.load():
+        for number in range(REPETITIONS):
+            _strike(world, label, sig, way=WAYS[number % len(WAYS)] if label.startswith("end.") else "revoke")
+    judge(world)
+
+
+def _strike(world: World, label: str, sig: signal.Signals, *, way: str) -> None:
+    world.way = way
+    if label == "reconcile.written":
+        _leave_calls_open(world)
+    elif label == "checkpoint.copied":
+        world.kill(*world.web_roles)  # a process that begins to lead signs at once
+    world.arm(label, sig)
+    if label == "checkpoint.copied" or (label == "reconcile.written" and not ON_POSTGRESQL):
+        world.launch(*world.web_roles)
+    pid = world.taken(label)
+    if sig is signal.SIGKILL and not NIGHTLY:
+        world.end_lease(pid)  # as if it had been dead for long enough
+    if sig is signal.SIGSTOP:
+        threading.Event().wait(FROZEN_SECONDS)
+        world.process_of(pid).popen.send_signal(signal.SIGCONT)
+    world.start()
+    world.works()
+
+
+def _leave_calls_open(world: World) -> None:
+    """Kill a process in the middle of a call, and let its lease run out."""
+    world.arm("forward.sent", signal.SIGKILL)
+    pid = world.taken("forward.sent")
+    world.end_lease(pid)

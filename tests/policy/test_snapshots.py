@@ -1,0 +1,210 @@
+"""A Snapshot brought up to date by what changed is the one that is read from everything."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import replace
+from random import Random
+from typing import Any
+
+import pytest
+from django.db import connection, transaction
+
+from jitaccess.catalog.models import Server, Tool
+from jitaccess.identity.models import Agent, User
+from jitaccess.kernel.errors import JitAccessError
+from jitaccess.policy import snapshots
+from jitaccess.policy.compiler import Head, compile_snapshot, head
+from jitaccess.policy.engine.rules import Snapshot
+from jitaccess.policy.models import BindingUse, PolicyChange, PolicyVersion, RoleBinding, ServerAccess
+from jitaccess.policy.services import consume_uses, return_uses, save_role
+from jitaccess.policy.snapshots import SnapshotStore, spent_of
+from jitaccess.policy.triggers import KEPT_VERSIONS
+from jitaccess.store.clock import now
+from requests_app.models import Grant
+from requests_app.services import revoke_grant
+from tests.cast import OPERATOR, READ_ONLY, Cast, person
+from tests.clocks import Clock
+from tests.policy.test_version import CHANGES, Change
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def normal(snapshot: Snapshot) -> Snapshot:
+    """Without the order in which bindings came."""
+    bindings = {subject: tuple(sorted(held, key=lambda one: one.id)) for subject, held in snapshot.bindings.items()}
+    return replace(snapshot, bindings=bindings)
+
+
+def same(store: SnapshotStore) -> bool:
+    return normal(store.catch_up(head())) == normal(compile_snapshot())
+
+
+@pytest.fixture
+def reloads(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """What each step was that could not be made from what changed."""
+    found: list[object] = []
+    changes = snapshots._changes
+
+    def watched(old: Snapshot, now: Head) -> Any:
+        known = changes(old, now)
+        if known is None:
+            found.append((old.version, now))
+        return known
+
+    monkeypatch.setattr(snapshots, "_changes", watched)
+    return found
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=list(CHANGES))
+def test_what_changed_is_enough(cast: Cast, change: Change, reloads: list[object]) -> None:
+    person("erik")  # the version has to have been raised once since the tables were emptied
+    store = SnapshotStore()
+    assert same(store)
+    change(cast)
+    assert same(store)
+    assert reloads == []
+
+
+STEPS: list[Callable[[Cast, Random], Any]] = [
+    lambda cast, random: cast.grant("git_commit", seconds=60, reason=str(random.random())),
+    lambda cast, random: revoke_grant(grant_id=_any(Grant, random, ended_at=None).pk, user=cast.admin),
+    lambda cast, random: save_role(
+        document=READ_ONLY + f"    - servers: [x{random.random()}]\n      access: [write]\n",
+        operator=OPERATOR,
+        role=cast.read_only,
+    ),
+    lambda cast, random: Tool.objects.create(server=cast.server, name=f"t{random.random()}", definition="{}"),
+    lambda cast, random: _any(Tool, random).delete(),
+    lambda cast, random: Agent.objects.filter(pk=cast.agent.pk).update(enabled=random.random() < 0.8),
+    lambda cast, random: cast.agent.users.set(random.sample([cast.anna, cast.bert, cast.carl], 2)),
+    lambda cast, random: cast.team.members.set(random.sample([cast.olga, cast.anna, cast.bert, cast.carl], 3)),
+    lambda cast, random: ServerAccess.objects.update(every_team=random.random() < 0.5),
+    lambda cast, random: Server.objects.create(slug=f"s{random.randrange(10**9)}"),
+    lambda cast, random: Server.objects.exclude(pk=cast.server.pk).delete(),
+    lambda cast, random: RoleBinding.objects.filter(origin="default").update(ended_at=random.choice([None, now()])),
+    lambda cast, random: RoleBinding.objects.filter(origin="default").order_by("?").first().delete(),
+    lambda cast, random: User.objects.filter(pk=cast.carl.pk).update(username=f"carl{random.random()}"),
+]
+
+
+def _any(model: Any, random: Random, **wanted: Any) -> Any:
+    return random.choice(list(model.objects.filter(**wanted).order_by("pk")))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_any_walk_of_changes_ends_where_reading_everything_ends(
+    cast: Cast, clock: Clock, seed: int, reloads: list[object]
+) -> None:
+    random, store = Random(seed), SnapshotStore()
+    person("erik")
+    assert same(store)
+    for _ in range(12):
+        steps = random.sample(STEPS, random.randint(1, 4))
+        for step in steps:
+            # A walk may well want what is not there any more, or may not be had now.
+            with contextlib.suppress(JitAccessError, IndexError, AttributeError), transaction.atomic():
+                step(cast, random)
+        if random.random() < 0.2:
+            clock.shift(random.choice([90, 3600]))
+        assert same(store)
+    assert reloads == []
+
+
+def test_what_ended_long_ago_leaves_a_snapshot_that_is_never_read_anew(cast: Cast, clock: Clock) -> None:
+    store = SnapshotStore()
+    for _ in range(3):
+        cast.grant("git_commit", seconds=60)
+        clock.shift(61)
+    assert len(store.catch_up(head()).places) == 2 + 3
+    clock.shift(25 * 3600)
+    cast.grant("git_commit", seconds=60)
+    assert same(store)
+    assert len(store.current.places) == 3
+
+
+def test_a_database_that_went_back_and_on_again_is_read_anew(cast: Cast, reloads: list[object]) -> None:
+    """A failover that lost the last commits, or a restored backup: the same number, another history."""
+    store = SnapshotStore()
+    person("dora")
+    assert same(store)
+    lost = PolicyVersion.objects.get()
+    User.objects.filter(username="dora").update(is_active=False)
+    User.objects.filter(username="dora").update(is_active=True)
+    known = store.catch_up(head())
+    with connection.cursor() as cursor:  # two versions are gone, and two others came
+        cursor.execute("DELETE FROM jit_policy_policychange WHERE version > %s", [lost.version])
+        cursor.execute("UPDATE jit_policy_policyversion SET version = %s, stamp = %s", [lost.version, lost.stamp])
+    User.objects.filter(username="anna").update(is_active=False)
+    User.objects.filter(username="bert").update(is_active=False)
+    assert head().version == known.version
+    assert same(store)
+    assert not store.current.users[cast.anna.pk].active
+    assert len(reloads) == 1
+
+
+def test_a_history_with_a_gap_is_read_anew(cast: Cast, reloads: list[object]) -> None:
+    store = SnapshotStore()
+    person("dora")
+    assert same(store)
+    person("emil")
+    PolicyChange.objects.filter(version=head().version).delete()
+    person("fred")
+    assert same(store)
+    assert len(reloads) == 1
+
+
+def test_a_table_that_was_emptied_is_read_anew(cast: Cast, postgresql: bool) -> None:
+    store = SnapshotStore()
+    assert same(store)
+    with connection.cursor() as cursor:
+        cursor.execute(f"{'TRUNCATE' if postgresql else 'DELETE FROM'} jit_identity_agent_users")
+        cursor.execute(f"{'TRUNCATE' if postgresql else 'DELETE FROM'} jit_policy_requestable")
+    assert same(store)
+    assert store.current.requestables == ()
+
+
+def test_the_history_is_kept_for_ten_thousand_versions_only(cast: Cast) -> None:
+    person("dora")
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE jit_policy_policyversion SET version = version + %s", [KEPT_VERSIONS + 5])
+    person("emil")
+    assert {row.version for row in PolicyChange.objects.all()} == {head().version}
+
+
+# -- uses -------------------------------------------------------------------------------------------------------------
+
+
+def test_uses_are_taken_up_to_what_is_left_and_never_raise_the_version(cast: Cast) -> None:
+    binding, store = cast.limited(3), SnapshotStore()
+    version = store.catch_up(head()).version
+    with transaction.atomic():
+        assert consume_uses({binding.pk: 2}) == {binding.pk: 2}
+    assert spent_of(store.current) == set()
+    with transaction.atomic():
+        assert consume_uses({binding.pk: 5}) == {binding.pk: 1}
+    assert spent_of(store.current) == {binding.pk}
+    assert cast.verdict("git_commit").code == "used_up"
+    with transaction.atomic():
+        return_uses({binding.pk: 1})
+    assert spent_of(store.current) == set()
+    assert head().version == version
+
+
+def test_a_binding_without_a_count_grants_no_counted_use(cast: Cast) -> None:
+    binding = cast.limited(1)
+    BindingUse.objects.all().delete()
+    with transaction.atomic():
+        assert consume_uses({binding.pk: 1}) == {binding.pk: 0}
+
+
+def test_an_ended_binding_stays_known_as_used_up(cast: Cast) -> None:
+    binding, store = cast.limited(1), SnapshotStore()
+    assert same(store)
+    with transaction.atomic():
+        consume_uses({binding.pk: 1})
+    RoleBinding.objects.filter(pk=binding.pk).update(ended_at=now())
+    assert same(store)
+    assert store.current.spent == {binding.pk}
+    assert store.current.counted == frozenset()
