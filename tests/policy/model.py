@@ -36,6 +36,7 @@ class Binding:
     starts: int
     expires: int | None
     ended: int | None
+    spent: bool = False
 
     def live(self, at: float) -> bool:
         return self.ended is None and self.starts <= at and (self.expires is None or at < self.expires)
@@ -120,4 +121,6 @@ def allowed(world: World, a: int, u: int | None, s: int, name: str, at: float) -
                 return False
     rights = [binding for binding in live if binding.origin != "grant" and allows(binding, server, tool)]
     by_right = any(one.whose in mine for one in rights) and (u is None or any(one.whose in theirs for one in rights))
-    return by_right or any(b.origin == "grant" and b.whose == grants and allows(b, server, tool) for b in live)
+    return by_right or any(
+        b.origin == "grant" and not b.spent and b.whose == grants and allows(b, server, tool) for b in live
+    )

@@ -90,7 +90,8 @@ def _binding(random: Random, number: int, world: World, roles: list[Role], size:
         whose = random.choice((("agent", one), ("pair", one, other)))
         tools = [tool for server in world.servers.values() for tool in server.tools]
         granted = {tool.id: random.choice((tool.pin, tool.pin, "z")) for tool in tools if random.random() < 0.4}
-        return Binding(number, whose, "grant", None, granted, starts, expires, ended)
+        spent = random.random() < 0.15
+        return Binding(number, whose, "grant", None, granted, starts, expires, ended, spent)
     whose = random.choice(
         (("agent", one), ("agents",), ("user", one), ("team", one), ("users",), ("agents",), ("users",))
     )
@@ -113,6 +114,7 @@ def snapshot_of(world: World, random: Random) -> Snapshot:
                 None if one.expires is None else moment(one.expires),
                 None if one.ended is None else moment(one.ended),
                 UUID(int=1000 + one.id) if one.origin == "grant" else None,
+                1 if one.spent else None,
             )
         )
     requestables = tuple(
@@ -150,6 +152,7 @@ def snapshot_of(world: World, random: Random) -> Snapshot:
         servers={UUID(int=number): _server_facts(number, server) for number, server in world.servers.items()},
         bindings={subject: tuple(found) for subject, found in bindings.items()},
         requestables=requestables,
+        spent=frozenset(UUID(int=one.id) for one in world.bindings if one.spent),
     )
 
 
