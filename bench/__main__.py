@@ -50,7 +50,14 @@ def main() -> int:
 
 def _again(arguments: list[str]) -> int:
     """A process for each database: Django's settings are for life."""
-    return subprocess.run([sys.executable, "-m", "bench", *arguments], check=False).returncode
+    process = subprocess.Popen([sys.executable, "-m", "bench", *arguments])
+    try:
+        return process.wait()
+    except BaseException as error:
+        if not isinstance(error, KeyboardInterrupt):  # of that the terminal tells it too
+            process.terminate()
+        process.wait(60)  # it has an installation to stop
+        raise
 
 
 def _run(name: str, arguments: list[str]) -> int:

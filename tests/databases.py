@@ -165,7 +165,7 @@ class PostgreSQL:
 
         PostgreSQL ignores SIGXFSZ, so that its writes fail as they do without space.
         """
-        for process in self._processes():
+        for process in [*self._processes(), *self._processes()]:  # the second time, those that began meanwhile too
             limit_files(process.pid, size, **self._user)
 
     def _processes(self) -> list[psutil.Process]:

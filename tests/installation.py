@@ -114,19 +114,18 @@ class Installation:
             "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
         } | self.environment
 
-    def copy(self, var: Path, *, template: str = "") -> Installation:
+    def copy(self, var: Path, *, database_url: str = "") -> Installation:
         """The same installation in another place: the folder, the database, and the demo repository's path in it.
 
-        `template` is the database to copy, when that is no longer this installation's own.
+        `database_url` names the database if it was copied already.
         """
         shutil.copytree(self.var, var, ignore=shutil.ignore_patterns("lock"))
         servers = var / "servers.json"
         if servers.exists():
             servers.write_text(servers.read_text().replace(str(self.var), str(var)))
-        url = ""
-        if self.database_url:
-            url = create_database(template=template or self.database_url)
-        return Installation(var, url)
+        if self.database_url and not database_url:
+            database_url = create_database(template=self.database_url)
+        return Installation(var, database_url)
 
     # processes
 

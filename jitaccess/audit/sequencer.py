@@ -33,9 +33,9 @@ def leaf_hash(entry: Entry) -> str:
 
 
 def sequence(*, limit: int = 1000) -> int:
-    """Give up to `limit` waiting entries the next numbers; returns how many wait no longer. Safe to run twice, even at once.
+    """Give up to `limit` waiting entries the next numbers; returns how many wait no longer.
 
-    Two sequencers at once would claim the same next number: the primary key lets one of them commit, the
+    Safe to run twice, even at once: both would claim the same next number, the primary key lets one of them commit, the
     other rolls back and its entries wait for the next round.
     """
     with transaction.atomic():
@@ -48,7 +48,7 @@ def sequence(*, limit: int = 1000) -> int:
         step("sequence.read")
         last = Leaf.objects.aggregate(last=Max("seq"))["last"] or 0
         Leaf.objects.bulk_create(
-            Leaf(seq=last + number, entry=entry, leaf_hash=leaf_hash(entry)) for number, entry in enumerate(new, start=1)
+            Leaf(seq=seq, entry=entry, leaf_hash=leaf_hash(entry)) for seq, entry in enumerate(new, start=last + 1)
         )
         store_nodes(last, last + len(new))
         Unsequenced.objects.filter(pk__in=[row.pk for row in waiting]).delete()

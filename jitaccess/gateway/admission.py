@@ -29,8 +29,6 @@ from jitaccess.policy.snapshots import SnapshotStore
 log = logging.getLogger(__name__)
 
 MAX_BATCH = 256
-# SQLite has no queue of writers: without a pause between batches another process would hardly ever get its turn.
-SQLITE_PAUSE = 0.003
 _AWAY = (OperationalError, InterfaceError)
 
 
@@ -112,8 +110,6 @@ class Admission:
                     break
                 time.sleep(0.5)  # the database is away; without calls there is nobody to refuse meanwhile
             self._write_calls(calls)
-            if connection.vendor == "sqlite":
-                time.sleep(SQLITE_PAUSE)
         connection.close()
 
     def _write_endings(self, endings: list[Ending]) -> bool:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.databases import PostgreSQL
 from tests.faults.world import Ready, World, make_ready
-from tests.installation import ON_POSTGRESQL, Installation
+from tests.installation import ON_POSTGRESQL, Installation, create_database
 
 NIGHTLY = os.environ.get("JITACCESS_HYPOTHESIS") == "nightly"
 MakeWorld = Callable[[], World]
@@ -48,11 +48,32 @@ def make_world(ready: Ready, blueprint: PostgreSQL | None, tmp_path: Path) -> It
     numbers = itertools.count()
 
     def make() -> World:
-        installation = ready.installation.copy(
-            tmp_path / f"world-{next(numbers)}" / "var", template=server.url("jitaccess") if server else ""
-        )
-        return World(installation, ready)
+        url = create_database(template=server.url("jitaccess")) if server else ""
+        return World(ready.installation.copy(tmp_path / f"{next(numbers)}" / "var", database_url=url), ready)
 
     yield make
     if server is not None:
         server.stop()
+
+
+@pytest.fixture
+def server(blueprint: PostgreSQL | None) -> Iterator[PostgreSQL | None]:
+    """A PostgreSQL server for one test, which may do to it what it likes; with fsync, and all else as it comes."""
+    # Only its own log must not fill the disk with what it could not do.
+    copy = blueprint.copy("log_min_error_statement=panic") if blueprint else None
+    if copy is not None:
+        copy.start()
+    yield copy
+    if copy is not None and copy.running:
+        copy.limit_files(None)
+        copy.stop()
+
+
+@pytest.fixture
+def world(ready: Ready, server: PostgreSQL | None, tmp_path: Path) -> Iterator[World]:
+    """A running world on a database server of its own."""
+    url = server.url("jitaccess") if server else ""
+    made = World(ready.installation.copy(tmp_path / "var", database_url=url), ready)
+    made.start()
+    yield made
+    made.close()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import secrets
 import signal
 import sys
 import threading
@@ -91,6 +92,7 @@ class World:
     shifts: list[tuple[float, float]] = field(default_factory=list)
     way: str = "revoke"
     webs: int = 1
+    filler: int = 0
     roles: dict[str, Process] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -222,6 +224,10 @@ class World:
         if now - self._born > TOKEN_SECONDS:
             self._token, self._born = self.installation.token("--ttl", "60m"), now
 
+    @property
+    def token(self) -> str:
+        return self._token
+
     # load
 
     @contextlib.contextmanager
@@ -271,11 +277,13 @@ class World:
         tool = "git_add" if number % 2 else "git_log"
         self.answers.append(self.call(url, tool, client=self._clients[number]))
 
-    def call(self, url: str, tool: str, *, client: httpx2.Client | None = None, **arguments: Any) -> Answer:
+    def call(self, url: str, tool: str, *, client: httpx2.Client | None = None) -> Answer:
         """One call with a nonce of its own."""
         agent = Client(url, self._token, http=client or self._clients[-1])
         nonce, begun = uuid4().hex, time.monotonic()
-        message = agent.message("tools/call", {"name": tool, "arguments": {"nonce": nonce, **arguments}})
+        # Random: a database must not be able to make it small. In parts: the ledger cuts what is long.
+        arguments = {"nonce": nonce, "filler": [secrets.token_hex(240) for _ in range(self.filler)]}
+        message = agent.message("tools/call", {"name": tool, "arguments": arguments})
         try:
             response = agent.post(message)
             kind, detail = _understood(response)
