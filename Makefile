@@ -5,7 +5,7 @@ PORT ?= 8000
 DEMO ?= yes
 VENV := .venv
 
-.PHONY: help up test test-fast test-browser nightly lint types lock clean
+.PHONY: help up test test-fast test-browser nightly bench lint types lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -24,6 +24,9 @@ test-browser: $(VENV)/.dev ## the browser tests; fails without Chromium
 
 nightly: $(VENV)/.dev ## the long form of the property tests
 	@$(VENV)/bin/python -m tests.run nightly
+
+bench: $(VENV)/.dev ## the benchmarks: lists them; BENCH=all or BENCH="revoke --trials 1000" runs them
+	@$(VENV)/bin/python -m bench $(BENCH)
 
 lint: $(VENV)/.dev ## ruff, import-linter, migrations
 	@$(VENV)/bin/python -m tests.run lint

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from typing import Any, TypeVar
 
 from django.db import DatabaseError, connection, transaction
-from django.db.models import Exists, F, OuterRef, Q, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from jitaccess.audit import filed, verify
 from jitaccess.audit.checkpoint import Verifier
@@ -38,7 +38,7 @@ def rows() -> Iterator[Row | Finding]:
     count = 0
     for start, end in _chunks(Leaf.objects.all(), "seq"):
         entries = _entries(start, end)
-        for seq, leaf in _values(Leaf.objects.filter(seq__gte=start, seq__lt=end), "seq", "leaf_hash"):
+        for seq, leaf in _values(Leaf.objects.all(), start, end, "seq", "leaf_hash"):
             if not isinstance(seq, int):
                 continue  # REAL, on SQLite: counted below
             count += 1
@@ -56,29 +56,27 @@ def rows() -> Iterator[Row | Finding]:
 
 def _entries(start: int, end: int) -> dict[int, dict[str, Any] | str]:
     """Entries by their seq, or why one cannot be read."""
-    placed = Entry.objects.annotate(seq=F("leaf__seq")).order_by()
 
-    def read(query: QuerySet[Any]) -> dict[int, dict[str, Any] | str]:
-        return _attempt(lambda: {entry.seq: plain(entry) for entry in query})
+    def read() -> dict[int, dict[str, Any] | str]:
+        # Two statements, by keys: with a join a database that does not know its own size yet may try every pair.
+        places = list(Leaf.objects.filter(seq__gte=start, seq__lt=end).values_list("seq", "entry_id"))
+        found = Entry.objects.in_bulk([uid for _, uid in places])
+        return {seq: plain(found[uid]) for seq, uid in places if uid in found}
 
     try:
-        return read(placed.filter(seq__gte=start, seq__lt=end))
+        return _attempt(read)
     except _DAMAGE as error:
         _raise_if_lost(error)
-    entries: dict[int, dict[str, Any] | str] = {}
-    for seq in _attempt(lambda: list(_keys(Leaf.objects.filter(seq__gte=start, seq__lt=end), "seq"))):
-        try:
-            entries |= read(placed.filter(seq=seq))
-        except _DAMAGE as error:
-            _raise_if_lost(error)
-            entries[seq] = f"{error} ({type(error).__name__})"
-    return entries
+        if end - start == 1:
+            return {start: f"{error} ({type(error).__name__})"}
+    middle = (start + end) // 2
+    return _entries(start, middle) | _entries(middle, end)
 
 
 def _checkpoints() -> Iterator[Filed | Finding]:
     count = 0
     for start, end in _chunks(Checkpoint.objects.all(), "size"):
-        for size, note, at in _values(Checkpoint.objects.filter(size__gte=start, size__lt=end), "size", "note", "at"):
+        for size, note, at in _values(Checkpoint.objects.all(), start, end, "size", "note", "at"):
             if not isinstance(size, int):
                 continue
             count += 1
@@ -110,7 +108,7 @@ class _Nodes:
     def _read(self, level: int) -> Iterator[tuple[Any, ...]]:
         nodes = Node.objects.filter(level=level)
         for start, end in _chunks(nodes, "index"):
-            yield from _values(nodes.filter(index__gte=start, index__lt=end), "index", "hash")
+            yield from _values(nodes, start, end, "index", "hash")
 
 
 def _loose_ends(size: int) -> Iterator[str]:
@@ -152,21 +150,21 @@ def _keys(query: QuerySet[Any], key: str) -> QuerySet[Any, Any]:
     return query.order_by(key).values_list(key, flat=True)
 
 
-def _values(query: QuerySet[Any], key: str, *names: str) -> Iterator[tuple[Any, ...]]:
-    """(key, values) of a chunk in order. Of a row that cannot be read all values are the exception."""
+def _values(query: QuerySet[Any], start: int, end: int, key: str, *names: str) -> Iterator[tuple[Any, ...]]:
+    """(key, values) in order, where start <= key < end. Of a row that cannot be read all values are the exception."""
+    rows = query.filter(**{f"{key}__gte": start, f"{key}__lt": end}).order_by(key).values_list(key, *names)
     try:
-        found = _attempt(lambda: list(query.order_by(key).values_list(key, *names)))
+        found = _attempt(lambda: list(rows))
     except _DAMAGE as error:
         _raise_if_lost(error)
-        found = []
-        for value in dict.fromkeys(_keys(query, key)):
-            one = query.filter(**{key: value}).values_list(key, *names)
-            try:
-                found += _attempt(one.__iter__)
-            except _DAMAGE as problem:
-                _raise_if_lost(problem)
-                found.append((value, *[problem] * len(names)))
-    yield from found
+        if end - start == 1:
+            yield (start, *[error] * len(names))
+            return
+        middle = (start + end) // 2
+        yield from _values(query, start, middle, key, *names)
+        yield from _values(query, middle, end, key, *names)
+    else:
+        yield from found
 
 
 def _attempt(read: Callable[[], _Value]) -> _Value:

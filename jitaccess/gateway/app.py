@@ -20,14 +20,13 @@ from django.db import Error as DatabaseTrouble
 
 from jitaccess.gateway import wire
 from jitaccess.gateway.calls import Call, record_knock
-from jitaccess.gateway.core import Gateway
+from jitaccess.gateway.core import Gateway, Seen
 from jitaccess.gateway.http import EventStream, Receive, Scope, Send, disconnected, read_body, send_empty, send_json
 from jitaccess.gateway.methods import METHODS, Context, Method, initialize
 from jitaccess.gateway.sessions import resume_session
 from jitaccess.gateway.streams import Frames, Stream
 from jitaccess.gateway.wire import Headers, Message, RpcError, read_message
 from jitaccess.identity.principal import Principal
-from jitaccess.identity.services import authenticate
 from jitaccess.kernel.errors import Forbidden, Invalid
 from jitaccess.kernel.strictjson import JsonObject
 from jitaccess.policy.engine.decide import Who, reachable
@@ -90,22 +89,22 @@ class Application:
             return
         if method == "POST":
             _check_content(headers)
-        principal = await self._authenticate(scope, headers)
+        principal, seen = await self._authenticate(scope, headers)
         # Read after the token: a stranger must not make us hold megabytes.
         with _one_more(self.gateway.reading, principal, limit=MAX_READING):
             body = await read_body(receive) if method == "POST" else b""
-            server, is_open = await self._server(scope["path"], principal)
+            server, is_open = _server(scope["path"], principal, seen)
             if not is_open:
                 # Answered first, like a server that does not exist: the record must not show in the time it takes.
                 await _send_error(send, RpcError(wire.METHOD_NOT_FOUND, "There is no such server here.", status=404))
-                await self._knocked(principal, server, body, headers)
+                await self._knocked(principal, server, body, headers, seen)
                 return
             message = await self._message(body, headers) if method == "POST" else None
         if message is None:
             await self._listen_legacy(principal, server, headers, receive, send)
             return
         try:
-            await self._answer(principal, server, message, headers, receive, send)
+            await self._answer(Context(self.gateway, principal, server, message, seen), headers, receive, send)
         except RpcError as error:
             error.request_id = message.id
             raise
@@ -117,7 +116,7 @@ class Application:
         async with self.gateway.large:
             return await asyncio.to_thread(read_message, body, headers)
 
-    async def _authenticate(self, scope: Scope, headers: Headers) -> Principal:
+    async def _authenticate(self, scope: Scope, headers: Headers) -> tuple[Principal, Seen]:
         scheme, _, value = (headers.get("authorization") or "").partition(" ")
         if scheme.lower() != "bearer" or not value.strip():
             raise RpcError(
@@ -125,44 +124,28 @@ class Application:
             )
         source = (scope.get("client") or ("",))[0]
         try:
-            return await self.gateway.db(authenticate, value.strip(), source=source)
+            return await self.gateway.identify(value.strip(), source=source)
         except Forbidden as error:
             raise RpcError(wire.INVALID_REQUEST, error.detail, status=401) from error
 
-    async def _server(self, path: str, principal: Principal) -> tuple[ServerFacts, bool]:
-        """The server of this endpoint, and whether it is open to this principal."""
-        assert principal.agent
-        who = Who(principal.agent, principal.user)
-        snapshot, _ = await self.gateway.look()
-        server = snapshot.server_by_slug(path.removeprefix(PREFIX).strip("/"))
-        if server is None:
-            raise RpcError(wire.METHOD_NOT_FOUND, "There is no such server here.", status=404)
-        return server, reachable(snapshot, who=who, server=server)
-
-    async def _knocked(self, principal: Principal, server: ServerFacts, body: bytes, headers: Headers) -> None:
+    async def _knocked(
+        self, principal: Principal, server: ServerFacts, body: bytes, headers: Headers, seen: Seen
+    ) -> None:
         """A closed server answers like none at all; that somebody tried to call it is on record."""
         with contextlib.suppress(RpcError, Invalid):
             message = read_message(body if len(body) <= LARGE_BODY else b"{}", headers)
             name, arguments = message.params.get("name"), message.params.get("arguments", {})
             if message.method == "tools/call" and isinstance(name, str) and isinstance(arguments, dict):
-                await record_knock(self.gateway, Call(principal, server, name, arguments))
+                await record_knock(self.gateway, Call(principal, server, name, arguments, seen))
 
-    async def _answer(
-        self,
-        principal: Principal,
-        server: ServerFacts,
-        message: Message,
-        headers: Headers,
-        receive: Receive,
-        send: Send,
-    ) -> None:
-        session_id = ""
+    async def _answer(self, context: Context, headers: Headers, receive: Receive, send: Send) -> None:
+        session_id, principal, message = "", context.principal, context.message
         if not message.modern and message.method != "initialize":
-            session = resume_session(headers.get("mcp-session-id"), principal, server=server.slug)
+            session = resume_session(headers.get("mcp-session-id"), principal, server=context.server.slug)
             session_id = session.id
             message = replace(message, client=session.client, version=session.version)
         principal = replace(principal, client=principal.client or message.client)
-        context = Context(self.gateway, principal, server, message)
+        context = replace(context, principal=principal, message=message)
         if message.id is None:
             self._notified(context, session_id)
             await send_empty(send, 202)
@@ -262,6 +245,16 @@ class Application:
             self.gateway.streams.leave(stream)
             task.cancel()
             gone.cancel()
+
+
+def _server(path: str, principal: Principal, seen: Seen) -> tuple[ServerFacts, bool]:
+    """The server of this endpoint, and whether it is open to this principal."""
+    assert principal.agent
+    snapshot, _ = seen
+    server = snapshot.server_by_slug(path.removeprefix(PREFIX).strip("/"))
+    if server is None:
+        raise RpcError(wire.METHOD_NOT_FOUND, "There is no such server here.", status=404)
+    return server, reachable(snapshot, who=Who(principal.agent, principal.user), server=server)
 
 
 def _waits(params: JsonObject) -> bool:

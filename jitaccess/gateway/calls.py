@@ -11,7 +11,7 @@ from jitaccess.audit.events import Event, Outcome
 from jitaccess.audit.redact import redact
 from jitaccess.gateway import denials
 from jitaccess.gateway.batch import TRIES, Admitted, Intent
-from jitaccess.gateway.core import Gateway
+from jitaccess.gateway.core import Gateway, Seen
 from jitaccess.gateway.upstream.errors import RemoteError, UpstreamError
 from jitaccess.gateway.upstream.stdio import StdioConnection
 from jitaccess.gateway.wire import INVALID_PARAMS, RpcError
@@ -32,12 +32,13 @@ MAX_RESULT = 4 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What a client wants called: exact name and arguments, on one server."""
+    """What a client wants called: exact name and arguments, on one server. `seen` is policy when the request came."""
 
     principal: Principal
     server: ServerFacts
     tool: str
     arguments: JsonObject
+    seen: Seen
 
 
 async def call_tool(gateway: Gateway, call: Call) -> JsonObject:
@@ -46,10 +47,11 @@ async def call_tool(gateway: Gateway, call: Call) -> JsonObject:
         args_digest, shown = await _kept(gateway, call.arguments)
     except Invalid as error:
         raise RpcError(INVALID_PARAMS, error.detail) from error
+    seen = call.seen
     for _ in range(TRIES):
         # A child is started only for a call that would be allowed, and before admission: a start may take longer
         # than an admission stays good.
-        connection = await _connect(gateway, call)
+        connection = await _connect(gateway, call, seen)
         intent = Intent(call.principal, call.server.id, call.server.slug, call.tool, args_digest, shown)
         try:
             admitted = await gateway.admission.admit(intent)
@@ -58,7 +60,8 @@ async def call_tool(gateway: Gateway, call: Call) -> JsonObject:
         if not admitted.allowed:
             return await _refused(gateway, call, admitted)
         try:
-            connection = connection or await _connect(gateway, call)  # allowed only since a moment ago
+            # Allowed only since a moment ago: policy was not like that when the request came.
+            connection = connection or await _connect(gateway, call, await gateway.look())
         except BaseException:
             gateway.admission.not_sent(admitted, "the client left, or the gateway failed")
             raise
@@ -67,6 +70,7 @@ async def call_tool(gateway: Gateway, call: Call) -> JsonObject:
         if connection is not None and admitted.may_start():
             return await _forward(gateway, call, admitted, connection)
         gateway.admission.not_sent(admitted, "could not start within a second")
+        seen = await gateway.look()
     return _refusal(call, "policy_busy", None, None)
 
 
@@ -91,9 +95,9 @@ async def _kept(gateway: Gateway, arguments: JsonObject) -> tuple[str, Json]:
     return whole, redact(arguments)
 
 
-async def _connect(gateway: Gateway, call: Call) -> StdioConnection | UpstreamError | None:
+async def _connect(gateway: Gateway, call: Call, seen: Seen) -> StdioConnection | UpstreamError | None:
     """A connection for a call that would be allowed, None for one that would not, or why there is none."""
-    snapshot, clock = await gateway.look()
+    snapshot, clock = seen
     assert call.principal.agent
     who = Who(call.principal.agent, call.principal.user)
     if not decide(snapshot, who=who, server=call.server.id, tool=call.tool, at=clock.now()).allowed:
@@ -175,19 +179,24 @@ def _failed(gateway: Gateway, admitted: Admitted, error: UpstreamError) -> JsonO
 
 async def _refused(gateway: Gateway, call: Call, admitted: Admitted) -> JsonObject:
     # What a deny rule hides from the list is hidden here too; the ledger has the true reason.
-    if admitted.verdict.code in {Code.UNKNOWN, Code.NOT_REQUESTABLE}:
+    if admitted.code in {Code.UNKNOWN, Code.NOT_REQUESTABLE}:
         raise unknown_tool(call.tool)
+    if admitted.code != admitted.verdict.code:
+        # Refused whatever policy says, and so for every name: to ask for access would not help.
+        return _refusal(call, admitted.code, admitted, None, may_ask=False)
     pending = None
     if admitted.verdict.requestable is not None:
         pending = await gateway.db(_pending_for, call)
     return _refusal(call, admitted.code, admitted, pending)
 
 
-def _refusal(call: Call, code: str, admitted: Admitted | None, pending: tuple[str, str] | None) -> JsonObject:
+def _refusal(
+    call: Call, code: str, admitted: Admitted | None, pending: tuple[str, str] | None, *, may_ask: bool = True
+) -> JsonObject:
     return denials.denied(
         tool=call.tool,
         code=code,
-        requestable=admitted.verdict.requestable if admitted else None,
+        requestable=admitted.verdict.requestable if admitted and may_ask else None,
         pending=pending,
         call=str(admitted.recorded) if admitted else "",
     )

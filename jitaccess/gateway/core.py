@@ -24,6 +24,8 @@ from jitaccess.gateway.refusals import write_down_refusals
 from jitaccess.gateway.streams import Streams
 from jitaccess.gateway.upstream.config import StdioServer
 from jitaccess.gateway.upstream.pool import Pool
+from jitaccess.identity.principal import Principal
+from jitaccess.identity.services import authenticate
 from jitaccess.policy.engine.rules import Snapshot
 from jitaccess.policy.snapshots import SnapshotStore
 
@@ -46,6 +48,10 @@ class Clock:
 
     def now(self) -> datetime:
         return self.at + timedelta(seconds=time.monotonic() - self.read)
+
+
+# Policy and the clock, as somebody has just read them.
+Seen = tuple[Snapshot, Clock]
 
 
 @dataclass(slots=True)
@@ -145,11 +151,15 @@ class Gateway:
 
         return await asyncio.get_running_loop().run_in_executor(executor, run)
 
-    async def look(self) -> tuple[Snapshot, Clock]:
+    async def identify(self, token: str, *, source: str) -> tuple[Principal, Seen]:
+        """Whose token it is, and policy as it is now. Raises Forbidden."""
+        return await self.db(lambda: (authenticate(token, source=source), self._look()))
+
+    async def look(self) -> Seen:
         """The newest snapshot and the clock, read from the database now: what lists are made from."""
         return await self.db(self._look)
 
-    def _look(self) -> tuple[Snapshot, Clock]:
+    def _look(self) -> Seen:
         read = time.monotonic()
         snapshot, clock = self.store.look()
         return snapshot, Clock(clock, read)

@@ -12,7 +12,7 @@ from jitaccess.gateway import wire
 from jitaccess.gateway.builtin import access
 from jitaccess.gateway.builtin.definitions import DEFINITIONS, INSTRUCTIONS, NAMES, CallTool
 from jitaccess.gateway.calls import Call, call_tool
-from jitaccess.gateway.core import Gateway
+from jitaccess.gateway.core import Gateway, Seen
 from jitaccess.gateway.listing import definition, listed_tools, ttl_ms
 from jitaccess.gateway.sessions import open_session
 from jitaccess.gateway.wire import Message, RpcError
@@ -34,6 +34,7 @@ class Context:
     principal: Principal
     server: ServerFacts
     message: Message
+    seen: Seen
 
     @property
     def who(self) -> Who:
@@ -100,9 +101,8 @@ async def _call_tool(context: Context) -> JsonObject:
     if name in NAMES:
         asked = access.Asked(context.gateway, context.principal, context.server, arguments)
         return _complete(context, await access.use(name, asked))
-    return _complete(
-        context, await call_tool(context.gateway, Call(context.principal, context.server, name, arguments))
-    )
+    call = Call(context.principal, context.server, name, arguments, context.seen)
+    return _complete(context, await call_tool(context.gateway, call))
 
 
 def _inner(arguments: JsonObject) -> CallTool:

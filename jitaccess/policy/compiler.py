@@ -142,10 +142,12 @@ class Bindings:
 def read_bindings(rows: QuerySet[RoleBinding], clock: datetime) -> Bindings:
     since = clock - REMEMBERED
     rows = rows.filter(Q(expires_at=None) | Q(expires_at__gt=since), Q(ended_at=None) | Q(ended_at__gt=since))
-    roles = _roles(Role.objects.filter(pk__in=rows.exclude(role=None).values("role")))
-    used_up = set(BindingUse.objects.filter(binding__in=rows, left=0).values_list("binding_id", flat=True))
+    found = list(rows)
+    roles = _roles(Role.objects.filter(pk__in={row.role_id for row in found if row.role_id}))
+    ended = [row.pk for row in found if row.max_uses is not None and row.ended_at is not None]
+    used_up = set(BindingUse.objects.filter(binding__in=ended, left=0).values_list("binding_id", flat=True))
     held, counted, spent = {}, set(), set()
-    for row in rows:
+    for row in found:
         tools = {UUID(tool): GrantedTool(UUID(tool), pin) for tool, pin in json.loads(row.tools).items()}
         held[row.pk] = (
             Subject(row.agent_id, row.user_id, row.team_id, row.everyone),

@@ -15,6 +15,7 @@ from tests.faults.world import World
 from tests.installation import Installation, eventually
 
 ENDS = {"call.completed", "call.failed", "call.not_sent", "call.outcome_unknown"}
+LATE = "call.completed_late"
 GRANT_ENDS = {"grant.expired", "grant.released", "grant.revoked", "grant.subject_disabled"}
 RECOVERY_SECONDS = 60.0
 
@@ -75,7 +76,7 @@ def _calls(world: World, entries: list[dict[str, Any]]) -> Iterator[str]:
             authorized[entry["data"]["arguments"]["nonce"]].append(entry)
         elif entry["event"] == "call.denied":
             denied.add(entry["data"]["arguments"]["nonce"])
-        elif entry["event"].startswith("call."):
+        elif entry["event"] in ENDS | {LATE}:
             ends[entry["call"]].append(entry["event"])
     for nonce, tries in authorized.items():
         for entry in tries:
@@ -95,7 +96,7 @@ def _calls(world: World, entries: list[dict[str, Any]]) -> Iterator[str]:
         nonce = answer.nonce
         last = [ends[entry["call"]] for entry in authorized[nonce]]
         if answer.kind == "done":
-            good = [["call.completed"], ["call.outcome_unknown"], ["call.outcome_unknown", "call.completed_late"]]
+            good = [["call.completed"], ["call.outcome_unknown"], ["call.outcome_unknown", LATE]]
             if answer.detail != nonce or nonce not in seen or not last or last[-1] not in good:
                 yield f"acknowledged, but {answer}, ends {last}, carried out {seen[nonce]} times"
         elif answer.kind == "refused" or answer.detail == "not sent":
@@ -106,8 +107,9 @@ def _calls(world: World, entries: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def _one_end(events: list[str]) -> bool:
-    late = events[1:]
-    return bool(events) and events[0] in ENDS and late in ([], ["call.completed_late"][: events[0].endswith("unknown")])
+    if len(events) == 2:
+        return events == ["call.outcome_unknown", LATE]
+    return len(events) == 1 and events[0] in ENDS
 
 
 def _access(world: World, entries: list[dict[str, Any]]) -> Iterator[str]:

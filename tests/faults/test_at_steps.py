@@ -73,7 +73,9 @@ def _everywhere(make_world: MakeWorld, sig: signal.Signals) -> None:
         thread.start()
     for thread in lanes:
         thread.join()
-    import resource, time; print("CPU own", time.process_time(), "children", resource.getrusage(resource.RUSAGE_CHILDREN))
+    import resource, time
+
+    print("CPU own", time.process_time(), "children", resource.getrusage(resource.RUSAGE_CHILDREN))
     assert not failures, "\n\n".join(failures)
     assert sorted(done) == sorted(LABELS * ROUNDS)
 

@@ -36,7 +36,9 @@ def since(world: World, begin: int) -> list[Answer]:
 def under_load(world: World) -> int:
     """Wait until everybody is at work; returns how many answers there are by then."""
     world.rush.set()
-    eventually(lambda: sum(one.kind == "done" for one in world.answers) > 20 and world.approvals, within=30, what="load")
+    eventually(
+        lambda: sum(one.kind == "done" for one in world.answers) > 20 and world.approvals, within=30, what="load"
+    )
     return len(world.answers)
 
 

@@ -250,7 +250,8 @@ class World:
             (lambda number=number: self._some_call(number), CALL_PAUSES, self.rush) for number in range(CALLERS)
         ]
         jobs += [
-            (lambda number=number: self._round(number), ROUND_PAUSES, self.hurry) for number in range(len(self.web_roles))
+            (lambda number=number: self._round(number), ROUND_PAUSES, self.hurry)
+            for number in range(len(self.web_roles))
         ]
         threads = [threading.Thread(target=forever, args=job, daemon=True) for job in jobs]
         for thread in threads:

@@ -143,6 +143,18 @@ def test_a_token_that_ends_between_authentication_and_batch_is_refused(
     moving.changes = [lambda: revoke_token(token=row, operator=cast.operator)]
     assert moved.refusal("git_log") == "token_ended"
     assert [(entry.event, data(entry)["reason_code"]) for entry in ledger()] == [("call.denied", "token_ended")]
+
+
+@pytest.mark.parametrize("tool", ["git_commit", "made_up"])
+def test_what_is_refused_whatever_policy_says_is_told_alike_for_every_name(
+    cast: Cast, moving: Moving, moved: Client, sent: Sent, tool: str
+) -> None:
+    assert moved.row
+    row = moved.row
+    moving.changes = [lambda: revoke_token(token=row, operator=cast.operator)]
+    deny = moved.call(tool)["_meta"]["io.jitaccess/deny"]
+    assert (deny["reason_code"], deny["requestable"]) == ("token_ended", False)
+    assert "request" not in deny, "asking for access would not help"
     assert sent() == []
 
 

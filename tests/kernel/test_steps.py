@@ -28,7 +28,12 @@ print("went on", flush=True)
 def begin(**env: str) -> subprocess.Popen[str]:
     kept = {name: value for name, value in os.environ.items() if name != "JITACCESS_TEST_STEPS"}
     process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM], cwd=ROOT, env=kept | env, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", PROGRAM],
+        cwd=ROOT,
+        env=kept | env,
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     )
     assert process.stdout
     assert process.stdout.readline() == "ready\n"
