@@ -67,6 +67,7 @@ async def call_tool(gateway: Gateway, call: Call) -> JsonObject:
             raise
         if isinstance(connection, UpstreamError):
             return _failed(gateway, admitted, connection)
+        step("forward.starting")
         if connection is not None and admitted.may_start():
             return await _forward(gateway, call, admitted, connection)
         gateway.admission.not_sent(admitted, "could not start within a second")
@@ -109,7 +110,6 @@ async def _connect(gateway: Gateway, call: Call, seen: Seen) -> StdioConnection 
 
 
 async def _forward(gateway: Gateway, call: Call, admitted: Admitted, connection: StdioConnection) -> JsonObject:
-    step("forward.starting")
     started = time.monotonic()
     try:
         answer = await connection.request(

@@ -143,6 +143,7 @@ def test_a_token_that_ends_between_authentication_and_batch_is_refused(
     moving.changes = [lambda: revoke_token(token=row, operator=cast.operator)]
     assert moved.refusal("git_log") == "token_ended"
     assert [(entry.event, data(entry)["reason_code"]) for entry in ledger()] == [("call.denied", "token_ended")]
+    assert sent() == []
 
 
 @pytest.mark.parametrize("tool", ["git_commit", "made_up"])
