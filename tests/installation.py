@@ -30,8 +30,10 @@ READY = re.compile(r"(?:is running|(?:web|gateway)) on (http://\S+)")
 ON_POSTGRESQL = os.environ.get("JITACCESS_TEST_DATABASE") == "postgresql"
 
 
-def eventually(check: Callable[[], Any], *, within: float = 10, what: str | Callable[[], str] = "") -> Any:
-    """The first true value of `check`, asked again and again until the deadline."""
+def eventually(
+    check: Callable[[], Any], *, within: float = 10, every: float = 0.05, what: str | Callable[[], str] = ""
+) -> Any:
+    """The first true value of `check`, asked again and again until the deadline. Times are in seconds."""
     deadline = time.monotonic() + within
     while True:
         value = check()
@@ -39,7 +41,7 @@ def eventually(check: Callable[[], Any], *, within: float = 10, what: str | Call
             return value
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {within} s: {what() if callable(what) else what}")
-        time.sleep(0.05)
+        time.sleep(every)
 
 
 class Process:
@@ -182,12 +184,19 @@ class Installation:
 
     def query(self, statement: str) -> list[dict[str, Any]]:
         """Rows of the database, read past the product."""
+        return self.queries(statement)[0]
+
+    def queries(self, *statements: str) -> list[list[dict[str, Any]]]:
+        """The rows of each, all of the database at one moment."""
         if self.database_url:
             with psycopg.connect(self.database_url, row_factory=psycopg.rows.dict_row) as connection:
-                return list(connection.execute(statement))
-        with contextlib.closing(sqlite3.connect(self.var / "jitaccess.sqlite3", timeout=20)) as connection:
+                connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+                return [list(connection.execute(statement)) for statement in statements]
+        path = self.var / "jitaccess.sqlite3"
+        with contextlib.closing(sqlite3.connect(path, timeout=20, isolation_level=None)) as connection:
             connection.row_factory = sqlite3.Row
-            return [dict(row) for row in connection.execute(statement)]
+            connection.execute("BEGIN")
+            return [[dict(row) for row in connection.execute(statement)] for statement in statements]
 
     def execute(self, statement: str) -> None:
         if self.database_url:

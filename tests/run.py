@@ -40,7 +40,17 @@ def steps(what: str) -> list[Step]:
     lint = [Step(name, command, {"JITACCESS_VAR": LINT_VAR}) for name, command in LINT.items()]
     sqlite = Step("sqlite", (*PYTEST, "tests"), {"JITACCESS_TEST_DATABASE": "sqlite"})
     postgresql = Step("postgresql", (*PYTEST, "-m", "not pure and not browser", "tests"), POSTGRESQL)
-    fast = ("-m", "not browser", "--ignore", "tests/e2e", "--ignore", "tests/gateway", "tests")
+    fast = (
+        "-m",
+        "not browser",
+        "--ignore",
+        "tests/e2e",
+        "--ignore",
+        "tests/faults",
+        "--ignore",
+        "tests/gateway",
+        "tests",
+    )
     runs = {
         "lint": lint,
         "fast": [*lint[:1], Step("sqlite", (*PYTEST, *fast), {})],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 from jitaccess.audit import checkpoint
 from jitaccess.audit.verify import Finding
 from jitaccess.kernel.errors import Invalid
+
+_NUMBERED = re.compile(r"[0-9]{12}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,32 +49,23 @@ def read(
 
 def numbered(folder: Path) -> list[int]:
     """The sizes of the checkpoint files of a folder, in order."""
-    return sorted(int(path.name) for path in folder.glob("[0-9]*") if len(path.name) == 12 and path.name.isdigit())
-
-
-def in_folder(folder: Path) -> Iterator[Filed | Finding]:
-    """The files of a folder that this product writes, by their numbers; they are read one by one."""
-    for size in numbered(folder):
-        yield _file(folder / f"{size:012d}", size)
-
-
-def in_files(paths: Iterable[Path]) -> list[Filed | Finding]:
-    """Files of any name, by the sizes they claim."""
-    return sorted((_file(path, None) for path in paths), key=lambda one: one.place)
+    return sorted(int(path.name) for path in folder.glob("[0-9]*") if _NUMBERED.fullmatch(path.name))
 
 
 def at(where: Path) -> list[Iterable[Filed | Finding]]:
-    """The sources of checkpoints at a file, or in a folder: those of any name in it too, but not its `keys`.
+    """The sources of checkpoints that are at a file or in a folder now: of any name, but not its `keys`.
 
-    Raises Invalid when there is nothing.
+    Call it before the ledger is read: what is signed meanwhile is about entries that the reader does not see. Numbered
+    files are read one by one, later: they never change. Raises Invalid when there is nothing.
     """
     if where.is_file():
-        return [in_files([where])]
+        return [[_file(where, None)]]
     if not where.is_dir():
         raise Invalid("checkpoint.invalid", f"There is no checkpoint at {where}.")
-    sizes = {f"{size:012d}" for size in numbered(where)}
-    others = [path for path in where.glob("[0-9l]*") if path.is_file() and path.name not in sizes]
-    return [in_folder(where), in_files(others)]
+    sizes = numbered(where)
+    others = [path for path in where.glob("[0-9l]*") if path.is_file() and not _NUMBERED.fullmatch(path.name)]
+    named = sorted((_file(path, None) for path in others), key=lambda one: one.place)
+    return [(_file(where / f"{size:012d}", size) for size in sizes), named]
 
 
 def _file(path: Path, size: int | None) -> Filed | Finding:

@@ -15,21 +15,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from django.db import InterfaceError, OperationalError, close_old_connections, connection
+from django.db import close_old_connections, connection
 
 from jitaccess.audit.events import Event, Outcome
-from jitaccess.gateway.batch import Admitted, Ending, Intent, admit_batch, write_endings
+from jitaccess.gateway.batch import AWAY, Admitted, Ending, Intent, UnheardCommit, admit_batch, write_endings
 from jitaccess.gateway.clock_guard import ClockGuard
 from jitaccess.gateway.instances import LEASE
 from jitaccess.kernel.errors import Unavailable
-from jitaccess.kernel.steps import step
 from jitaccess.kernel.strictjson import Json
 from jitaccess.policy.snapshots import SnapshotStore
 
 log = logging.getLogger(__name__)
 
 MAX_BATCH = 256
-_AWAY = (OperationalError, InterfaceError)
 
 
 @dataclass(slots=True)
@@ -117,7 +115,7 @@ class Admission:
         try:
             close_old_connections()
             write_endings(endings, instance=self.instance)
-        except _AWAY as error:
+        except AWAY as error:
             log.error("endings of %d calls are not on record yet: %s", len(endings), error)  # noqa: TRY400 - no traceback per retry
             with self._ready:
                 self._endings[:0] = endings
@@ -139,8 +137,12 @@ class Admission:
         try:
             close_old_connections()
             answers = self._commit([waiting.intent for waiting in calls])
-            step("admit.committed")
-        except (*_AWAY, Unavailable) as error:
+        except UnheardCommit as error:
+            log.warning("%d calls refused: %s", len(calls), error)
+            for answer in filter(lambda answer: answer.allowed, error.answers):
+                self.not_sent(answer, str(error))
+            self._refuse(calls)
+        except (*AWAY, Unavailable) as error:
             log.warning("%d calls refused: the ledger cannot be written (%s)", len(calls), error)
             self._refuse(calls)
         except Exception as error:

@@ -14,9 +14,10 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from django.db import OperationalError, connection, transaction
+from django.db import InterfaceError, InternalError, OperationalError, connection, transaction
 
 from jitaccess.audit.events import Event, Outcome
+from jitaccess.audit.models import Entry
 from jitaccess.audit.recorder import Facts, record_many
 from jitaccess.gateway import clock_guard
 from jitaccess.gateway.clock_guard import ClockGuard
@@ -37,6 +38,8 @@ from jitaccess.store.reads import one_state, was_overtaken
 
 # Two tries at whatever is in force; the third holds one state of the database still.
 TRIES = 3
+# The database, not what was written. A frozen process comes back to an InternalError: PostgreSQL has ended its session.
+AWAY = (OperationalError, InterfaceError, InternalError)
 # A call starts at most this long after the clock was read, on the monotonic clock: the guarantee's "a second later".
 FORWARD_WITHIN = 1.0
 
@@ -80,6 +83,14 @@ class Admitted:
         )
 
 
+class UnheardCommit(Exception):
+    """The batch may or may not be on record. `answers` are what it says if it is."""
+
+    def __init__(self, answers: list[Admitted]) -> None:
+        super().__init__("the database was gone before it said that the batch is on record")
+        self.answers = answers
+
+
 @dataclass(frozen=True, slots=True)
 class Ending:
     """How an authorized call ended."""
@@ -97,10 +108,10 @@ def admit_batch(
 
     The policy version often moves between two batches: the Snapshot then catches up outside the transaction, and the
     batch begins anew. The last try reads one state of the database throughout, so that not even a storm of changes
-    can overtake it.
+    can overtake it. Raises UnheardCommit when the database is gone before it says that the batch is on record.
     """
     for attempt in range(1, TRIES + 1):
-        snapshot = store.current
+        snapshot, answers = store.current, None
         try:
             with _transaction(store, still=attempt == TRIES):
                 read_at = time.monotonic()
@@ -109,8 +120,13 @@ def admit_batch(
                 if attempt == TRIES or connection.vendor == "sqlite":
                     snapshot = store.catch_up(now)
                 if snapshot.stamp == now.stamp:
-                    return _Batch(intents, snapshot, instance, now.clock, read_at).write(guard)
-        except OperationalError as error:
+                    answers = _Batch(intents, snapshot, instance, now.clock, read_at).write(guard)
+            if answers is not None:
+                step("admit.committed")
+                return answers
+        except AWAY as error:
+            if answers is not None:
+                raise UnheardCommit(answers) from error
             if attempt < TRIES or not was_overtaken(error):
                 raise
         else:
@@ -222,11 +238,18 @@ class _Batch:
 
 
 def write_endings(endings: Sequence[Ending], *, instance: UUID) -> None:
-    """Record how calls ended. One that is not open any more was closed as unknown: its end is a late one."""
+    """Record how calls ended, each once. Of a call that is not open any more the end is late: it was closed as unknown,
+    for this process was believed dead. Unless nobody heard that an earlier try, or the call's own batch, succeeded.
+    """
     with transaction.atomic():
         calls = OpenCall.objects.filter(pk__in=[one.admitted.intent.call for one in endings])
         still_open = set(calls.select_for_update().values_list("pk", flat=True))
-        record_many(_facts(one, instance, late=one.admitted.intent.call not in still_open) for one in endings)
+        late = _late([one for one in endings if one.admitted.intent.call not in still_open])
+        record_many(
+            _facts(one, instance, late=one in late)
+            for one in endings
+            if one.admitted.intent.call in still_open or one in late
+        )
         unused = Counter(
             one.admitted.verdict.counted
             for one in endings
@@ -240,8 +263,20 @@ def write_endings(endings: Sequence[Ending], *, instance: UUID) -> None:
     step("complete.committed")
 
 
+def _late(closed: list[Ending]) -> list[Ending]:
+    """Those of calls that are on record, but whose own end is not."""
+    if not closed:
+        return []
+    said = set(Entry.objects.filter(call__in=[one.admitted.intent.call for one in closed]).values_list("call", "event"))
+    return [
+        one
+        for one in closed
+        if (one.admitted.intent.call, Event.CALL_AUTHORIZED) in said
+        and not said & {(one.admitted.intent.call, event) for event in (one.event, Event.CALL_COMPLETED_LATE)}
+    ]
+
+
 def _facts(one: Ending, instance: UUID, *, late: bool) -> Facts:
-    """`late`: it is on record as unknown already, for this process was believed dead (its lease had run out)."""
     intent = one.admitted.intent
     return Facts(
         event=Event.CALL_COMPLETED_LATE if late else one.event,

@@ -14,6 +14,7 @@ from jitaccess.audit import checkpoint, filed, proofs
 from jitaccess.audit.verify import Finding, Report, check, read_export
 from jitaccess.kernel import strictjson
 from jitaccess.kernel.errors import Invalid
+from jitaccess.kernel.text import visible
 
 
 def add(commands: Any) -> None:
@@ -49,7 +50,7 @@ def _verify(arguments: argparse.Namespace) -> int:
         return _verify_proof(arguments)
     report = _of_export(arguments) if arguments.export else _of_database(arguments)
     for finding in report.findings:
-        print(f"NOT INTACT: {finding}")
+        print(f"NOT INTACT: {visible(finding, limit=1000)}")
     if report.more:
         print(f"NOT INTACT: and {report.more} more findings")
     if report.findings:
@@ -72,7 +73,7 @@ def _verify_proof(arguments: argparse.Namespace) -> int:
     try:
         print(f"Proven: {proofs.check(arguments.proof.read_bytes(), verifiers, held)}")
     except Invalid as error:
-        print(f"NOT PROVEN: {error.detail}")
+        print(f"NOT PROVEN: {visible(error.detail, limit=1000)}")
         return 1
     return 0
 
@@ -92,12 +93,12 @@ def _of_database(arguments: argparse.Namespace) -> Report:
 
     known = list(dict.fromkeys(heads.verifiers() + (_keys(arguments) if arguments.key else [])))
     where = arguments.checkpoints or heads.folder()
+    sources = filed.at(where) if arguments.checkpoints or where.exists() else []
     with consistent_reads():
         if not known and Checkpoint.objects.exists():
             raise Invalid(
                 "checkpoint.key", "There is no key here to check checkpoints with: give public ones with --key."
             )
-        sources = filed.at(where) if arguments.checkpoints or where.exists() else []
         report = stored.verified(known, sources)
     findings = (*report.findings, *heads.unknown_published())
     return Report(report.entries, report.checkpoints, findings, report.more)
@@ -155,7 +156,7 @@ def _write_lines(file: IO[bytes]) -> int:
     for row in rows():
         if isinstance(row, Finding):
             damaged = True
-            print(f"jitaccess: left out: {row.text}", file=sys.stderr)
+            print(f"jitaccess: left out: {visible(row.text, limit=1000)}", file=sys.stderr)
         elif row.entry is not None:
             file.write(strictjson.encode({"seq": row.seq, "entry": row.entry}) + b"\n")
     return int(damaged)

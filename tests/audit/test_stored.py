@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
@@ -11,76 +9,16 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from django.db import connection, transaction
+from django.db import connection
 from django.db.models import F
 
 from jitaccess.audit import checkpoint, heads, stored
-from jitaccess.audit.events import Event
-from jitaccess.audit.models import Checkpoint, Entry, Leaf, Node, Unsequenced
-from jitaccess.audit.recorder import Actor, Facts, record_many
-from jitaccess.audit.sequencer import sequence
-from jitaccess.runtime import audit_commands
+from jitaccess.audit.models import Checkpoint, Entry, Node, Unsequenced
+from jitaccess.kernel.errors import Invalid
 from tests.audit.behind import run, tampered
-from tests.audit.second_verifier import intact, proves
+from tests.audit.ledgers import SIZE, Run, place
 
 pytestmark = pytest.mark.django_db
-SIZE = 600
-Run = Callable[..., tuple[int, list[str]]]
-
-
-@pytest.fixture
-def ledger(tmp_path: Path, settings: object) -> Path:
-    """600 entries, signed at 300 and at 600."""
-    settings.CHECKPOINTS, settings.CHECKPOINT_KEYS = tmp_path / "checkpoints", tmp_path / "keys"  # type: ignore[attr-defined]
-    for _ in range(2):
-        grow(SIZE // 2)
-        heads.sign_head()
-    return heads.folder()
-
-
-def grow(count: int) -> None:
-    uid = uuid4()
-    actor = Actor(agent=uid, agent_name="demo-agent", user=uid, user_name="olga", client="tests", source="127.0.0.1")
-    with transaction.atomic():
-        record_many(
-            Facts(
-                event=Event.CALL_AUTHORIZED,
-                actor=actor,
-                request=uid,
-                grant=uid,
-                call=uid,
-                server=uid,
-                server_name="git",
-                tool="git_add",
-                tool_pin="sha256:00",
-                bindings=[uid],
-                policy_version=3,
-                instance=uid,
-                data={"number": number},
-            )
-            for number in range(count)
-        )
-    while sequence():
-        pass
-
-
-@pytest.fixture
-def audit(capsys: pytest.CaptureFixture[str]) -> Run:
-    """`jitaccess audit …`: its exit code and the lines it prints."""
-
-    def command(*arguments: str) -> tuple[int, list[str]]:
-        parser = argparse.ArgumentParser()
-        audit_commands.add(parser.add_subparsers())
-        parsed = parser.parse_args(["audit", *arguments])
-        capsys.readouterr()
-        code = parsed.run(parsed)
-        return code, capsys.readouterr().out.splitlines()
-
-    return command
-
-
-def place(seq: int) -> object:
-    return Leaf.objects.get(seq=seq).entry_id
 
 
 def entry_edits(seq: int) -> dict[str, Callable[[], object]]:
@@ -235,6 +173,51 @@ def damages(postgresql: bool) -> dict[str, Callable[[], object]]:
     }
 
 
+def without_constraints() -> None:
+    """The leaves in a table that allows everything."""
+    for statement in (
+        "CREATE TABLE copy AS SELECT * FROM jit_audit_leaf",
+        "DROP TABLE jit_audit_leaf",
+        "ALTER TABLE copy RENAME TO jit_audit_leaf",
+    ):
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
+
+
+@pytest.mark.parametrize(
+    ("statement", "expected"),
+    [
+        (
+            "INSERT INTO jit_audit_leaf (seq, entry_id, leaf_hash) SELECT 601, entry_id, leaf_hash "
+            "FROM jit_audit_leaf WHERE seq = 7",
+            ["1 places hold an entry that has another place too"],
+        ),
+        (
+            "INSERT INTO jit_audit_leaf SELECT * FROM jit_audit_leaf WHERE seq = 500",
+            ["entry 500 is there twice, or out of order", "1 places hold an entry that has another place too"],
+        ),
+        (
+            "UPDATE jit_audit_leaf SET seq = NULL WHERE seq = 600",
+            ["1 leaves have no number", "1 entries are missing", "1 entries were never given"],
+        ),
+    ],
+    ids=["entry twice", "place twice", "no number"],
+)
+def test_what_constraints_rule_out_is_found_when_somebody_dropped_them(
+    ledger: Path, audit: Run, statement: str, expected: list[str]
+) -> None:
+    def edit() -> None:
+        without_constraints()
+        run(statement)()
+
+    with tampered(edit):
+        code, lines = audit("verify")
+    assert code == 1
+    assert len(lines) == len(expected)
+    for line, text in zip(lines, expected, strict=True):
+        assert text in line
+
+
 def at(seq: int, change: str) -> Callable[[], object]:
     return run(
         f"UPDATE jit_audit_entry SET {change} WHERE uid = (SELECT entry_id FROM jit_audit_leaf WHERE seq = {seq})"
@@ -262,17 +245,6 @@ def test_what_cannot_be_read_is_a_finding_each_and_hides_no_other(ledger: Path, 
     assert audit("verify")[0] == 0
 
 
-def test_an_export_of_a_damaged_ledger_has_the_rest_and_says_what_is_left_out(
-    ledger: Path, audit: Run, tmp_path: Path, postgresql: bool
-) -> None:
-    export = tmp_path / "export.jsonl"
-    with tampered(damages(postgresql)["entry 10 cannot be read"]):
-        assert audit("export", "--output", str(export))[0] == 1
-    assert [json.loads(line)["seq"] for line in export.read_text().splitlines()] == [
-        seq for seq in range(1, SIZE + 1) if seq != 10
-    ]
-
-
 def test_findings_come_in_order_and_a_long_list_is_cut(ledger: Path, audit: Run) -> None:
     with tampered(run("UPDATE jit_audit_entry SET user_name = 'mallory'")):
         code, lines = audit("verify")
@@ -282,28 +254,33 @@ def test_findings_come_in_order_and_a_long_list_is_cut(ledger: Path, audit: Run)
     assert lines[100] == "NOT INTACT: and 500 more findings"
 
 
-def test_a_damaged_export_is_checked_to_its_end(ledger: Path, audit: Run, tmp_path: Path) -> None:
-    export = tmp_path / "export.jsonl"
-    audit("export", "--output", str(export))
-    lines = export.read_bytes().splitlines(keepends=True)
-    assert audit("verify", "--export", str(export), "--checkpoints", str(ledger))[0] == 0
-    note, key = (ledger / "latest").read_text(), (ledger / "keys").read_text()
-    assert intact(export.read_text(), note, key)
-    lines[9], lines[19], lines[29] = b"{\xff}\n", b"[]\n", b'{"seq": true, "entry": {}}\n'
-    lines[39] = lines[39].replace(b"olga", b"anna")
-    export.write_bytes(b"".join(lines))
-    code, found = audit("verify", "--export", str(export), "--checkpoints", str(ledger))
+def test_a_checkpoint_that_is_signed_while_the_ledger_is_read_is_no_finding(
+    ledger: Path, audit: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verified = stored.verified
+
+    def meanwhile(*arguments: object) -> object:
+        note = checkpoint.sign(checkpoint.Checkpoint("x/ledger", 601, b"\x07" * 32), heads.signers())
+        (ledger / "000000000601").write_text(note)
+        (ledger / "latest").write_text(note)
+        return verified(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(stored, "verified", meanwhile)
+    assert audit("verify") == (0, ["Intact: 600 entries, 2 signed checkpoints."])
+    assert audit("verify")[0] == 1, "the next time it counts"
+
+
+def test_without_any_key_checkpoints_are_not_taken_for_good(ledger: Path, audit: Run, settings: object) -> None:
+    keys = ledger.parent / "public"
+    (ledger / "keys").rename(keys)
+    settings.CHECKPOINT_KEYS.unlink()  # type: ignore[attr-defined]
+    with pytest.raises(Invalid, match="--key"):
+        audit("verify")
+    assert audit("verify", "--key", str(keys))[0] == 0
+    (ledger / "keys").write_text(checkpoint.Signer.generate("other").verifier.text)
+    code, lines = audit("verify")
     assert code == 1
-    for expected in (
-        "line 10 of the export is damaged",
-        "line 20 of the export is damaged",
-        "line 30 of the export is not an entry",
-        "entry 10 is missing",
-        "entry 20 is missing",
-        "entry 30 is missing",
-        "the checkpoint at 300 cannot be checked: of an entry before it nothing is known (and 1 later",
-    ):
-        assert any(line.startswith(f"NOT INTACT: {expected}") for line in found), (expected, found)
+    assert all("signed by none of the known keys" in line for line in lines)
 
 
 def test_memory_does_not_grow_with_the_ledger(ledger: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -320,46 +297,3 @@ def test_memory_does_not_grow_with_the_ledger(ledger: Path, monkeypatch: pytest.
     monkeypatch.setattr(stored, "_attempt", watched)
     assert len(list(stored.rows())) == SIZE
     assert max(held) == 7
-
-
-def test_proofs_are_made_for_every_entry_and_checked_away_from_here(ledger: Path, audit: Run, tmp_path: Path) -> None:
-    keys, document, latest = ledger / "keys", tmp_path / "proof.json", ledger / "latest"
-    for seq in (1, 256, 257, 300, 301, 600):
-        uid = str(place(seq))
-        assert audit("prove", uid, "--output", str(document))[0] == 0
-        code, lines = audit("verify", "--proof", str(document), "--key", str(keys), "--checkpoints", str(latest))
-        assert (code, len(lines)) == (0, 1)
-        assert lines[0].startswith(f"Proven: entry {seq} (call.authorized ")
-        assert uid in lines[0]
-        assert proves(document.read_text(), keys.read_text())
-    for size in (1, 255, 256, 299, 300, 600):
-        assert audit("prove", "--from", str(size), "--output", str(document))[0] == 0
-        code, lines = audit("verify", "--proof", str(document), "--key", str(keys))
-        assert code == 0
-        assert (json.loads(document.read_text())["old"]["checkpoint"] is not None) == (size in {300, 600})
-        assert ("signed as well" in lines[0]) == (size in {300, 600})
-        assert proves(document.read_text(), keys.read_text())
-    document.write_text(document.read_text().replace('"size":600', '"size":599'))
-    code, lines = audit("verify", "--proof", str(document), "--key", str(keys))
-    assert (code, lines[0][:12]) == (1, "NOT PROVEN: ")
-    assert not proves(document.read_text(), keys.read_text())
-
-
-def test_what_is_not_signed_or_not_there_is_not_proven(ledger: Path, audit: Run) -> None:
-    grow(1)
-    for arguments, expected in (
-        ([str(place(601))], "No checkpoint holds entry"),
-        ([str(uuid4())], "There is no entry"),
-        (["601x"], "is not the uid"),
-        (["--from", "601"], "was signed after 600"),
-        (["--from", "0"], "at least one"),
-    ):
-        with pytest.raises(Exception, match=expected):
-            audit("prove", *arguments)
-    with tampered(run("UPDATE jit_audit_entry SET tool = 'x'")):
-        with pytest.raises(Exception, match="audit verify"):
-            audit("prove", str(place(5)))
-    with tampered(run("UPDATE jit_audit_leaf SET leaf_hash = %s", "00" * 32)):
-        for arguments in ([str(place(5))], ["--from", "300"], ["--from", "17"]):
-            with pytest.raises(Exception, match="audit verify"):
-                audit("prove", *arguments)

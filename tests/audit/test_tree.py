@@ -71,6 +71,15 @@ def test_every_pair_of_small_trees_has_a_consistency_proof_that_a_fork_does_not_
             assert not tree.verify_consistency(old, new, roots[0], tree.root(forked, new), proof)
 
 
+def test_a_path_that_ends_too_early_proves_nothing_even_if_the_hashes_agree() -> None:
+    nodes = tree.nodes_of(hashes(7))
+    root, old = tree.root(nodes, 7), tree.root(nodes, 4)
+    assert not tree.verify_inclusion(root, 0, 7, [], root)
+    assert not tree.verify_inclusion(root, 6, 7, [], root)
+    assert not tree.verify_consistency(4, 7, old, old, [])
+    assert not tree.verify_consistency(3, 7, root, root, [root])
+
+
 @given(st.integers(1, 3000), st.data())
 def test_proofs_of_random_trees_hold_and_changed_ones_do_not(size: int, data: st.DataObject) -> None:
     nodes = tree.nodes_of(hashes(size))

@@ -19,9 +19,9 @@ FAST = ("fsync=off", "full_page_writes=off", "max_connections=600")
 
 
 @pytest.fixture(scope="session")
-def blueprint() -> Iterator[PostgreSQL | None]:
+def blueprint() -> PostgreSQL | None:
     """A PostgreSQL server for these tests alone, stopped: they start copies of it."""
-    yield PostgreSQL.new(wal_megabytes=1) if ON_POSTGRESQL else None
+    return PostgreSQL.new(wal_megabytes=1) if ON_POSTGRESQL else None
 
 
 @pytest.fixture(scope="session")
@@ -65,6 +65,7 @@ def server(blueprint: PostgreSQL | None) -> Iterator[PostgreSQL | None]:
         copy.start()
     yield copy
     if copy is not None and copy.running:
+        copy.thaw()
         copy.limit_files(None)
         copy.stop()
 

@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,11 +21,32 @@ GRANT_ENDS = {"grant.expired", "grant.released", "grant.revoked", "grant.subject
 RECOVERY_SECONDS = 60.0
 
 
+Rows = list[dict[str, Any]]
+Told = dict[str, Counter[str]]
+
+
 def judge(world: World) -> None:
     """Wait until nothing is owed any more, then compare everything. Raises AssertionError with all that is wrong."""
     settle(world.installation)
-    entries = _entries(world.installation)
-    findings = [*_order(entries), *_calls(world, entries), *_access(world, entries)]
+    # At one moment: grants go on expiring while they are looked at.
+    entries, waiting, requests, grants = world.installation.queries(
+        "SELECT entry.*, leaf.seq FROM jit_audit_entry entry LEFT JOIN jit_audit_leaf leaf ON leaf.entry_id = entry.uid"
+        " ORDER BY leaf.seq",
+        "SELECT entry_id FROM jit_audit_unsequenced",
+        "SELECT id, status FROM jit_requests_accessrequest",
+        "SELECT id, request_id, ended_at FROM jit_requests_grant",
+    )
+    for entry in entries:
+        entry["data"] = json.loads(entry["data"])
+    calls, told, seen = _Calls.of(entries), _told(entries), Counter(effect["nonce"] for effect in effects(world))
+    findings = [
+        *_order(entries, waiting),
+        *_endings(calls),
+        *_effects(world, calls, seen),
+        *_answers(world, calls, seen),
+        *_requests(world, told, requests, grants),
+        *_grants(world, told, grants),
+    ]
     report = world.installation.cli("audit", "verify", check=False)
     if report.returncode != 0 or "Intact" not in report.stdout:
         findings.append(f"audit verify: {report.stdout}{report.stderr}")
@@ -36,14 +58,14 @@ def settle(installation: Installation) -> None:
 
     def owed() -> list[Any]:
         try:
-            return [
-                *installation.query("SELECT 'open' AS what, call AS which FROM jit_gateway_opencall"),
-                *installation.query("SELECT 'no place' AS what, entry_id AS which FROM jit_audit_unsequenced"),
-            ]
+            return installation.query(
+                "SELECT 'open' AS what, call AS which FROM jit_gateway_opencall"
+                " UNION ALL SELECT 'no place', entry_id FROM jit_audit_unsequenced"
+            )
         except (psycopg.Error, sqlite3.Error) as error:
             return [error]
 
-    eventually(lambda: not owed(), within=RECOVERY_SECONDS, what=lambda: f"nothing is owed: {owed()[:5]}")
+    eventually(lambda: not owed(), within=RECOVERY_SECONDS, every=0.3, what=lambda: f"nothing is owed: {owed()[:5]}")
 
 
 def effects(world: World) -> list[dict[str, Any]]:
@@ -52,78 +74,74 @@ def effects(world: World) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def _entries(installation: Installation) -> list[dict[str, Any]]:
-    rows = installation.query(
-        "SELECT entry.*, leaf.seq FROM jit_audit_entry entry LEFT JOIN jit_audit_leaf leaf ON leaf.entry_id = entry.uid"
-        " ORDER BY leaf.seq"
-    )
-    for row in rows:
-        row["data"] = json.loads(row["data"])
-    return rows
+def _order(entries: Rows, waiting: Rows) -> Iterator[str]:
+    placed = [entry["seq"] for entry in entries if entry["seq"] is not None]
+    if placed != list(range(1, len(placed) + 1)) or len(placed) + len(waiting) != len(entries):
+        yield f"of {len(entries)} entries {len(placed)} have a place, up to {max(placed)}, and {len(waiting)} wait"
 
 
-def _order(entries: list[dict[str, Any]]) -> Iterator[str]:
-    if [entry["seq"] for entry in entries] != list(range(1, len(entries) + 1)):
-        yield "the ledger's numbers have gaps"
+@dataclass(frozen=True)
+class _Calls:
+    """What is on record: tries of a call by its nonce, how they ended by call, and the nonces of refused ones."""
+
+    authorized: dict[str, Rows]
+    ends: dict[Any, list[str]]
+    denied: set[str]
+
+    @classmethod
+    def of(cls, entries: Rows) -> _Calls:
+        found = cls(defaultdict(list), defaultdict(list), set())
+        for entry in entries:
+            if entry["event"] == "call.authorized":
+                found.authorized[entry["data"]["arguments"]["nonce"]].append(entry)
+            elif entry["event"] == "call.denied":
+                found.denied.add(entry["data"]["arguments"]["nonce"])
+            elif entry["event"] in ENDS | {LATE}:
+                found.ends[entry["call"]].append(entry["event"])
+        return found
+
+    def ends_of(self, nonce: str) -> list[list[str]]:
+        return [self.ends[entry["call"]] for entry in self.authorized.get(nonce, ())]
 
 
-def _calls(world: World, entries: list[dict[str, Any]]) -> Iterator[str]:
-    authorized: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    ends: dict[Any, list[str]] = defaultdict(list)
-    denied = set()
-    for entry in entries:
-        if entry["event"] == "call.authorized":
-            authorized[entry["data"]["arguments"]["nonce"]].append(entry)
-        elif entry["event"] == "call.denied":
-            denied.add(entry["data"]["arguments"]["nonce"])
-        elif entry["event"] in ENDS | {LATE}:
-            ends[entry["call"]].append(entry["event"])
-    for nonce, tries in authorized.items():
+def _endings(calls: _Calls) -> Iterator[str]:
+    for nonce, tries in calls.authorized.items():
         for entry in tries:
-            if not _one_end(ends[entry["call"]]):
-                yield f"call {entry['call']} ({nonce}) ended as {ends[entry['call']]}"
-    if orphans := set(ends) - {entry["call"] for tries in authorized.values() for entry in tries}:
+            events = calls.ends[entry["call"]]
+            if not (len(events) == 1 and events[0] in ENDS) and events != ["call.outcome_unknown", LATE]:
+                yield f"call {entry['call']} ({nonce}) ended as {events}"
+    if orphans := set(calls.ends) - {entry["call"] for tries in calls.authorized.values() for entry in tries}:
         yield f"calls ended that were never authorized: {orphans}"
-    seen = Counter(effect["nonce"] for effect in effects(world))
+
+
+def _effects(world: World, calls: _Calls, seen: Counter[str]) -> Iterator[str]:
     for effect in effects(world):
         nonce = effect["nonce"]
-        before = [entry for entry in authorized[nonce] if _epoch(entry["at"]) <= world.shifted(effect["at"])]
-        if not any(set(ends[entry["call"]]) - {"call.not_sent"} for entry in before):
-            yield f"{nonce} was carried out without an authorization before it: {effect}, {authorized[nonce]}"
-        if seen[nonce] > 1 or nonce in denied:
-            yield f"{nonce} was carried out {seen[nonce]} times, denied: {nonce in denied}"
+        before = [
+            entry for entry in calls.authorized.get(nonce, ()) if _epoch(entry["at"]) <= world.shifted(effect["at"])
+        ]
+        if not any(set(calls.ends[entry["call"]]) - {"call.not_sent"} for entry in before):
+            yield f"carried out without an authorization before it: {effect}, {calls.authorized.get(nonce)}"
+        if seen[nonce] > 1 or nonce in calls.denied:
+            yield f"{nonce} was carried out {seen[nonce]} times, denied: {nonce in calls.denied}"
+
+
+def _answers(world: World, calls: _Calls, seen: Counter[str]) -> Iterator[str]:
+    good = (["call.completed"], ["call.outcome_unknown"], ["call.outcome_unknown", LATE])
     for answer in world.answers:
-        nonce = answer.nonce
-        last = [ends[entry["call"]] for entry in authorized[nonce]]
+        last = calls.ends_of(answer.nonce)[-1:]
         if answer.kind == "done":
-            good = [["call.completed"], ["call.outcome_unknown"], ["call.outcome_unknown", LATE]]
-            if answer.detail != nonce or nonce not in seen or not last or last[-1] not in good:
-                yield f"acknowledged, but {answer}, ends {last}, carried out {seen[nonce]} times"
-        elif answer.kind == "refused" or answer.detail == "not sent":
-            if nonce in seen:
-                yield f"refused and carried out: {answer}, ends {last}"
+            if answer.detail != answer.nonce or answer.nonce not in seen or not last or last[0] not in good:
+                yield f"acknowledged, but {answer}, ends {last}, carried out {seen[answer.nonce]} times"
         elif answer.kind == "odd":
             yield f"no clear answer: {answer}"
+        elif (answer.kind == "refused" or answer.detail == "not sent") and answer.nonce in seen:
+            yield f"refused and carried out: {answer}, ends {last}"
 
 
-def _one_end(events: list[str]) -> bool:
-    if len(events) == 2:
-        return events == ["call.outcome_unknown", LATE]
-    return len(events) == 1 and events[0] in ENDS
-
-
-def _access(world: World, entries: list[dict[str, Any]]) -> Iterator[str]:
-    told: dict[str, Counter[str]] = defaultdict(Counter)
-    for entry in entries:
-        for what in ("request", "grant"):
-            if entry[what]:
-                told[_id(entry[what])][entry["event"]] += 1
-    grants = world.installation.query("SELECT id, request_id, ended_at FROM jit_requests_grant")
+def _requests(world: World, told: Told, requests: Rows, grants: Rows) -> Iterator[str]:
     by_request = Counter(_id(grant["request_id"]) for grant in grants)
-    status = {
-        _id(row["id"]): row["status"]
-        for row in world.installation.query("SELECT id, status FROM jit_requests_accessrequest")
-    }
+    status = {_id(row["id"]): row["status"] for row in requests}
     for request, how in status.items():
         expected = 1 if how == "approved" else 0
         found = told[request]["request.approved"], told[request]["grant.activated"], by_request[request]
@@ -132,15 +150,27 @@ def _access(world: World, entries: list[dict[str, Any]]) -> Iterator[str]:
     for request in world.approvals:
         if status.get(_id(request)) != "approved":
             yield f"the approval of {request} was acknowledged and is not on record"
-    ended = {}
-    for grant in grants:
-        count = sum(told[_id(grant["id"])][event] for event in GRANT_ENDS)
-        ended[_id(grant["id"])] = grant["ended_at"] is not None
-        if count != (grant["ended_at"] is not None):
-            yield f"grant {grant['id']} ended {count} times, at {grant['ended_at']}"
-    for grant in world.ends:
-        if not ended.get(_id(grant)):
-            yield f"the end of grant {grant} was acknowledged and is not on record"
+
+
+def _grants(world: World, told: Told, grants: Rows) -> Iterator[str]:
+    ended = {_id(grant["id"]): grant["ended_at"] is not None for grant in grants}
+    for grant, over in ended.items():
+        count = sum(told[grant][event] for event in GRANT_ENDS)
+        if count != over:
+            yield f"grant {grant} ended {count} times, by its row: {over}"
+    for one in world.ends:
+        if not ended.get(_id(one)):
+            yield f"the end of grant {one} was acknowledged and is not on record"
+
+
+def _told(entries: Rows) -> Told:
+    """How often each event is on record for each request and grant."""
+    told: Told = defaultdict(Counter)
+    for entry in entries:
+        for what in ("request", "grant"):
+            if entry[what]:
+                told[_id(entry[what])][entry["event"]] += 1
+    return told
 
 
 def _id(value: object) -> str:

@@ -9,12 +9,14 @@ from collections.abc import Iterator
 import pytest
 
 from tests.databases import PostgreSQL
+from tests.faults.conftest import NIGHTLY
 from tests.faults.judge import judge
-from tests.faults.world import Answer, World
+from tests.faults.world import World
 from tests.gateway.harness import Client, Stream
 from tests.installation import eventually
 
-pytestmark = [pytest.mark.postgresql_only, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.postgresql_only, pytest.mark.timeout(3600 if NIGHTLY else 300)]
+ROUNDS = 30 if NIGHTLY else 1
 FROZEN_SECONDS = 8.0
 ANSWER_SECONDS = 30.0
 
@@ -29,46 +31,48 @@ def streams(world: World) -> Iterator[list[Stream]]:
         yield [stack.enter_context(agent.listen()) for agent in agents]
 
 
-def since(world: World, begin: int) -> list[Answer]:
-    return world.answers[begin:]
+def kinds(world: World, begin: int) -> list[str]:
+    return [answer.kind for answer in world.answers[begin:]]
 
 
 def under_load(world: World) -> int:
     """Wait until everybody is at work; returns how many answers there are by then."""
     world.rush.set()
-    eventually(
-        lambda: sum(one.kind == "done" for one in world.answers) > 20 and world.approvals, within=30, what="load"
-    )
+    begin = len(world.answers)
+    eventually(lambda: kinds(world, begin).count("done") > 20 and world.approvals, within=30, what="load")
     return len(world.answers)
 
 
 def verdict(world: World, begin: int) -> None:
-    slow = [answer for answer in since(world, begin) if answer.seconds >= ANSWER_SECONDS]
+    slow = [answer for answer in world.answers[begin:] if answer.seconds >= ANSWER_SECONDS]
     assert not slow, f"answered too late: {slow}"
     judge(world)
 
 
 @pytest.mark.parametrize("how", ["stop", "kill"])
 def test_the_server_is_restarted_under_load(world: World, server: PostgreSQL, how: str) -> None:
-    with world.load(), streams(world) as open_streams:
-        begin = under_load(world)
-        getattr(server, how)()
-        for stream in open_streams:
-            assert stream.ended.wait(15), "a stream stayed open while nobody could say what is allowed"
-        eventually(lambda: [one for one in since(world, begin) if one.kind == "refused"], what="calls are refused")
-        server.start()
-        world.works()
-    verdict(world, begin)
+    for _ in range(ROUNDS):
+        world.renew_token()
+        with world.load(), streams(world) as open_streams:
+            begin = under_load(world)
+            getattr(server, how)()
+            for stream in open_streams:
+                assert stream.ended.wait(15), "a stream stayed open while nobody could say what is allowed"
+            eventually(lambda begin=begin: "refused" in kinds(world, begin), what="calls are refused")
+            server.start()
+            world.works()
+        verdict(world, begin)
 
 
 def test_the_server_is_frozen_under_load(world: World, server: PostgreSQL) -> None:
-    with world.load(), streams(world) as open_streams:
-        begin = under_load(world)
-        server.freeze()
-        still = threading.Event()
-        still.wait(FROZEN_SECONDS)
-        ended = [stream.ended.is_set() for stream in open_streams]
-        server.thaw()
-        assert all(ended), f"streams stayed open while nobody could say what is allowed: {ended}"
-        world.works()
-    verdict(world, begin)
+    for _ in range(ROUNDS):
+        world.renew_token()
+        with world.load(), streams(world) as open_streams:
+            begin = under_load(world)
+            server.freeze()
+            threading.Event().wait(FROZEN_SECONDS)
+            ended = [stream.ended.is_set() for stream in open_streams]
+            server.thaw()
+            assert all(ended), f"streams stayed open while nobody could say what is allowed: {ended}"
+            world.works()
+        verdict(world, begin)

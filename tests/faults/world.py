@@ -302,7 +302,9 @@ class World:
                 self.answers.append(said[-1])
                 return said[-1].kind == "done"
 
-            eventually(call, within=60, what=lambda said=said: f"calls work again: {said[-1]}\n{self.said()}")
+            eventually(
+                call, within=60, every=0.2, what=lambda said=said: f"calls work again: {said[-1]}\n{self.said()}"
+            )
         for role in self.web_roles:
             eventually(lambda role=role: self._page(role), within=60, what=lambda: f"pages work again\n{self.said()}")
 
@@ -319,8 +321,7 @@ class World:
             if state["pending"]:
                 self._approve(number, state["pending"][0]["request_id"])
             elif not state["grants"]:
-                minutes = 1 if self.way == "expire" else 30
-                self._use(number, "request_access", tools=["git_add"], reason="to stage it", minutes=minutes)
+                self._use(number, "request_access", tools=["git_add"], reason="to stage it", minutes=1)
             elif self.hurry.is_set() or time.monotonic() - self._approved_at > HOLD_SECONDS:
                 self._end(number, state["grants"][0]["grant_id"])
 
