@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 from hypothesis import given
@@ -16,6 +17,7 @@ from tests.audit.second_verifier import merkle, proves
 
 pytestmark = pytest.mark.pure
 
+NIGHTLY = os.environ.get("JITACCESS_HYPOTHESIS") == "nightly"
 SIGNER = Signer("jitaccess-test", bytes(range(32)))
 OTHER = Signer("jitaccess-test", bytes(32))
 ENTRIES = [{"uid": f"u{number}", "event": "call.authorized", "at": "now", "data": "{}"} for number in range(1200)]
@@ -128,8 +130,10 @@ def test_both_refuse_another_place_another_entry_another_root_and_another_size(s
 def test_both_refuse_every_flipped_bit_of_a_document(document: dict) -> None:
     raw = json.dumps(document, ensure_ascii=False).encode()
     assert refusal(raw) == ""
+    # With two signatures to read each time: one bit of each byte, and all of them nightly.
+    all_bits = NIGHTLY or document["proof"] == proofs.INCLUSION or document["old"]["checkpoint"] is None
     for place in range(len(raw)):
-        for bit in range(8):
+        for bit in range(8) if all_bits else [place % 8]:
             flipped = raw[:place] + bytes([raw[place] ^ 1 << bit]) + raw[place + 1 :]
             assert refusal(flipped), (place, bit, flipped)
 

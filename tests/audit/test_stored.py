@@ -99,11 +99,11 @@ def test_every_edit_of_leaves_nodes_and_checkpoints_is_found(ledger: Path, audit
 def test_every_edit_of_a_checkpoint_file_is_found(ledger: Path, audit: Run) -> None:
     older, newer = ledger / "000000000300", ledger / "000000000600"
     good = older.read_text()
-    for place in range(0, len(good), 7):
-        older.write_text(good[:place] + ("X" if good[place] != "X" else "Y") + good[place + 1 :])
+    for where in range(0, len(good), 7):
+        older.write_text(good[:where] + ("X" if good[where] != "X" else "Y") + good[where + 1 :])
         code, lines = audit("verify")
-        assert code == 1, place
-        assert lines[0].startswith(f"NOT INTACT: {older}: "), place
+        assert code == 1, where
+        assert lines[0].startswith(f"NOT INTACT: {older}: "), where
     older.write_bytes(b"\xff")
     assert audit("verify")[1][0].startswith(f"NOT INTACT: {older}: ")
     older.write_text(newer.read_text())

@@ -177,13 +177,13 @@ def test_a_call_that_became_allowed_a_moment_ago_waits_for_its_server_and_is_adm
 def test_a_call_whose_grant_runs_out_while_its_server_starts_is_not_sent(
     cast: Cast, start: Callable[..., Served], moving: Moving, record: Path, clock: Clock, sent: Sent
 ) -> None:
-    command = f"sleep 0.5; exec {sys.executable} -I -S {ECHO} modern {record}"
+    command = f"sleep 0.9; exec {sys.executable} -I -S {ECHO} modern {record}"
     slow = StdioServer("git", "/bin/sh", ("-c", command), MappingProxyType({}), None, "modern")
     pending = cast.submit(seconds=60)
 
     def approve_and_almost_expire() -> None:
         cast.approve(pending)
-        clock.shift(59.6)
+        clock.shift(59.2)
 
     with start({"git": slow}, store=moving).client(cast) as client:
         moving.changes = [approve_and_almost_expire]
