@@ -25,6 +25,8 @@ def obstacle_to(request: AccessRequest) -> str:
             return f"the tool {asked['name']} is gone."
         if row.quarantined or row.pin != asked["pin"] or row.access != asked["access"]:
             return f"the tool {asked['name']} has changed since it was asked for; a new request is needed."
-        if not may_be_asked(agent=agent, user=user, tool=row, seconds=request.seconds):
-            return f"the tool {asked['name']} may no longer be asked for by {agent.name}, or not for so long."
+        if not may_be_asked(agent=agent, user=user, tool=row, seconds=request.seconds, uses=request.max_uses):
+            return (
+                f"the tool {asked['name']} may no longer be asked for by {agent.name}, or not for so long or so often."
+            )
     return ""

@@ -8,12 +8,13 @@ from datetime import timedelta
 from uuid import UUID
 
 from celery import shared_task
+from django.db import transaction
 from django.db.models import Exists, F, OuterRef, Q
 
 from jitaccess.audit.recorder import Actor
 from jitaccess.identity.models import Agent
 from jitaccess.kernel.errors import Conflict
-from jitaccess.policy.services import used_up_grants
+from jitaccess.policy.services import is_used_up, used_up_grants
 from jitaccess.store.clock import JitNow
 from requests_app.lifecycle import EndReason, RequestStatus
 from requests_app.models import AccessRequest, Grant
@@ -53,12 +54,15 @@ def end_grants_of_disabled() -> int:
 
 @shared_task(name="requests_app.end_used_up_grants", ignore_result=True)
 def end_used_up_grants() -> int:
-    """End grants whose calls are all made. The engine refuses more already; a use that is given back revives it."""
+    """End grants whose calls are all made. The engine refuses more already."""
     actor = Actor.system("uses")
-    return _each(
-        used_up_grants(settled=SETTLED, limit=500),
-        lambda pk: end_grant(grant_id=pk, reason=EndReason.USED_UP, actor=actor, by=""),
-    )
+
+    def end(pk: UUID) -> None:
+        with transaction.atomic():
+            if is_used_up(grant=pk):  # a use may have come back since
+                end_grant(grant_id=pk, reason=EndReason.USED_UP, actor=actor, by="")
+
+    return _each(used_up_grants(settled=SETTLED, limit=500), end)
 
 
 @shared_task(name="requests_app.lapse_requests", ignore_result=True)

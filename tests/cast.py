@@ -18,7 +18,7 @@ from jitaccess.identity.principal import Principal
 from jitaccess.identity.services import create_agent
 from jitaccess.kernel.strictjson import JsonObject
 from jitaccess.policy.engine.decide import Verdict, Who, decide
-from jitaccess.policy.engine.rules import Snapshot
+from jitaccess.policy.engine.rules import Snapshot, Subject
 from jitaccess.policy.models import ApprovalPolicy, ApproverGroup, Requestable, Role, RoleBinding, ServerAccess
 from jitaccess.policy.services import bind_role, save_role
 from jitaccess.policy.snapshots import SnapshotStore
@@ -87,7 +87,7 @@ class Cast:
 
     def snapshot(self) -> Snapshot:
         """All of policy as it is now."""
-        return SnapshotStore().look()[0]
+        return SnapshotStore().look(Subject(agent=self.agent.pk))[0]
 
     def verdict(self, tool: str, principal: Principal | None = None) -> Verdict:
         """What a call of `tool` on the git server gets right now."""

@@ -24,10 +24,13 @@ from jitaccess.gateway.instances import LEASE
 from jitaccess.kernel.errors import Unavailable
 from jitaccess.kernel.strictjson import Json
 from jitaccess.policy.snapshots import SnapshotStore
+from jitaccess.store.host_clock import steady
 
 log = logging.getLogger(__name__)
 
 MAX_BATCH = 256
+# Longer than the database lets a statement run.
+COMMIT_SECONDS = 40.0
 
 
 @dataclass(slots=True)
@@ -41,8 +44,8 @@ class Admission:
 
     def __init__(self, store: SnapshotStore, instance: UUID, guard: ClockGuard) -> None:
         self._store, self.instance, self._guard = store, instance, guard
-        # Monotonic. Past it others may close this process's calls, so it starts none: it fences itself.
-        self.lease_until = time.monotonic() + LEASE.total_seconds()
+        # On the steady clock. Past it others may close this process's calls, so it starts none: it fences itself.
+        self.lease_until = steady() + LEASE.total_seconds()
         self._ready = threading.Condition()
         self._waiting: list[_Waiting] = []
         self._endings: list[Ending] = []
@@ -139,8 +142,7 @@ class Admission:
             answers = self._commit([waiting.intent for waiting in calls])
         except UnheardCommit as error:
             log.warning("%d calls refused: %s", len(calls), error)
-            for answer in filter(lambda answer: answer.allowed, error.answers):
-                self.not_sent(answer, str(error))
+            self._take_back([answer for answer in error.answers if answer.allowed], str(error))
             self._refuse(calls)
         except (*AWAY, Unavailable) as error:
             log.warning("%d calls refused: the ledger cannot be written (%s)", len(calls), error)
@@ -157,6 +159,20 @@ class Admission:
             for waiting, answer in zip(calls, answers, strict=True):
                 waiting.settle(answer)
 
+    def _take_back(self, answers: list[Admitted], why: str) -> None:
+        """Nothing of these calls was sent, if they are on record at all: at once, and once more when a commit that was
+        under way must be over. The second time says nothing new, unless the commit came late.
+        """
+
+        def again() -> None:
+            for answer in answers:
+                self.not_sent(answer, why)
+
+        again()
+        later = threading.Timer(COMMIT_SECONDS, again)
+        later.daemon = True
+        later.start()
+
     def _refuse(self, calls: Sequence[_Waiting]) -> None:
         for waiting in calls:
             waiting.settle(
@@ -164,9 +180,9 @@ class Admission:
             )
 
     def _commit(self, intents: list[Intent]) -> list[Admitted]:
-        if time.monotonic() > self.lease_until:
-            raise Unavailable("gateway.fenced", "This gateway has lost touch with the database and refuses calls.")
-        return admit_batch(intents, store=self._store, instance=self.instance, guard=self._guard)
+        return admit_batch(
+            intents, store=self._store, instance=self.instance, guard=self._guard, lease_until=lambda: self.lease_until
+        )
 
 
 def _settle(future: asyncio.Future[Admitted], answer: Admitted | Exception) -> None:

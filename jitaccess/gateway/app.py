@@ -20,7 +20,7 @@ from django.db import Error as DatabaseTrouble
 
 from jitaccess.gateway import wire
 from jitaccess.gateway.calls import Call, record_knock
-from jitaccess.gateway.core import Gateway, Seen
+from jitaccess.gateway.core import Clock, Gateway, Seen
 from jitaccess.gateway.http import EventStream, Receive, Scope, Send, disconnected, read_body, send_empty, send_json
 from jitaccess.gateway.methods import METHODS, Context, Method, initialize
 from jitaccess.gateway.sessions import resume_session
@@ -94,17 +94,19 @@ class Application:
         with _one_more(self.gateway.reading, principal, limit=MAX_READING):
             body = await read_body(receive) if method == "POST" else b""
             server, is_open = _server(scope["path"], principal, seen)
+            clock = seen[1]
+            del seen  # an open stream must not keep a Snapshot alive
             if not is_open:
                 # Answered first, like a server that does not exist: the record must not show in the time it takes.
                 await _send_error(send, RpcError(wire.METHOD_NOT_FOUND, "There is no such server here.", status=404))
-                await self._knocked(principal, server, body, headers, seen)
+                await self._knocked(principal, server, body, headers, clock)
                 return
             message = await self._message(body, headers) if method == "POST" else None
         if message is None:
             await self._listen_legacy(principal, server, headers, receive, send)
             return
         try:
-            await self._answer(Context(self.gateway, principal, server, message, seen), headers, receive, send)
+            await self._answer(Context(self.gateway, principal, server, message, clock), headers, receive, send)
         except RpcError as error:
             error.request_id = message.id
             raise
@@ -129,14 +131,14 @@ class Application:
             raise RpcError(wire.INVALID_REQUEST, error.detail, status=401) from error
 
     async def _knocked(
-        self, principal: Principal, server: ServerFacts, body: bytes, headers: Headers, seen: Seen
+        self, principal: Principal, server: ServerFacts, body: bytes, headers: Headers, clock: Clock
     ) -> None:
         """A closed server answers like none at all; that somebody tried to call it is on record."""
         with contextlib.suppress(RpcError, Invalid):
             message = read_message(body if len(body) <= LARGE_BODY else b"{}", headers)
             name, arguments = message.params.get("name"), message.params.get("arguments", {})
             if message.method == "tools/call" and isinstance(name, str) and isinstance(arguments, dict):
-                await record_knock(self.gateway, Call(principal, server, name, arguments, seen))
+                await record_knock(self.gateway, Call(principal, server, name, arguments, clock))
 
     async def _answer(self, context: Context, headers: Headers, receive: Receive, send: Send) -> None:
         session_id, principal, message = "", context.principal, context.message
@@ -232,9 +234,7 @@ class Application:
     async def _stream(
         self, principal: Principal, server: ServerFacts, frames: Frames, receive: Receive, send: Send
     ) -> None:
-        snapshot, clock = await self.gateway.look()
-        # Entered before the client hears that it listens: a change between the two would be lost.
-        stream = self.gateway.streams.enter(Stream(principal, server.id), snapshot, clock.now())
+        stream = await self._enter(principal, server)
         task = asyncio.create_task(self.gateway.streams.run(stream, EventStream(send), frames))
         gone = asyncio.create_task(disconnected(receive))
         try:
@@ -245,6 +245,11 @@ class Application:
             self.gateway.streams.leave(stream)
             task.cancel()
             gone.cancel()
+
+    async def _enter(self, principal: Principal, server: ServerFacts) -> Stream:
+        snapshot, clock = await self.gateway.look(principal)
+        # Entered before the client hears that it listens: a change between the two would be lost.
+        return self.gateway.streams.enter(Stream(principal, server.id), snapshot, clock.now())
 
 
 def _server(path: str, principal: Principal, seen: Seen) -> tuple[ServerFacts, bool]:

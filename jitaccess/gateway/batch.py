@@ -6,10 +6,9 @@ batch's tokens, the decisions at that instant, the uses, the entries.
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -26,21 +25,24 @@ from jitaccess.gateway.refusals import Refusal, count_refusals
 from jitaccess.gateway.remembered import remember
 from jitaccess.identity.principal import Principal
 from jitaccess.identity.services import live_tokens
+from jitaccess.kernel.errors import Unavailable
 from jitaccess.kernel.ids import uuid7
 from jitaccess.kernel.steps import step
 from jitaccess.kernel.strictjson import Json
 from jitaccess.policy.compiler import head
 from jitaccess.policy.engine.decide import Code, Verdict, Who, decide
-from jitaccess.policy.engine.rules import Snapshot
-from jitaccess.policy.services import consume_uses, return_uses
-from jitaccess.policy.snapshots import SnapshotStore, spent_of
+from jitaccess.policy.engine.rules import Snapshot, Subject
+from jitaccess.policy.services import lock_uses, return_uses, take_uses
+from jitaccess.policy.snapshots import SnapshotStore, counted, with_spent
+from jitaccess.store.host_clock import steady
 from jitaccess.store.reads import one_state, was_overtaken
 
 # Two tries at whatever is in force; the third holds one state of the database still.
 TRIES = 3
 # The database, not what was written. A frozen process comes back to an InternalError: PostgreSQL has ended its session.
 AWAY = (OperationalError, InterfaceError, InternalError)
-# A call starts at most this long after the clock was read, on the monotonic clock: the guarantee's "a second later".
+# A call starts at most this long after the clock was read, on a clock that also counts while the machine sleeps: the
+# guarantee's "a second later".
 FORWARD_WITHIN = 1.0
 
 
@@ -59,7 +61,7 @@ class Intent:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """The recorded answer to an Intent. `read_at` is the monotonic time just before the database's clock was read.
+    """The recorded answer to an Intent. `read_at` is the steady clock's just before the database's clock was read.
 
     `recorded` is the call whose entry tells of this one: its own, or the first of the same refusals in this minute.
     """
@@ -77,7 +79,7 @@ class Admitted:
 
     def may_start(self) -> bool:
         """Whether the call may be forwarded at this very moment."""
-        elapsed = time.monotonic() - self.read_at
+        elapsed = steady() - self.read_at
         return (
             self.allowed and elapsed < FORWARD_WITHIN and self.clock + timedelta(seconds=elapsed) < self.verdict.until
         )
@@ -102,23 +104,33 @@ class Ending:
 
 
 def admit_batch(
-    intents: Sequence[Intent], *, store: SnapshotStore, instance: UUID, guard: ClockGuard
+    intents: Sequence[Intent],
+    *,
+    store: SnapshotStore,
+    instance: UUID,
+    guard: ClockGuard,
+    lease_until: Callable[[], float],
 ) -> list[Admitted]:
     """Decide and record, in order.
 
     The policy version often moves between two batches: the Snapshot then catches up outside the transaction, and the
     batch begins anew. The last try reads one state of the database throughout, so that not even a storm of changes
-    can overtake it. Raises UnheardCommit when the database is gone before it says that the batch is on record.
+    can overtake it. `lease_until` is on the steady clock; a process that is past it may not start calls any more.
+
+    Raises Unavailable past the lease, UnheardCommit when the database is gone before it says that this is on record.
     """
     for attempt in range(1, TRIES + 1):
         snapshot, answers = store.current, None
         try:
-            with _transaction(store, still=attempt == TRIES):
-                read_at = time.monotonic()
-                now = head()
-                # Nobody else writes to SQLite meanwhile, nor to a state that stands still.
-                if attempt == TRIES or connection.vendor == "sqlite":
-                    snapshot = store.catch_up(now)
+            still = attempt == TRIES
+            with one_state() if still else transaction.atomic():
+                read_at = _read_at(lease_until())
+                # In a state that stands still, another thread must not bring the Snapshot further than what we see.
+                with store.steady if still else nullcontext():
+                    now = head()
+                    # Nobody else writes to SQLite meanwhile.
+                    if still or connection.vendor == "sqlite":
+                        snapshot = store.catch_up(now)
                 if snapshot.stamp == now.stamp:
                     answers = _Batch(intents, snapshot, instance, now.clock, read_at).write(guard)
             if answers is not None:
@@ -132,20 +144,16 @@ def admit_batch(
         else:
             store.catch_up(now)
     with transaction.atomic():
-        read_at = time.monotonic()
+        read_at = _read_at(lease_until())
         batch = _Batch(intents, store.current, instance, head().clock, read_at)
         return batch.write(guard, barred="policy_busy")
 
 
-@contextmanager
-def _transaction(store: SnapshotStore, *, still: bool) -> Iterator[None]:
-    if not still:
-        with transaction.atomic():
-            yield
-        return
-    # Another thread must not bring the Snapshot further than the state that this transaction sees.
-    with store.steady, one_state():
-        yield
+def _read_at(lease_until: float) -> float:
+    read_at = steady()
+    if read_at + FORWARD_WITHIN > lease_until:
+        raise Unavailable("gateway.fenced", "This gateway has lost touch with the database and refuses calls.")
+    return read_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,9 +173,10 @@ class _Batch:
         hashes = {intent.principal.token_hash for intent in self.intents}
         live = set(live_tokens().filter(hash__in=hashes).values_list("hash", flat=True))
         codes = [barred or ("" if intent.principal.token_hash in live else "token_ended") for intent in self.intents]
+        verdicts = self._verdicts(codes)
         admitted = [
             Admitted(intent, verdict, code or str(verdict.code), self.clock, self.read_at, intent.call)
-            for intent, verdict, code in zip(self.intents, self._verdicts(codes), codes, strict=True)
+            for intent, verdict, code in zip(self.intents, verdicts, codes, strict=True)
         ]
         refused = [self._refusal(one) for one in admitted if not one.allowed]
         repeated = count_refusals(refused, instance=self.instance, clock=self.clock) if refused else {}
@@ -181,24 +190,27 @@ class _Batch:
         step("admit.written")
         return [replace(one, recorded=repeated.get(one.intent.call, one.recorded)) for one in admitted]
 
-    def _verdicts(self, codes: Sequence[str]) -> list[Verdict]:
-        """Decide; take the uses; whoever finds none left is decided again without that binding."""
-        spent, todo = spent_of(self.snapshot), list(range(len(self.intents)))
-        verdicts: dict[int, Verdict] = {}
-        while todo:
-            snapshot = replace(self.snapshot, spent=spent)
-            verdicts |= {number: self._verdict(snapshot, self.intents[number]) for number in todo}
-            counted = {n: found for n in todo if not codes[n] and (found := verdicts[n].counted)}
-            if not counted:
-                break
-            granted = consume_uses(Counter(counted.values()))
-            todo = []
-            for number, binding in counted.items():
-                granted[binding] -= 1
-                if granted[binding] < 0:
-                    todo.append(number)
-                    spent |= {binding}
-        return [verdicts[number] for number in range(len(self.intents))]
+    def _verdicts(self, codes: list[str]) -> list[Verdict]:
+        """Decide and take the uses: whoever finds none left is decided again without that binding."""
+        verdicts = [self._verdict(self.snapshot, intent) for intent in self.intents]
+        todo = [number for number, verdict in enumerate(verdicts) if verdict.counted and not codes[number]]
+        if not todo:
+            return verdicts
+        whose = {_subject(self.intents[number]) for number in todo}
+        held = lock_uses(bindings := counted(self.snapshot, whose, self.clock))
+        if held is None:
+            for number in todo:
+                codes[number] = "policy_busy"
+            return verdicts
+        left = {binding: held.get(binding, 0) for binding in bindings}
+        used: Counter[UUID] = Counter()
+        for number in todo:
+            snapshot = with_spent(self.snapshot, {binding: left[binding] - used[binding] for binding in left})
+            verdicts[number] = self._verdict(snapshot, self.intents[number])
+            if binding := verdicts[number].counted:
+                used[binding] += 1
+        take_uses(used)
+        return verdicts
 
     def _verdict(self, snapshot: Snapshot, intent: Intent) -> Verdict:
         assert intent.principal.agent
@@ -253,7 +265,8 @@ def write_endings(endings: Sequence[Ending], *, instance: UUID) -> None:
         unused = Counter(
             one.admitted.verdict.counted
             for one in endings
-            if one.event is Event.CALL_NOT_SENT and one.admitted.intent.call in still_open
+            if one.admitted.intent.call in still_open
+            and (one.event is Event.CALL_NOT_SENT or one.data.get("sent") is False)
         )
         del unused[None]
         if unused:
@@ -290,6 +303,10 @@ def _facts(one: Ending, instance: UUID, *, late: bool) -> Facts:
         instance=instance,
         data=one.data | ({"ended_as": str(one.event)} if late else {}),
     )
+
+
+def _subject(intent: Intent) -> Subject:
+    return Subject(agent=intent.principal.agent, user=intent.principal.user)
 
 
 def _remember(one: Admitted) -> str:

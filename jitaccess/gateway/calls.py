@@ -11,7 +11,7 @@ from jitaccess.audit.events import Event, Outcome
 from jitaccess.audit.redact import redact
 from jitaccess.gateway import denials
 from jitaccess.gateway.batch import TRIES, Admitted, Intent
-from jitaccess.gateway.core import Gateway, Seen
+from jitaccess.gateway.core import Clock, Gateway
 from jitaccess.gateway.upstream.errors import RemoteError, UpstreamError
 from jitaccess.gateway.upstream.stdio import StdioConnection
 from jitaccess.gateway.wire import INVALID_PARAMS, RpcError
@@ -32,13 +32,16 @@ MAX_RESULT = 4 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What a client wants called: exact name and arguments, on one server. `seen` is policy when the request came."""
+    """What a client wants called: exact name and arguments, on one server.
+
+    `clock` is the database's, as read when the request came.
+    """
 
     principal: Principal
     server: ServerFacts
     tool: str
     arguments: JsonObject
-    seen: Seen
+    clock: Clock
 
 
 async def call_tool(gateway: Gateway, call: Call) -> JsonObject:
@@ -47,11 +50,10 @@ async def call_tool(gateway: Gateway, call: Call) -> JsonObject:
         args_digest, shown = await _kept(gateway, call.arguments)
     except Invalid as error:
         raise RpcError(INVALID_PARAMS, error.detail) from error
-    seen = call.seen
     for _ in range(TRIES):
         # A child is started only for a call that would be allowed, and before admission: a start may take longer
         # than an admission stays good.
-        connection = await _connect(gateway, call, seen)
+        connection = await _connect(gateway, call) if _seems_allowed(gateway, call) else None
         intent = Intent(call.principal, call.server.id, call.server.slug, call.tool, args_digest, shown)
         try:
             admitted = await gateway.admission.admit(intent)
@@ -60,18 +62,16 @@ async def call_tool(gateway: Gateway, call: Call) -> JsonObject:
         if not admitted.allowed:
             return await _refused(gateway, call, admitted)
         try:
-            # Allowed only since a moment ago: policy was not like that when the request came.
-            connection = connection or await _connect(gateway, call, await gateway.look())
+            connection = connection or await _connect(gateway, call)  # allowed only since a moment ago
         except BaseException:
             gateway.admission.not_sent(admitted, "the client left, or the gateway failed")
             raise
         if isinstance(connection, UpstreamError):
             return _failed(gateway, admitted, connection)
         step("forward.starting")
-        if connection is not None and admitted.may_start():
+        if admitted.may_start():
             return await _forward(gateway, call, admitted, connection)
         gateway.admission.not_sent(admitted, "could not start within a second")
-        seen = await gateway.look()
     return _refusal(call, "policy_busy", None, None)
 
 
@@ -96,13 +96,16 @@ async def _kept(gateway: Gateway, arguments: JsonObject) -> tuple[str, Json]:
     return whole, redact(arguments)
 
 
-async def _connect(gateway: Gateway, call: Call, seen: Seen) -> StdioConnection | UpstreamError | None:
-    """A connection for a call that would be allowed, None for one that would not, or why there is none."""
-    snapshot, clock = seen
+def _seems_allowed(gateway: Gateway, call: Call) -> bool:
+    """By policy as this process knows it: a guess about what the batch will say, which alone decides."""
     assert call.principal.agent
     who = Who(call.principal.agent, call.principal.user)
-    if not decide(snapshot, who=who, server=call.server.id, tool=call.tool, at=clock.now()).allowed:
-        return None
+    snapshot, at = gateway.store.current, call.clock.now()
+    return decide(snapshot, who=who, server=call.server.id, tool=call.tool, at=at).allowed
+
+
+async def _connect(gateway: Gateway, call: Call) -> StdioConnection | UpstreamError:
+    """A connection, or why there is none."""
     try:
         return await gateway.pool.connection(call.server.slug, call.principal.key)
     except UpstreamError as error:

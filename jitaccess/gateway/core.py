@@ -6,9 +6,8 @@ import asyncio
 import contextlib
 import logging
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -26,8 +25,9 @@ from jitaccess.gateway.upstream.config import StdioServer
 from jitaccess.gateway.upstream.pool import Pool
 from jitaccess.identity.principal import Principal
 from jitaccess.identity.services import authenticate
-from jitaccess.policy.engine.rules import Snapshot
+from jitaccess.policy.engine.rules import Snapshot, Subject
 from jitaccess.policy.snapshots import SnapshotStore
+from jitaccess.store.host_clock import steady
 
 log = logging.getLogger(__name__)
 P = ParamSpec("P")
@@ -36,18 +36,19 @@ T = TypeVar("T")
 OWN_THREADS = 2
 POLL_SECONDS = 1.0
 HOUSEKEEPING_SECONDS = 5.0
+RENEW_SECONDS = 300.0
 DB_THREADS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """The database's clock as last read, carried on by the monotonic one. For lists and streams, never for calls."""
+    """The database's clock as last read, carried on by the steady one. For lists and streams, never for calls."""
 
     at: datetime
     read: float
 
     def now(self) -> datetime:
-        return self.at + timedelta(seconds=time.monotonic() - self.read)
+        return self.at + timedelta(seconds=steady() - self.read)
 
 
 # Policy and the clock, as somebody has just read them.
@@ -153,15 +154,20 @@ class Gateway:
 
     async def identify(self, token: str, *, source: str) -> tuple[Principal, Seen]:
         """Whose token it is, and policy as it is now. Raises Forbidden."""
-        return await self.db(lambda: (authenticate(token, source=source), self._look()))
 
-    async def look(self) -> Seen:
-        """The newest snapshot and the clock, read from the database now: what lists are made from."""
-        return await self.db(self._look)
+        def read() -> tuple[Principal, Seen]:
+            principal = authenticate(token, source=source)
+            return principal, self._look([principal])
 
-    def _look(self) -> Seen:
-        read = time.monotonic()
-        snapshot, clock = self.store.look()
+        return await self.db(read)
+
+    async def look(self, principal: Principal) -> Seen:
+        """The newest snapshot and the clock, read from the database now: what this principal's lists are made from."""
+        return await self.db(self._look, [principal])
+
+    def _look(self, principals: Iterable[Principal]) -> Seen:
+        read = steady()
+        snapshot, clock = self.store.look(*{Subject(agent=one.agent, user=one.user) for one in principals})
         return snapshot, Clock(clock, read)
 
     async def _watch(self) -> None:
@@ -183,7 +189,7 @@ class Gateway:
 
     async def _check_streams(self) -> float:
         """Returns after how many seconds to look again."""
-        snapshot, clock = await self._run(self._own, self._look)
+        snapshot, clock = await self._run(self._own, lambda: self._look(self.streams.listeners()))
         ended = await self._run(self._own, self.streams.ended_tokens)
         edge = self.streams.refresh(snapshot, clock.now(), ended)
         if edge is None:
@@ -191,21 +197,33 @@ class Gateway:
         return min(POLL_SECONDS, max((edge - clock.now()).total_seconds(), 0.0) + 0.002)
 
     def _renew_lease(self) -> None:
-        asked = time.monotonic()
+        asked = steady()
         if not instances.renew_lease(self.instance):
             log.warning("this gateway lost its lease and enters again")
             self.instance = self.admission.instance = instances.register_instance()
         self.admission.lease_until = asked + instances.LEASE.total_seconds()
 
     async def _keep_house(self) -> None:
+        chores = (
+            self._renew_lease,
+            instances.close_abandoned_calls,
+            write_down_refusals,
+            self.guard.watch,
+            instances.forget_old_instances,
+        )
+        renewed = steady()
         while True:
-            try:
-                await self._run(self._own, self._renew_lease)
-                await self._run(self._own, instances.close_abandoned_calls)
-                await self._run(self._own, write_down_refusals)
-                await self._run(self._own, self.guard.watch)
-                await self._run(self._own, instances.forget_old_instances)
-                await self.pool.reap_idle()
-            except Exception as error:  # noqa: BLE001 - as above
-                log.warning("housekeeping will be tried again: %s", error)
+            for chore in chores:
+                await self._try(chore)
+            if steady() - renewed > RENEW_SECONDS:
+                renewed = steady()
+                await self._try(self.store.renew)
+            await self.pool.reap_idle()
             await asyncio.sleep(HOUSEKEEPING_SECONDS)
+
+    async def _try(self, chore: Callable[[], object]) -> None:
+        """One that fails is tried again next time, and stops none of the others."""
+        try:
+            await self._run(self._own, chore)
+        except Exception as error:  # noqa: BLE001 - as above
+            log.warning("housekeeping will be tried again: %s", error)

@@ -12,7 +12,7 @@ from jitaccess.gateway import wire
 from jitaccess.gateway.builtin import access
 from jitaccess.gateway.builtin.definitions import DEFINITIONS, INSTRUCTIONS, NAMES, CallTool
 from jitaccess.gateway.calls import Call, call_tool
-from jitaccess.gateway.core import Gateway, Seen
+from jitaccess.gateway.core import Clock, Gateway
 from jitaccess.gateway.listing import definition, listed_tools, ttl_ms
 from jitaccess.gateway.sessions import open_session
 from jitaccess.gateway.wire import Message, RpcError
@@ -34,7 +34,7 @@ class Context:
     principal: Principal
     server: ServerFacts
     message: Message
-    seen: Seen
+    clock: Clock
 
     @property
     def who(self) -> Who:
@@ -77,7 +77,7 @@ async def _list_tools(context: Context) -> JsonObject:
     """Visible tools and locked stubs by name, then the access tools; one page, so no cursor is ever valid."""
     if context.message.params.get("cursor") is not None:
         raise RpcError(wire.INVALID_PARAMS, "There is one page only; this cursor is not from here.", status=400)
-    snapshot, clock = await context.gateway.look()
+    snapshot, clock = await context.gateway.look(context.principal)
     server, at = snapshot.servers.get(context.server.id), clock.now()
     listed = listed_tools(snapshot, who=context.who, server=server, at=at) if server else []
     value: JsonObject = {"tools": [*(definition(one) for one in listed), *DEFINITIONS]}
@@ -101,7 +101,7 @@ async def _call_tool(context: Context) -> JsonObject:
     if name in NAMES:
         asked = access.Asked(context.gateway, context.principal, context.server, arguments)
         return _complete(context, await access.use(name, asked))
-    call = Call(context.principal, context.server, name, arguments, context.seen)
+    call = Call(context.principal, context.server, name, arguments, context.clock)
     return _complete(context, await call_tool(context.gateway, call))
 
 

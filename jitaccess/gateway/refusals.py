@@ -38,9 +38,9 @@ class Refusal:
 
     @property
     def kind(self) -> str:
-        """Who is refused what, and why: what is counted together."""
+        """Who is refused what, and why: what is counted together. Not by the client's name, which it gives itself."""
         actor = self.principal.actor()
-        parts = (actor.agent, actor.user, actor.source, actor.client, self.server, self.tool if self.known else "")
+        parts = (actor.agent, actor.user, actor.source, self.server, self.tool if self.known else "")
         return digest([str(part) for part in (*parts, self.known, self.code)], domain="jitaccess-refusal-v1")
 
 

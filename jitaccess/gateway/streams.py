@@ -63,6 +63,10 @@ class Streams:
         self._checked = time.monotonic()
         self.wake = asyncio.Event()
 
+    def listeners(self) -> set[Principal]:
+        """Who listens."""
+        return {stream.principal for stream in set(self._open)}
+
     def ended_tokens(self) -> set[str]:
         """Which tokens of open streams are good no more. Reads the database."""
         hashes = {stream.principal.token_hash for stream in set(self._open)}

@@ -78,7 +78,6 @@ def compile_snapshot() -> Snapshot:
             bindings={subject: tuple(held) for subject, held in found.items()},
             requestables=requestables(),
             places={pk: place for pk, (place, _) in bindings.held.items()},
-            counted=bindings.counted,
             spent=bindings.spent,
         )
 
@@ -132,10 +131,9 @@ def tool_facts(tool: Tool) -> ToolFacts:
 
 @dataclass(frozen=True, slots=True)
 class Bindings:
-    """Bindings by id with whose they are; `counted` and `spent` as in Snapshot."""
+    """Bindings by id with whose they are; `spent` are those that ended with no use left."""
 
     held: dict[UUID, tuple[Subject, BindingFacts]]
-    counted: frozenset[UUID]
     spent: frozenset[UUID]
 
 
@@ -146,7 +144,7 @@ def read_bindings(rows: QuerySet[RoleBinding], clock: datetime) -> Bindings:
     roles = _roles(Role.objects.filter(pk__in={row.role_id for row in found if row.role_id}))
     ended = [row.pk for row in found if row.max_uses is not None and row.ended_at is not None]
     used_up = set(BindingUse.objects.filter(binding__in=ended, left=0).values_list("binding_id", flat=True))
-    held, counted, spent = {}, set(), set()
+    held = {}
     for row in found:
         tools = {UUID(tool): GrantedTool(UUID(tool), pin) for tool, pin in json.loads(row.tools).items()}
         held[row.pk] = (
@@ -163,13 +161,7 @@ def read_bindings(rows: QuerySet[RoleBinding], clock: datetime) -> Bindings:
                 row.max_uses,
             ),
         )
-        if row.max_uses is not None:
-            # The end of an ended one is known for good; of a live one it is asked each time.
-            if row.ended_at is None:
-                counted.add(row.pk)
-            elif row.pk in used_up:
-                spent.add(row.pk)
-    return Bindings(held, frozenset(counted), frozenset(spent))
+    return Bindings(held, frozenset(used_up))
 
 
 def _roles(rows: QuerySet[Role]) -> dict[UUID, RoleFacts]:

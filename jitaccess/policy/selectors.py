@@ -10,8 +10,10 @@ from jitaccess.policy.compiler import requestable_facts, tool_facts
 from jitaccess.policy.models import Requestable, ServerAccess
 
 
-def may_be_asked(*, agent: Agent, user: User | None, tool: Tool, seconds: int) -> bool:
-    """Whether this agent (on behalf of `user`) may use the tool's server at all, and ask for the tool for so long."""
+def may_be_asked(*, agent: Agent, user: User | None, tool: Tool, seconds: int, uses: int | None) -> bool:
+    """Whether this agent (on behalf of `user`) may use the tool's server at all, and ask for the tool for so long and
+    for so many calls (None: any number).
+    """
     doors = ServerAccess.objects.filter(server=tool.server_id)
     if not doors.filter(Q(every_team=True) | Q(teams=agent.team_id)).exists():
         return False
@@ -19,6 +21,8 @@ def may_be_asked(*, agent: Agent, user: User | None, tool: Tool, seconds: int) -
         return False
     wanted = tool_facts(tool)
     return any(
-        facts.covers(server=tool.server_id, team=agent.team_id, tool=wanted) and seconds <= facts.max_seconds
+        facts.covers(server=tool.server_id, team=agent.team_id, tool=wanted)
+        and seconds <= facts.max_seconds
+        and (facts.max_uses is None or (uses is not None and uses <= facts.max_uses))
         for facts in map(requestable_facts, Requestable.objects.filter(server=tool.server_id))
     )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from django.db import transaction
+from django.db import OperationalError, connection, transaction
 from django.db.models import F
 
 from jitaccess.audit.events import Event
@@ -17,6 +17,10 @@ from jitaccess.kernel.errors import Conflict, Invalid
 from jitaccess.policy.engine.roles import parse_role
 from jitaccess.policy.models import BindingUse, Role, RoleBinding, RoleVersion
 from jitaccess.store.clock import JitNow, now
+
+# PostgreSQL's form. Longer than a batch takes, shorter than a caller minds.
+USES_WAIT = "300ms"
+_LOCK_NOT_AVAILABLE = "55P03"
 
 
 def save_role(*, document: str, operator: Actor, role: Role | None = None) -> Role:
@@ -110,25 +114,45 @@ def bind_grant(
     return binding
 
 
-def consume_uses(wanted: Mapping[UUID, int]) -> dict[UUID, int]:
-    """Take up to so many uses of each binding; returns how many there were, min(wanted, left).
+def lock_uses(bindings: Iterable[UUID]) -> dict[UUID, int] | None:
+    """How many uses of each binding are left, held for this transaction. None when another transaction does not let go
+    of one: a process that was frozen in its batch must not hold up the calls of all others.
 
-    Inside the transaction of the calls. The rows are locked in one order, so that two batches never wait for each
-    other in a circle.
+    All at once and in one order, so that two batches never wait for each other in a circle.
     """
-    moment, granted = now(), dict.fromkeys(wanted, 0)
-    for row in BindingUse.objects.select_for_update().filter(binding__in=wanted).order_by("binding"):
-        taken = granted[row.binding_id] = min(wanted[row.binding_id], row.left)
-        if taken:
-            BindingUse.objects.filter(pk=row.pk).update(left=F("left") - taken, used_at=moment)
-    return granted
+    rows = BindingUse.objects.select_for_update().filter(pk__in=bindings).order_by("pk").values_list("pk", "left")
+    if connection.vendor != "postgresql":
+        return dict(rows)
+    try:
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute(f"SET LOCAL lock_timeout = '{USES_WAIT}'")
+            held = dict(rows)
+            cursor.execute("SET LOCAL lock_timeout TO DEFAULT")
+    except OperationalError as error:
+        if getattr(error.__cause__, "sqlstate", "") != _LOCK_NOT_AVAILABLE:
+            raise
+        return None
+    return held
+
+
+def take_uses(used: Mapping[UUID, int]) -> None:
+    """Count down what `lock_uses` said was there."""
+    for binding, count in used.items():
+        BindingUse.objects.filter(pk=binding).update(left=F("left") - count, used_at=JitNow())
 
 
 def return_uses(unused: Mapping[UUID, int]) -> None:
     """Give back uses of calls of which nothing reached the server. Inside the transaction that records it."""
-    rows = BindingUse.objects.select_for_update().filter(binding__in=unused).order_by("binding")
-    for binding in rows.values_list("binding_id", flat=True):
+    rows = BindingUse.objects.select_for_update().filter(pk__in=unused).order_by("pk")
+    for binding in list(rows.values_list("pk", flat=True)):
         BindingUse.objects.filter(pk=binding).update(left=F("left") + unused[binding])
+
+
+def is_used_up(*, grant: UUID) -> bool:
+    """Whether no use is left, held for this transaction."""
+    rows = BindingUse.objects.select_for_update(of=("self",)).filter(binding__origin_id=grant).order_by("pk")
+    left = list(rows.values_list("left", flat=True))
+    return bool(left) and not any(left)
 
 
 def uses_left(grant: UUID) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
@@ -23,7 +23,7 @@ from jitaccess.policy.compiler import (
     servers,
     users,
 )
-from jitaccess.policy.engine.rules import BindingFacts, Snapshot
+from jitaccess.policy.engine.rules import BindingFacts, Snapshot, Subject
 from jitaccess.policy.models import BindingUse, PolicyChange, RoleBinding, ServerAccess
 from jitaccess.store.reads import consistent_reads
 
@@ -54,19 +54,42 @@ class SnapshotStore:
                 self._snapshot = _newer(self._snapshot)
             return self._snapshot
 
-    def look(self) -> tuple[Snapshot, datetime]:
-        """Policy as it is now, used-up bindings included, and the database's clock: what lists are made from."""
+    def look(self, *whose: Subject) -> tuple[Snapshot, datetime]:
+        """Policy as it is now, with what these subjects have used up, and the database's clock: what lists show."""
         now = head()
         snapshot = self.catch_up(now)
-        return replace(snapshot, spent=spent_of(snapshot)), now.clock
+        return with_spent(snapshot, uses_now(counted(snapshot, whose, now.clock))), now.clock
+
+    def renew(self) -> None:
+        """Read everything anew, so that what got past the triggers is not believed for ever. Holds up nobody."""
+        fresh = compile_snapshot()
+        with self.steady:
+            if self._snapshot is not None and self._snapshot.stamp == fresh.stamp:
+                self._snapshot = fresh
 
 
-def spent_of(snapshot: Snapshot) -> frozenset[UUID]:
-    """Which bindings of this snapshot have no use left now. Asks the database only when uses are counted at all."""
-    if not snapshot.counted:
-        return snapshot.spent
-    used_up = BindingUse.objects.filter(binding__in=snapshot.counted, left=0)
-    return snapshot.spent.union(used_up.values_list("binding_id", flat=True))
+def counted(snapshot: Snapshot, whose: Iterable[Subject], at: datetime) -> set[UUID]:
+    """The live bindings of these subjects whose uses are counted."""
+    return {
+        binding.id
+        for subject in whose
+        for binding in snapshot.bindings.get(subject, ())
+        if binding.max_uses is not None and binding.live(at)
+    }
+
+
+def with_spent(snapshot: Snapshot, left: Mapping[UUID, int]) -> Snapshot:
+    """The Snapshot in which those allow nothing of which nothing is left."""
+    spent = {binding for binding, count in left.items() if count <= 0}
+    return replace(snapshot, spent=snapshot.spent | spent) if spent else snapshot
+
+
+def uses_now(bindings: set[UUID]) -> dict[UUID, int]:
+    """How many uses are left, as somebody last committed. Asks nothing for nothing."""
+    if not bindings:
+        return {}
+    left = dict(BindingUse.objects.filter(pk__in=bindings).values_list("pk", "left"))
+    return {binding: left.get(binding, 0) for binding in bindings}
 
 
 def _newer(old: Snapshot) -> Snapshot:
@@ -147,7 +170,6 @@ def _with_bindings(old: Snapshot, clock: datetime, ids: set[UUID]) -> Snapshot:
         old,
         bindings=bindings,
         places=places | {pk: place for pk, (place, _) in fresh.held.items()},
-        counted=(old.counted - ids) | fresh.counted,
         spent=(old.spent - ids) | fresh.spent,
     )
 

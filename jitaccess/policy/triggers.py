@@ -40,8 +40,10 @@ TABLES = {
 KEPT_VERSIONS = 10_000
 # Deferred, so that the bump is the last thing before commit and the version row is locked for an instant only;
 # once per transaction, however many rows it touched. Without its row nothing could be told: then the change fails.
+# With its owner's rights: whoever may revoke must not fail on a table that only this function writes.
 _FUNCTION = f"""
-CREATE OR REPLACE FUNCTION jit_policy_bump() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION jit_policy_bump() RETURNS trigger LANGUAGE plpgsql
+SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
   IF coalesce(current_setting('jitaccess.bumped', true), '') <> txid_current()::text THEN
     PERFORM set_config('jitaccess.bumped', txid_current()::text, true);
@@ -58,7 +60,9 @@ BEGIN
       WHEN 'DELETE' THEN ARRAY[to_jsonb(OLD)->>TG_ARGV[1]]
       WHEN 'UPDATE' THEN ARRAY[to_jsonb(OLD)->>TG_ARGV[1], to_jsonb(NEW)->>TG_ARGV[1]]
       ELSE ARRAY['']
-    END) AS row_key WHERE id = 1;
+    END) AS row_key
+    WHERE id = 1 AND NOT EXISTS (SELECT 1 FROM jit_policy_policychange there
+      WHERE there.version = jit_policy_policyversion.version AND there.kind = TG_ARGV[0] AND there.key = row_key);
   RETURN NULL;
 END $$
 """
@@ -83,7 +87,10 @@ def promise(vendor: str) -> Promise:
     for table, watched in TABLES.items():
         triggers |= (_bumps_postgresql if vendor == "postgresql" else _bumps_sqlite)(table, watched)
     triggers |= _keep_versions(vendor)
-    return Promise(triggers, (_FUNCTION, _KEEP) if vendor == "postgresql" else ())
+    stamp = "gen_random_uuid()::text" if vendor == "postgresql" else "lower(hex(randomblob(16)))"
+    # A version without a word on what it changed: everything is read anew.
+    afterwards = f"UPDATE jit_policy_policyversion SET version = version + 1, stamp = {stamp} WHERE id = 1"
+    return Promise(triggers, (_FUNCTION, _KEEP) if vendor == "postgresql" else (), afterwards)
 
 
 def _bumps_postgresql(table: str, watched: _Watched) -> dict[str, str]:

@@ -19,6 +19,7 @@ from django.db.migrations.executor import MigrationExecutor
 
 from jitaccess.kernel.errors import Conflict, Invalid, Unavailable
 from jitaccess.store import triggers
+from jitaccess.store.roles import lacking_rights
 
 
 def lock_var(var: Path) -> IO[str]:
@@ -74,6 +75,12 @@ def ensure_current() -> None:
     if executor.migration_plan(executor.loader.graph.leaf_nodes()):
         state = "an older schema" if executor.loader.applied_migrations else "no schema yet"
         raise Conflict("schema.older", f"The database has {state}. Run `jitaccess migrate` (or `jitaccess up`) once.")
+    if lacking := lacking_rights():
+        raise Conflict(
+            "schema.not_granted",
+            f"This database role may not use {lacking[0]} (of {len(lacking)}). "
+            "Run `jitaccess database grant ROLE` as the owner, which is due after each migration.",
+        )
     _ensure_triggers()
 
 

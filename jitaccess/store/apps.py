@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from django.apps import AppConfig
 from django.db.backends.signals import connection_created
-from django.db.models.signals import post_migrate
+from django.db.models.signals import post_migrate, pre_migrate
 
 
 class StoreConfig(AppConfig):
@@ -11,8 +11,9 @@ class StoreConfig(AppConfig):
 
     def ready(self) -> None:
         from jitaccess.store.clock import define_on_sqlite
-        from jitaccess.store.triggers import install_after_migration
+        from jitaccess.store.triggers import drop_before_migration, install_after_migration
 
         # SQLite functions belong to a connection; this is Django's hook for one being opened.
         connection_created.connect(define_on_sqlite, dispatch_uid="jit_store.clock")
+        pre_migrate.connect(drop_before_migration, dispatch_uid="jit_store.no_triggers")
         post_migrate.connect(install_after_migration, dispatch_uid="jit_store.triggers")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from datetime import datetime
 from functools import partial
@@ -20,16 +21,18 @@ class Jumps:
 
     def __init__(self, host: HostClock, record: Callable[[ClockJump], object]) -> None:
         self._host, self._record = host, record
+        self._lock = threading.Lock()
         # Kept until their rows are committed: a transaction that fails must not make us forget a jump.
         self._unwritten: dict[UUID, float] = {}
         self._open = True  # what an earlier process left open counts too, so the first look is at the database
 
     def suspected(self) -> bool:
         """Whether there is anything to look at. Asks no database."""
-        seconds = self._host.jump()
-        if seconds:
-            self._unwritten[uuid7()] = seconds
-        return self._open or bool(self._unwritten)
+        with self._lock:  # a jump is told once: nobody may look between the telling and the keeping
+            seconds = self._host.jump()
+            if seconds:
+                self._unwritten[uuid7()] = seconds
+            return self._open or bool(self._unwritten)
 
     def look_back(self, newest: datetime) -> None:
         """At the start: a clock behind the newest time on record was set back while nobody watched it."""

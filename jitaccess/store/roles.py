@@ -40,6 +40,19 @@ def grant_running_role(role: str, *, append_only: tuple[str, ...]) -> None:
             cursor.execute(statement.as_string(cursor.connection))
 
 
+def lacking_rights() -> list[str]:
+    """Tables of ours that the role of this connection may not even read: it was not granted them after a migration."""
+    if connection.vendor != "postgresql":
+        return []
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT name FROM unnest(%s::text[]) AS name WHERE to_regclass(name) IS NOT NULL "
+            "AND NOT has_table_privilege(current_user, to_regclass(name), 'SELECT, INSERT')",
+            [sorted(_tables())],
+        )
+        return [row[0] for row in cursor.fetchall()]
+
+
 def _tables() -> set[str]:
     return {model._meta.db_table for model in apps.get_models(include_auto_created=True) if model._meta.managed} | {
         "django_migrations"

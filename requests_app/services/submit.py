@@ -71,9 +71,8 @@ def submit_request(*, principal: Principal, ask: Ask, snapshot: Snapshot) -> Sub
     if principal.agent is None:
         raise Forbidden("request.not_an_agent", "Only agents ask for tools.")
     plan = _plan(principal=principal, ask=ask, snapshot=snapshot)
-    dedupe = digest(
-        {"items": plan.items, "seconds": plan.seconds, "max_uses": plan.max_uses}, domain="jitaccess-ask-v1"
-    )
+    uses = {"max_uses": plan.max_uses} if plan.max_uses else {}
+    dedupe = digest({"items": plan.items, "seconds": plan.seconds, **uses}, domain="jitaccess-ask-v1")
     with transaction.atomic():
         # The agent's row is the queue at which two identical filings at once wait for each other.
         # No key lock: an approval inserts a grant that refers to this row and must not deadlock with a filing.
@@ -170,7 +169,7 @@ def request_digest(request: AccessRequest) -> str:
         "reason": request.reason,
         "context": request.context,
         "seconds": request.seconds,
-        "max_uses": request.max_uses,
+        **({"max_uses": request.max_uses} if request.max_uses else {}),
         "groups": request.groups,
         "created_at": request.created_at.isoformat(),
         "pending_until": request.pending_until.isoformat(),

@@ -8,11 +8,12 @@ import re
 import socket
 import sqlite3
 import subprocess
+import sys
 from pathlib import Path
 
 import psutil
 
-from tests.installation import ON_POSTGRESQL, Installation, Person, create_database, eventually
+from tests.installation import ON_POSTGRESQL, ROOT, Installation, Person, create_database, eventually
 from tests.mcp_client import MODERN, connect
 
 LINKS = re.compile(r"^  (\w+) .*(http://\S+/sign-in/\S+)$", re.MULTILINE)
@@ -175,3 +176,19 @@ def test_a_sign_in_link_works_once(installation: Installation) -> None:
     for person in (first, second):
         person.http.close()
     eventually(lambda: installation.ledger("user.signed_in"), what="on record")
+
+
+def test_a_database_with_its_triggers_can_be_migrated(installation: Installation) -> None:
+    """SQLite reads every trigger when a migration renames a table."""
+    before = installation.ledger()
+    command = [sys.executable, "manage.py", "migrate", "--verbosity", "0", "jit_policy", "0002"]
+    subprocess.run(command, env=installation.env, cwd=ROOT, check=True)
+    old = installation.query("SELECT version FROM jit_policy_policyversion")[0]["version"]
+    assert installation.cli("agents", "list", check=False).returncode == 1, "an older schema is not used"
+    assert "migrated" in installation.cli("migrate").stdout
+    new = installation.query("SELECT version FROM jit_policy_policyversion")[0]["version"]
+    assert new > old or ON_POSTGRESQL, "what happened without triggers is not taken for known"
+    assert "demo-agent" in installation.cli("agents", "list").stdout
+    assert installation.ledger()[: len(before)] == before
+    installation.up()
+    assert installation.token()

@@ -24,7 +24,7 @@ REPETITIONS = 3
 ROUNDS = 34 if NIGHTLY else 1
 FROZEN_SECONDS = 10.0
 # Waiting costs nothing: most of the time they freeze, start, or wait for a lease to run out.
-LANES = {signal.SIGKILL: 6 if ON_POSTGRESQL else 5, signal.SIGSTOP: 8 if ON_POSTGRESQL else 19}
+LANES = {signal.SIGKILL: 6 if ON_POSTGRESQL else 5, signal.SIGSTOP: 10 if ON_POSTGRESQL else 19}
 # A world's history grows, and with it the work of judging it.
 ROUNDS_PER_WORLD = 12
 

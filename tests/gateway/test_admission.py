@@ -28,7 +28,7 @@ from jitaccess.kernel.errors import Unavailable
 from jitaccess.kernel.ids import uuid7
 from jitaccess.policy.engine.rules import Snapshot
 from jitaccess.policy.models import BindingUse, PolicyVersion
-from jitaccess.policy.services import bind_role, consume_uses, end_binding, save_role
+from jitaccess.policy.services import bind_role, end_binding, lock_uses, save_role, take_uses
 from jitaccess.policy.snapshots import SnapshotStore
 from requests_app.services import revoke_grant
 from tests.cast import Cast
@@ -59,7 +59,7 @@ class Moving(SnapshotStore):
     @property
     def current(self) -> Snapshot:
         snapshot = super().current
-        if self.changes:
+        if self.changes and threading.current_thread().name == "admission":
             self.changes.pop(0)()
         return snapshot
 
@@ -119,18 +119,18 @@ def test_a_batch_that_is_overtaken_in_its_last_try_is_refused_on_record(
 ) -> None:
     binding = cast.limited(5)
 
-    def overtaken(wanted: dict[UUID, int]) -> dict[UUID, int]:
-        race(lambda: transact(lambda: consume_uses({binding.pk: 1})))  # another process, with its own connection
-        return consume_uses(wanted)
+    def overtaken(wanted: set[UUID]) -> dict[UUID, int] | None:
+        race(lambda: transact(lambda: take_uses({binding.pk: 1})))  # another process, with its own connection
+        return lock_uses(wanted)
 
     if postgresql:
         moving.changes = [bump, bump, bump]
-        monkeypatch.setattr(batch, "consume_uses", overtaken)
+        monkeypatch.setattr(batch, "lock_uses", overtaken)
         assert moved.refusal("git_commit") == "policy_busy"
         (entry,) = ledger()
         assert (entry.event, data(entry)["reason_code"], entry.bindings) == ("call.denied", "policy_busy", "[]")
         assert sent() == []
-        monkeypatch.setattr(batch, "consume_uses", consume_uses)
+        monkeypatch.setattr(batch, "lock_uses", lock_uses)
         assert BindingUse.objects.get().left == 4
     assert "content" in moved.call("git_commit")
 
@@ -212,6 +212,18 @@ def test_a_call_is_decided_at_the_time_of_its_batch_and_not_when_it_came(
     moving.changes = [lambda: clock.at(grant.expires_at - timedelta(seconds=5))]
     assert "content" in moved.call("git_commit")
     assert len(sent()) == 1
+
+
+def test_a_process_whose_lease_ends_while_it_catches_up_starts_nothing(
+    moving: Moving, moved: Client, start: Callable[..., Served], sent: Sent, cast: Cast
+) -> None:
+    late = Moving()
+    served = start(store=late)
+    with served.client(cast) as client:
+        late.changes = [lambda: setattr(served.gateway.admission, "lease_until", 0.0)]
+        assert client.refusal("git_log") == "unavailable"
+    assert sent() == []
+    assert told() == []
 
 
 # -- the two promises -------------------------------------------------------------------------------------------------

@@ -313,6 +313,17 @@ def test_the_same_refusal_again_within_a_minute_is_counted_and_told_when_the_min
     assert refusals() == 8
 
 
+def test_a_made_up_client_name_is_no_other_source(cast: Cast, agent: Client) -> None:
+    for number in range(4):
+        message = agent.message("tools/call", {"name": "git_commit", "arguments": {}})
+        message["params"]["_meta"] = META | {
+            "io.modelcontextprotocol/clientInfo": {"name": f"bot-{number}", "version": "1"}
+        }
+        assert agent.post(message).json()["result"]["isError"]
+    assert told() == ["call.denied"]
+    assert refusals() == 4
+
+
 def test_another_reason_or_another_source_is_another_refusal(cast: Cast, agent: Client, gateway: Served) -> None:
     agent.refusal("git_commit")
     revoke_grant(grant_id=cast.grant().pk, user=cast.anna)

@@ -5,18 +5,23 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from jitaccess.gateway import batch
 from jitaccess.identity.services import revoke_token
+from jitaccess.kernel.canonical import digest
+from jitaccess.kernel.errors import Conflict
 from jitaccess.policy.models import BindingUse
+from requests_app import tasks
 from requests_app.models import AccessRequest, Grant
+from requests_app.services.submit import request_digest
 from requests_app.tasks import end_used_up_grants
 from tests.cast import Cast
 from tests.clocks import Clock
-from tests.gateway.harness import Client, Served, eventually, ledger, refusals, settled, told
+from tests.gateway.harness import Client, Served, echo, eventually, ledger, refusals, settled, told
 from tests.races import race
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -107,3 +112,70 @@ def test_a_used_up_grant_is_ended_on_record_once_no_use_can_come_back(cast: Cast
     assert Grant.objects.get().end_reason == "used_up"
     assert told("grant.used_up") == ["grant.used_up"]
     assert agent.refusal("git_commit") == "used_up", "still the true reason, now that it has ended"
+
+
+def test_a_use_that_came_back_keeps_its_grant_from_being_ended(
+    cast: Cast, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    binding = cast.limited(1)
+    BindingUse.objects.update(left=0, used_at=clock.now())
+    clock.shift(31)
+    assert binding.origin_id
+    monkeypatch.setattr(tasks, "used_up_grants", lambda **_: [binding.origin_id])
+    BindingUse.objects.update(left=1)
+    end_used_up_grants()
+    assert Grant.objects.get().ended_at is None
+
+
+def test_a_call_of_a_server_that_does_not_start_uses_nothing(
+    cast: Cast, start: Callable[..., Served], record: Path, sent: Sent
+) -> None:
+    cast.limited(1)
+    broken = start({"git": echo(record, "--exit")})
+    with broken.client(cast) as client:
+        assert client.call("git_commit")["_meta"]["io.jitaccess/upstream_error"]["sent"] is False
+    assert eventually(settled)
+    assert told() == ["call.authorized", "call.failed"]
+    assert BindingUse.objects.get().left == 1
+    with start().client(cast) as client:
+        assert "content" in client.call("git_commit")
+        assert client.refusal("git_commit") == "used_up"
+    assert len(sent()) == 1
+
+
+def test_a_stricter_limit_of_calls_voids_what_was_asked_before(cast: Cast) -> None:
+    request = cast.submit()
+    cast.requestable.max_uses = 2
+    cast.requestable.save()
+    with pytest.raises(Conflict, match="so often"):
+        cast.approve(request)
+    assert AccessRequest.objects.get().status == "invalidated"
+    assert not Grant.objects.exists()
+
+
+def test_a_request_without_a_limit_has_the_digest_that_it_always_had(cast: Cast) -> None:
+    request = cast.submit()
+    plain = digest(
+        {
+            "id": str(request.pk),
+            "agent": str(request.agent_id),
+            "owner": str(request.owner_id),
+            "user": None,
+            "issued_by": str(request.issued_by_id),
+            "client": request.client,
+            "items": request.items,
+            "reason": request.reason,
+            "context": request.context,
+            "seconds": request.seconds,
+            "groups": request.groups,
+            "created_at": request.created_at.isoformat(),
+            "pending_until": request.pending_until.isoformat(),
+        },
+        domain="jitaccess-request-v1",
+    )
+    assert request.digest == plain
+    cast.requestable.max_uses = 2
+    cast.requestable.save()
+    limited = cast.submit("git_add")
+    limited.max_uses = 3
+    assert request_digest(limited) != limited.digest, "how often is part of what is approved"

@@ -16,17 +16,19 @@ from jitaccess.identity.models import Agent, User
 from jitaccess.kernel.errors import JitAccessError
 from jitaccess.policy import snapshots
 from jitaccess.policy.compiler import Head, compile_snapshot, head
-from jitaccess.policy.engine.rules import Snapshot
+from jitaccess.policy.engine.rules import Snapshot, Subject
 from jitaccess.policy.models import BindingUse, PolicyChange, PolicyVersion, RoleBinding, ServerAccess
-from jitaccess.policy.services import consume_uses, return_uses, save_role
-from jitaccess.policy.snapshots import SnapshotStore, spent_of
+from jitaccess.policy.services import lock_uses, return_uses, save_role, take_uses
+from jitaccess.policy.snapshots import SnapshotStore
 from jitaccess.policy.triggers import KEPT_VERSIONS
+from jitaccess.store import triggers as store_triggers
 from jitaccess.store.clock import now
 from requests_app.models import Grant
 from requests_app.services import revoke_grant
 from tests.cast import OPERATOR, READ_ONLY, Cast, person
 from tests.clocks import Clock
 from tests.policy.test_version import CHANGES, Change
+from tests.races import race
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -176,35 +178,85 @@ def test_the_history_is_kept_for_ten_thousand_versions_only(cast: Cast) -> None:
 # -- uses -------------------------------------------------------------------------------------------------------------
 
 
-def test_uses_are_taken_up_to_what_is_left_and_never_raise_the_version(cast: Cast) -> None:
+def _whose(cast: Cast) -> Subject:
+    return Subject(agent=cast.agent.pk)
+
+
+def test_uses_are_counted_and_never_raise_the_version(cast: Cast) -> None:
     binding, store = cast.limited(3), SnapshotStore()
     version = store.catch_up(head()).version
-    with transaction.atomic():
-        assert consume_uses({binding.pk: 2}) == {binding.pk: 2}
-    assert spent_of(store.current) == set()
-    with transaction.atomic():
-        assert consume_uses({binding.pk: 5}) == {binding.pk: 1}
-    assert spent_of(store.current) == {binding.pk}
+    for left in (3, 2, 1):
+        with transaction.atomic():
+            assert lock_uses([binding.pk]) == {binding.pk: left}
+            take_uses({binding.pk: 1})
+    assert store.look(_whose(cast))[0].spent == {binding.pk}
+    assert store.look(Subject(agent=cast.anna.pk))[0].spent == frozenset(), "only what was asked for is looked at"
     assert cast.verdict("git_commit").code == "used_up"
     with transaction.atomic():
         return_uses({binding.pk: 1})
-    assert spent_of(store.current) == set()
+    assert store.look(_whose(cast))[0].spent == frozenset()
     assert head().version == version
 
 
-def test_a_binding_without_a_count_grants_no_counted_use(cast: Cast) -> None:
-    binding = cast.limited(1)
+def test_a_binding_without_its_count_allows_nothing(cast: Cast) -> None:
+    cast.limited(1)
     BindingUse.objects.all().delete()
-    with transaction.atomic():
-        assert consume_uses({binding.pk: 1}) == {binding.pk: 0}
+    assert cast.verdict("git_commit").code == "used_up"
 
 
 def test_an_ended_binding_stays_known_as_used_up(cast: Cast) -> None:
     binding, store = cast.limited(1), SnapshotStore()
     assert same(store)
     with transaction.atomic():
-        consume_uses({binding.pk: 1})
+        take_uses({binding.pk: 1})
     RoleBinding.objects.filter(pk=binding.pk).update(ended_at=now())
     assert same(store)
     assert store.current.spent == {binding.pk}
-    assert store.current.counted == frozenset()
+
+
+@pytest.mark.postgresql_only
+def test_a_revoke_does_not_wait_for_a_batch_that_holds_the_uses(cast: Cast) -> None:
+    binding = cast.limited(3)
+    grant = Grant.objects.get(pk=binding.origin_id)
+    with transaction.atomic():
+        lock_uses([binding.pk])
+        race(lambda: revoke_grant(grant_id=grant.pk, user=cast.admin))  # in another session; it would wait for ever
+    assert Grant.objects.get().end_reason == "revoked"
+
+
+@pytest.mark.postgresql_only
+def test_who_does_not_let_go_of_uses_holds_up_nobody_for_long(cast: Cast) -> None:
+    binding = cast.limited(3)
+    found: list[Any] = []
+
+    def other() -> None:
+        with transaction.atomic():
+            found.append(lock_uses([binding.pk]))
+            found.append(Grant.objects.count())  # the transaction is good for others still
+
+    with transaction.atomic():
+        lock_uses([binding.pk])
+        race(other)
+    assert found == [None, 1]
+
+
+def test_what_got_past_the_triggers_is_not_believed_for_ever(cast: Cast) -> None:
+    store = SnapshotStore()
+    assert same(store)
+    triggers = store_triggers._existing(connection)
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            cursor.execute("SET session_replication_role = replica")
+        else:
+            for name in triggers:
+                cursor.execute(f"DROP TRIGGER {name}")
+        RoleBinding.objects.all().delete()
+        if connection.vendor == "postgresql":
+            cursor.execute("SET session_replication_role = DEFAULT")
+        else:
+            for text in triggers.values():
+                cursor.execute(text)
+    person("dora")
+    assert not same(store), "it follows what the triggers told"
+    store.renew()
+    assert same(store)

@@ -169,7 +169,7 @@ def test_every_table_that_the_compiler_reads_has_triggers(cast: Cast, postgresql
         cursor.execute(catalogue, [])
         watched = {row[0] for row in cursor.fetchall()}
     # Uses are asked for at each decision: counting them never raises the version.
-    assert read - watched == {"jit_policy_policyversion", "jit_policy_bindinguse"}
+    assert read - watched <= {"jit_policy_policyversion", "jit_policy_bindinguse"}
 
 
 def test_the_store_reads_again_only_for_a_newer_version(cast: Cast) -> None:

@@ -81,7 +81,7 @@ async def _request_access(asked: Asked) -> Reply:
         max_uses=arguments.max_uses,
         context=arguments.context,
     )
-    snapshot, _ = await asked.gateway.look()
+    snapshot, _ = await asked.gateway.look(asked.principal)
     submission = await asked.gateway.db(lambda: submit_request(principal=asked.principal, ask=ask, snapshot=snapshot))
     data = await asked.gateway.db(_state, asked.principal, submission.request.pk)
     again = (
@@ -120,7 +120,7 @@ async def _until_decided(asked: Asked, request_id: UUID, patience: float) -> Non
 
 async def _list_requestable(asked: Asked) -> Reply:
     arguments = _parse(d.ListRequestable, asked.arguments)
-    snapshot, clock = await asked.gateway.look()
+    snapshot, clock = await asked.gateway.look(asked.principal)
     data = await asked.gateway.db(_requestable, asked, snapshot, clock.now(), arguments.search.lower())
     found = data["tools"]
     assert isinstance(found, list)
@@ -129,7 +129,7 @@ async def _list_requestable(asked: Asked) -> Reply:
 
 async def _my_access(asked: Asked) -> Reply:
     _parse(d.MyAccess, asked.arguments)
-    snapshot, clock = await asked.gateway.look()
+    snapshot, clock = await asked.gateway.look(asked.principal)
     data = await asked.gateway.db(_access, asked, snapshot, clock.now())
     grants, pending = data["grants"], data["pending"]
     assert isinstance(grants, list)

@@ -145,8 +145,8 @@ EVERY_USER = Subject(everyone="users")
 class Snapshot:
     """All of policy at one version; immutable. Built by policy.compiler, decided upon by decide().
 
-    `stamp` names the version beyond doubt. `places` tells whose each binding is. `counted` are the live bindings whose
-    uses are counted; those in `spent` had none left when somebody last looked, and allow nothing.
+    `stamp` names the version beyond doubt. `places` tells whose each binding is. The bindings in `spent` had no
+    use left when somebody last looked, and allow nothing.
     """
 
     version: int
@@ -157,7 +157,6 @@ class Snapshot:
     requestables: tuple[RequestableFacts, ...] = ()
     stamp: str = ""
     places: Mapping[UUID, Subject] = field(default_factory=dict)
-    counted: frozenset[UUID] = frozenset()
     spent: frozenset[UUID] = frozenset()
 
     def server_by_slug(self, slug: str) -> ServerFacts | None:
