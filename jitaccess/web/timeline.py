@@ -101,7 +101,10 @@ def _life(request: AccessRequest, entry: Entry, data: dict[str, Any]) -> Moment:
     if event == Event.DECISION_RECORDED:
         event = Event.REQUEST_APPROVED if data.get("verdict") == "approve" else Event.REQUEST_DENIED
     told = _LIFE.get(event, _Telling(event.replace(".", " ").replace("_", " ")))
-    text = told.text.format(tools=", ".join(request.tool_labels), long=format_duration(request.seconds))
+    long = format_duration(request.seconds)
+    if request.max_uses:
+        long += f" and {request.max_uses} call{'' if request.max_uses == 1 else 's'}"
+    text = told.text.format(tools=", ".join(request.tool_labels), long=long)
     note = visible(str(data.get(told.note) or ""), limit=_NOTE, multiline=True)
     until = _moment(data.get("expires_at")) if event == Event.GRANT_ACTIVATED else None
     return Moment(entry.at, _who(entry) if told.by else "", text, told.tone, note=note, until=until)
@@ -114,8 +117,11 @@ def _call(entry: Entry, data: dict[str, Any], reasons: dict[str, str]) -> Moment
         moment.badge, moment.badge_tone = "no outcome yet", "wait"
         named = [reasons.get(uid, "a binding that is gone") for uid in json.loads(entry.bindings)]
         moment.because = " and ".join(dict.fromkeys(named))
-    elif entry.event == Event.CALL_DENIED:
+    elif entry.event in {Event.CALL_DENIED, Event.CALL_DENIED_AGAIN}:
         why = str(data.get("reason_code") or "").replace("_", " ")
+        if entry.event == Event.CALL_DENIED_AGAIN:
+            times = int(data.get("times") or 0)
+            moment.text = f"tried {times} more time{'' if times == 1 else 's'} in that minute"
         moment.badge, moment.badge_tone, moment.tone = f"refused: {why}" if why else "refused", "bad", "bad"
     else:
         _close(moment, entry, data)

@@ -12,7 +12,7 @@ from django.urls import reverse
 from jitaccess.audit.events import Event, Outcome
 from jitaccess.audit.recorder import Actor, Facts, record
 from jitaccess.identity.models import Agent, Team
-from jitaccess.policy.models import RoleBinding
+from jitaccess.policy.models import BindingUse, RoleBinding
 from jitaccess.web.templatetags.jit import relative
 from requests_app.models import AccessRequest
 from requests_app.services import deny_request, revoke_grant
@@ -253,3 +253,28 @@ def test_what_browsers_and_robots_ask_for_unbidden_is_there(db: None) -> None:
     robots = Client().get("/robots.txt")
     assert (robots.status_code, robots["Content-Type"]) == (200, "text/plain")
     assert robots.content == b"User-agent: *\nDisallow: /\n"
+
+
+def test_how_often_is_shown_where_it_is_decided_and_told_where_it_is_used(cast: Cast, browser) -> None:
+    cast.requestable.max_uses = 3
+    cast.requestable.save()
+    asked = cast.submit()
+    html = read(browser(cast.anna), asked)
+    assert "at most 3 calls" in html
+    assert "Approve for 10 min, 3 calls" in html
+    assert "for 10 min and 3 calls" in html
+    cast.approve(asked)
+    BindingUse.objects.update(left=1)
+    html = read(browser(cast.anna), asked)
+    assert re.search(r"and 1 call left", html)
+    with transaction.atomic():
+        record(
+            Facts(
+                event=Event.CALL_DENIED_AGAIN, outcome=Outcome.DENIED, actor=cast.principal().actor(),
+                grant=asked.grant.pk, call=uuid4(), server_name="git", tool="git_commit",
+                data={"reason_code": "used_up", "times": 4, "minute": "2026-01-01T00:00:00+00:00"},
+            )
+        )  # fmt: skip
+    html = unescape(read(browser(cast.anna), asked))
+    assert "tried 4 more times in that minute" in html
+    assert "refused: used up" in html
