@@ -22,7 +22,7 @@ test-fast: $(VENV)/.dev ## under a minute: SQLite, no browser, no processes
 test-browser: $(VENV)/.dev ## the browser tests; fails without Chromium
 	@JITACCESS_TEST_BROWSER=1 $(VENV)/bin/python -m tests.run browser
 
-nightly: $(VENV)/.dev ## the long form of the property tests
+nightly: $(VENV)/.dev ## hours: the long form of the property, fault and tamper tests, and the guarantees under load
 	@$(VENV)/bin/python -m tests.run nightly
 
 bench: $(VENV)/.dev ## the benchmarks: lists them; BENCH=all or BENCH="revoke --trials 1000" runs them

@@ -25,6 +25,8 @@ LINT = {
     "types": (sys.executable, "-m", "mypy", "jitaccess", "requests_app"),
 }
 LINT_VAR = tempfile.mkdtemp(prefix="jitaccess-lint-")
+# Scenarios of bench/ that find broken guarantees, at their full length: hours.
+MEASURED = ("revoke", "expiry", "uses", "policy-writes")
 POSTGRESQL = {"JITACCESS_TEST_DATABASE": "postgresql"}
 
 
@@ -57,8 +59,11 @@ def steps(what: str) -> list[Step]:
         "browser": [Step("browser", (*PYTEST, "-m", "browser", "tests"), {"JITACCESS_TEST_BROWSER": "1"})],
         "all": [*lint, sqlite, postgresql],
         "nightly": [
-            Step(step.name, (*step.command, "--timeout", "3600"), step.env | {"JITACCESS_HYPOTHESIS": "nightly"})
-            for step in (sqlite, postgresql)
+            *(
+                Step(step.name, (*step.command, "--timeout", "3600"), step.env | {"JITACCESS_HYPOTHESIS": "nightly"})
+                for step in (sqlite, postgresql)
+            ),
+            *(Step(name, (sys.executable, "-m", "bench", name), {}) for name in MEASURED),
         ],
     }
     if what not in runs:
