@@ -70,7 +70,11 @@ def unknown_published() -> list[str]:
     if not _key_file().exists() or not published().exists():
         return []
     known = {signer.verifier.text for signer in signers()}
-    strange = [line for line in _read(published()).splitlines() if line.strip() and line.strip() not in known]
+    try:
+        lines = _read(published()).splitlines()
+    except Invalid as error:
+        return [error.detail]
+    strange = [line for line in lines if line.strip() and line.strip() not in known]
     return [f"{published()} names a key that never signed here: {visible(line, limit=120)}" for line in strange]
 
 
@@ -184,16 +188,17 @@ def _signer(line: str) -> checkpoint.Signer:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise Invalid("checkpoint.unreadable", f"{path} cannot be read ({error}). Restore it.") from error
+        return filed.text(path)
+    except Invalid as error:
+        raise Invalid(error.code, f"{path} cannot be read ({error}). Restore it.") from error
 
 
 def _write(path: Path, text: str) -> None:
     """Whole or not at all, and for its owner only."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+    draft.unlink(missing_ok=True)  # of a process that died; or a FIFO, which would wait for its reader
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
+from itertools import chain
 from typing import Any, TypeVar
 
 from django.db import DatabaseError, connection, transaction
@@ -14,6 +16,7 @@ from jitaccess.audit.checkpoint import Verifier
 from jitaccess.audit.filed import Filed
 from jitaccess.audit.models import Checkpoint, Entry, Leaf, Node, Unsequenced
 from jitaccess.audit.sequencer import plain
+from jitaccess.audit.spelling import misspelled
 from jitaccess.audit.tree import STEP
 from jitaccess.audit.verify import Finding, Report, Row
 from jitaccess.store.clock import now
@@ -28,9 +31,8 @@ _Value = TypeVar("_Value")
 def verified(verifiers: Sequence[Verifier], checkpoints: Iterable[Iterable[Filed | Finding]]) -> Report:
     """Check all of the database, its own checkpoints and the given ones. Call it inside `consistent_reads`."""
     heads = filed.read([_checkpoints(), *checkpoints], verifiers)
-    report = verify.check(rows(), heads, _Nodes())
-    findings = report.findings + tuple(_loose_ends(report.entries))
-    return Report(report.entries, report.checkpoints, findings, report.more)
+    report = verify.check(chain(rows(), misspelled()), heads, _Nodes())
+    return replace(report, findings=report.findings + tuple(_loose_ends(report.entries)))
 
 
 def rows() -> Iterator[Row | Finding]:

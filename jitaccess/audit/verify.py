@@ -15,6 +15,7 @@ from jitaccess.kernel import strictjson
 from jitaccess.kernel.canonical import canonical
 from jitaccess.kernel.errors import Invalid
 from jitaccess.kernel.strictjson import JsonView
+from jitaccess.kernel.text import visible
 
 LISTED = 100  # findings of a kind that are kept as sentences
 
@@ -44,13 +45,15 @@ class Finding:
 class Report:
     """What was checked, and what does not hold, in order; no findings means that all of it does.
 
-    `entries` is the last place; `more` findings were found beyond those that are listed.
+    `entries` is the last place; the first `signed` of them are those that a checkpoint was signed over. `more` findings
+    were found beyond those that are listed.
     """
 
     entries: int
     checkpoints: int
     findings: tuple[str, ...]
     more: int = 0
+    signed: int = 0
 
 
 # The stored hash, in hex, of a node (level, index) that the tree completes; asked in that order. None: not stored.
@@ -79,8 +82,12 @@ def read_export(lines: Iterable[bytes]) -> Iterator[Row | Finding]:
             continue
         if not isinstance(seq, int) or isinstance(seq, bool) or seq < 1 or not isinstance(entry, dict):
             yield Finding(0, f"line {number} of the export is not an entry")
-        else:
-            yield Row(seq, entry)
+            continue
+        # Nothing beside what is checked: it would be read as if it were checked too.
+        if unknown := sorted(value.keys() - {"seq", "entry"}):
+            names = visible(", ".join(unknown), limit=120)
+            yield Finding(seq, f"line {number} of the export has what no hash covers: {names}")
+        yield Row(seq, entry)
 
 
 class _Findings:
@@ -119,7 +126,8 @@ class _Check:
         parts = (self._found, self._nodes, self._heads.found)
         findings = sorted((one for part in parts for one in part.kept), key=lambda finding: finding.place)
         more = sum(part.more for part in parts)
-        return Report(self._tree.size, self._heads.count, tuple(finding.text for finding in findings), more)
+        texts = tuple(finding.text for finding in findings)
+        return Report(self._tree.size, self._heads.count, texts, more, self._heads.signed)
 
     def _pass_gap(self, end: int) -> None:
         start = self._tree.size + 1
@@ -164,7 +172,7 @@ class _Heads:
         self._heads = iter(heads)
         self._last: Checkpoint | None = None
         self._next = self._read()
-        self._good = 0
+        self.signed = 0  # the last size that held
         self._reason, self._failed, self._failures = "", 0, 0  # the run: why, at which size first, how many
         self._size = 0  # of the ledger, once it is known
 
@@ -198,7 +206,7 @@ class _Heads:
             self._flush()
             self._reason, self._failed, self._failures = reason, head.size, int(bool(reason))
         if not reason:
-            self._good = head.size
+            self.signed = head.size
 
     def _flush(self) -> None:
         if not self._reason:
@@ -212,8 +220,8 @@ class _Heads:
         text = f"the checkpoint at {self._failed} cannot be checked: of an entry before it nothing is known"
         if self._reason == "broken":
             text = f"the first {self._failed} entries are not those that were signed"
-        if self._reason == "broken" and self._good:
-            text += f", though the first {self._good} are"
+        if self._reason == "broken" and self.signed:
+            text += f", though the first {self.signed} are"
         if self._failures > 1:
             text += f" (and {self._failures - 1} later checkpoints likewise)"
         self.found.add(Finding(self._failed, text))

@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 from uuid import UUID
@@ -55,10 +56,29 @@ def _verify(arguments: argparse.Namespace) -> int:
         print(f"NOT INTACT: and {report.more} more findings")
     if report.findings:
         return 1
-    print(f"Intact: {report.entries} entries, {report.checkpoints} signed checkpoints.")
-    if not report.checkpoints:
+    print(f"Intact: {report.entries} entries, {_signed(report)}.")
+    if not report.signed:
         print("No checkpoint was given, so this shows only that the entries agree with themselves.")
+    elif not arguments.export and not filed.any_at(where := _where(arguments)):
+        print(
+            f"No checkpoint outside the database was found in {where}: "
+            "whoever owns the database could have rewritten all of it."
+        )
     return 0
+
+
+def _signed(report: Report) -> str:
+    if not report.signed:
+        return "none of them signed"
+    how_many = "all" if report.signed == report.entries else f"the first {report.signed}"
+    return f"{how_many} of them signed by {report.checkpoints} checkpoint{'s' * (report.checkpoints != 1)}"
+
+
+def _where(arguments: argparse.Namespace) -> Path:
+    """Where checkpoints outside the database are."""
+    from jitaccess.audit import heads
+
+    return arguments.checkpoints or heads.folder()
 
 
 def _verify_proof(arguments: argparse.Namespace) -> int:
@@ -92,7 +112,7 @@ def _of_database(arguments: argparse.Namespace) -> Report:
     from jitaccess.store.reads import consistent_reads
 
     known = list(dict.fromkeys(heads.verifiers() + (_keys(arguments) if arguments.key else [])))
-    where = arguments.checkpoints or heads.folder()
+    where = _where(arguments)
     sources = filed.at(where) if arguments.checkpoints or where.exists() else []
     with consistent_reads():
         if not known and Checkpoint.objects.exists():
@@ -100,8 +120,7 @@ def _of_database(arguments: argparse.Namespace) -> Report:
                 "checkpoint.key", "There is no key here to check checkpoints with: give public ones with --key."
             )
         report = stored.verified(known, sources)
-    findings = (*report.findings, *heads.unknown_published())
-    return Report(report.entries, report.checkpoints, findings, report.more)
+    return replace(report, findings=(*report.findings, *heads.unknown_published()))
 
 
 def _keys(arguments: argparse.Namespace) -> list[checkpoint.Verifier]:
@@ -111,9 +130,11 @@ def _keys(arguments: argparse.Namespace) -> list[checkpoint.Verifier]:
         raise Invalid("checkpoint.key", "Say with --key which public keys you trust.")
     keys = arguments.key or where / "keys"
     try:
-        return checkpoint.parse_keys(keys.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
+        # What was named itself may be a pipe of the shell's; what lies in a folder may not.
+        text = keys.read_text(encoding="utf-8") if arguments.key else filed.text(keys)
+    except (OSError, UnicodeDecodeError, Invalid) as error:
         raise Invalid("checkpoint.key", f"Cannot read public keys from {keys}; say where with --key.") from error
+    return checkpoint.parse_keys(text)
 
 
 def _prove(arguments: argparse.Namespace) -> int:

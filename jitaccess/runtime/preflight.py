@@ -148,6 +148,11 @@ def unusable(error: Exception) -> str:
     if connection.vendor == "sqlite":
         name = settings.DATABASES["default"]["NAME"]
         what_to_do = "Restore a backup from var/backups, or move it away to start anew."
+        # Nothing is wrong with what the database holds.
+        if "unable to lock" in str(error):
+            what_to_do = "That file only says whose turn it is to write: stop jitaccess, then move it away."
+        elif "is locked" in str(error):
+            what_to_do = "Try again when whoever writes to it has finished."
         return f"The database {name} cannot be used ({error}). {what_to_do}"
     said = " ".join(str(error).split()).rstrip(".")
     return f"PostgreSQL cannot be used: {said}. Check DATABASE_URL, and that the server is running."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from uuid import uuid4
 
@@ -91,3 +92,49 @@ def test_what_is_not_signed_or_not_there_is_not_proven(ledger: Path, audit: Run)
         for arguments in ([str(place(5))], ["--from", "300"], ["--from", "17"]):
             with pytest.raises(Exception, match="audit verify"):
                 audit("prove", *arguments)
+
+
+def test_verify_says_how_many_entries_are_signed(ledger: Path, audit: Run, tmp_path: Path) -> None:
+    grow(2)
+    assert audit("verify") == (0, ["Intact: 602 entries, the first 600 of them signed by 2 checkpoints."])
+    export, one = tmp_path / "export.jsonl", ledger / "000000000300"
+    audit("export", "--output", str(export))
+    code, lines = audit("verify", "--export", str(export), "--checkpoints", str(one), "--key", str(ledger / "keys"))
+    assert (code, lines) == (0, ["Intact: 602 entries, the first 300 of them signed by 1 checkpoint."])
+    code, lines = audit("verify", "--export", str(export))
+    assert (code, lines[0]) == (0, "Intact: 602 entries, none of them signed.")
+    assert lines[1:] == ["No checkpoint was given, so this shows only that the entries agree with themselves."]
+
+
+def test_what_an_export_holds_beside_its_entries_is_a_finding(ledger: Path, audit: Run, tmp_path: Path) -> None:
+    """Somebody who reads the file would take it for verified."""
+    export = tmp_path / "export.jsonl"
+    audit("export", "--output", str(export))
+    lines = export.read_bytes().splitlines(keepends=True)
+    lines[9] = lines[9].replace(b'{"seq"', b'{"approved_by":"the board","seq"', 1)
+    export.write_bytes(b"".join(lines))
+    code, found = audit("verify", "--export", str(export), "--checkpoints", str(ledger))
+    assert (code, found) == (1, ["NOT INTACT: line 10 of the export has what no hash covers: approved_by"])
+    assert not intact(export.read_text(), (ledger / "latest").read_text(), (ledger / "keys").read_text())
+
+
+def test_verify_warns_when_nothing_outside_the_database_speaks_for_it(ledger: Path, audit: Run, tmp_path: Path) -> None:
+    good = "Intact: 600 entries, all of them signed by 2 checkpoints."
+    empty = tmp_path / "empty"
+    empty.mkdir()
+
+    def warning(folder: Path) -> str:
+        return (
+            f"No checkpoint outside the database was found in {folder}: "
+            "whoever owns the database could have rewritten all of it."
+        )
+
+    assert audit("verify") == (0, [good])
+    key = str(ledger / "keys")
+    assert audit("verify", "--checkpoints", str(empty), "--key", key) == (0, [good, warning(empty)])
+    assert audit("verify", "--checkpoints", str(ledger / "latest"), "--key", key) == (0, [good])
+    for path in ledger.glob("[0l]*"):
+        path.unlink()
+    assert audit("verify") == (0, [good, warning(ledger)])
+    shutil.rmtree(ledger)
+    assert audit("verify") == (0, [good, warning(ledger)])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,7 @@ from jitaccess.audit.recorder import Actor, Facts, record_many
 from jitaccess.audit.sequencer import sequence
 from jitaccess.kernel.errors import Conflict, Invalid
 from tests.audit.behind import tampered
+from tests.audit.ledgers import Run
 
 pytestmark = pytest.mark.django_db
 
@@ -190,3 +194,93 @@ def test_a_key_that_somebody_added_to_the_published_ones_is_found() -> None:
     forged = checkpoint.Signer.generate("jitaccess-forged").verifier.text
     heads.published().write_text(f"{heads.published().read_text()}{forged}\n")
     assert heads.unknown_published() == [f"{heads.published()} names a key that never signed here: {forged}"]
+
+
+def strange_files(path: Path, tmp_path: Path) -> Iterator[str]:
+    """Things at `path` that nobody should wait for or read to their end, and what is said about each."""
+    fifo, huge = tmp_path / "fifo", tmp_path / "huge"
+    os.mkfifo(fifo)
+    with huge.open("wb") as file:
+        file.truncate(2**40)
+    irregular = "it is not a regular file"
+    path.unlink()
+    for target, expected in (
+        (fifo, irregular),
+        (Path("/dev/zero"), irregular),
+        (tmp_path, irregular),
+        (huge, "longer"),
+    ):
+        path.symlink_to(target)
+        yield expected
+        path.unlink()
+    os.mkfifo(path)
+    yield irregular
+    path.unlink()
+    path.mkdir()
+    yield irregular
+    path.rmdir()
+
+
+def watched(work: Callable[[], object]) -> object:
+    """Fail instead of hanging."""
+
+    def stop(*_: object) -> None:
+        raise TimeoutError("it waits for ever")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(20)
+    try:
+        return work()
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("name", ["000000000003", "latest"])
+def test_what_is_no_file_of_usual_size_stops_neither_start_nor_signing_nor_verify(
+    name: str, tmp_path: Path, audit: Run
+) -> None:
+    grow(3)
+    heads.sign_head()
+    grow(1)
+    path = heads.folder() / name
+    for expected in strange_files(path, tmp_path):
+        for refuse in (heads.ensure_grown_from_newest, heads.sign_head):
+            with pytest.raises(Invalid, match=expected) as caught:
+                watched(refuse)
+            assert str(path) in caught.value.detail
+        code, lines = watched(lambda: audit("verify"))
+        assert code == 1
+        assert any(line.startswith(f"NOT INTACT: {path}: ") and expected in line for line in lines), lines
+    assert Checkpoint.objects.count() == 1, "nothing was signed meanwhile"
+
+
+def test_keys_that_are_no_file_of_usual_size_are_refused(tmp_path: Path, audit: Run) -> None:
+    grow(1)
+    heads.sign_head()
+    public = heads.published()
+    note = public.read_text()
+    for expected in strange_files(public, tmp_path):
+        code, lines = watched(lambda: audit("verify"))
+        assert code == 1
+        assert len(lines) == 1
+        assert lines[0].startswith(f"NOT INTACT: {public} ")
+        assert expected in lines[0]
+        with pytest.raises(Invalid, match="Cannot read public keys"):
+            watched(lambda: audit("verify", "--export", "/dev/null", "--checkpoints", str(heads.folder())))
+    public.write_text(note)
+    for each in tmp_path.glob("[fh]*"):
+        each.unlink()
+    for expected in strange_files(settings.CHECKPOINT_KEYS, tmp_path):
+        with pytest.raises(Invalid, match=expected):
+            watched(heads.verifiers)
+
+
+def test_a_draft_that_somebody_put_there_is_not_written_to() -> None:
+    grow(1)
+    heads.folder().mkdir()
+    draft = heads.folder() / f".latest.{os.getpid()}"
+    os.mkfifo(draft)
+    assert watched(heads.sign_head) == 1
+    assert not draft.exists()
+    assert (heads.folder() / "latest").is_file()

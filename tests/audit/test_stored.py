@@ -33,7 +33,7 @@ def entry_edits(seq: int) -> dict[str, Callable[[], object]]:
 
 
 def test_every_edited_field_of_an_entry_is_found(ledger: Path, audit: Run) -> None:
-    assert audit("verify") == (0, ["Intact: 600 entries, 2 signed checkpoints."])
+    assert audit("verify") == (0, ["Intact: 600 entries, all of them signed by 2 checkpoints."])
     pk = place(257)
     edits = entry_edits(257)
     assert len(edits) == len(Entry._meta.concrete_fields) >= 20
@@ -266,7 +266,7 @@ def test_a_checkpoint_that_is_signed_while_the_ledger_is_read_is_no_finding(
         return verified(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(stored, "verified", meanwhile)
-    assert audit("verify") == (0, ["Intact: 600 entries, 2 signed checkpoints."])
+    assert audit("verify") == (0, ["Intact: 600 entries, all of them signed by 2 checkpoints."])
     assert audit("verify")[0] == 1, "the next time it counts"
 
 

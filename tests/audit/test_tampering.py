@@ -108,7 +108,7 @@ def assert_found(log: Log, place: int, heads: list[Checkpoint] = HEADS) -> None:
 
 def test_the_log_itself_is_good_and_may_grow() -> None:
     for log in (LOG, [*LOG, *(entry(number) for number in range(SIZE, SIZE + 300))]):
-        assert ours(log, HEADS) == Report(len(log), len(HEADS), ())
+        assert ours(log, HEADS) == Report(len(log), len(HEADS), (), signed=SIZE)
         assert intact(export(skilled(log)), NEWEST, SIGNER.verifier.text)
     other = Signer("jitaccess-test", bytes(32)).verifier.text
     assert not intact(export(skilled(LOG)), NEWEST, other)
@@ -163,7 +163,9 @@ def test_no_older_log_stands_against_the_newest_checkpoint() -> None:
     for place in PLACES:
         log = LOG[:place]
         heads = [head for head in HEADS if head.size <= place]
-        assert ours(log, heads) == Report(place, len(heads), ()), "by itself it is good"
+        assert ours(log, heads) == Report(
+            place, len(heads), (), signed=max((head.size for head in heads), default=0)
+        ), "by itself it is good"
         assert_found(log, place, [*heads, HEADS[-1]])
         assert ours(log, [*heads, HEADS[-1]]).findings == (
             f"{SIZE - place} entries are missing that were signed at {SIZE}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import gc
 import os
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 from django.db import DatabaseError, IntegrityError, OperationalError, connections, transaction
 
+from jitaccess.runtime import preflight
 from jitaccess.store.sqlite.base import _READS
 from jitaccess.store.sqlite.turns import Line, Turn, queue_of
 from tests.installation import eventually
@@ -464,3 +466,37 @@ def deferred(database: Database) -> list[str]:
         return database.written()
     finally:
         database.execute("COMMIT")
+
+
+@pytest.mark.parametrize("name", ["next", "turn"])
+def test_a_lock_file_that_cannot_be_used_is_named_and_nothing_is_left_open(tmp_path: Path, name: str) -> None:
+    path = tmp_path / f"db.{name}"
+    path.mkdir()
+    queue = queue_of(str(tmp_path / "db"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(3):
+        with pytest.raises(sqlite3.OperationalError) as caught:
+            queue.take(1)
+        assert str(caught.value) == f"unable to lock {path}: Is a directory"
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before + 1, "at most the file that could be opened, once"
+    path.rmdir()
+    queue.take(1).give_back()
+    queue.turnstile.forget()
+
+
+def test_nobody_is_told_to_restore_a_backup_because_of_a_lock(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preflight, "connection", database.connection)
+    (tmp_path / "locked.next").mkdir()
+    with pytest.raises(sqlite3.OperationalError) as unusable:
+        queue_of(str(tmp_path / "locked")).take(1)
+    turn = database.take()
+    with pytest.raises(sqlite3.OperationalError) as busy:
+        queue_of(str(database.path)).take(0)
+    turn.give_back()
+    assert "move it away" in preflight.unusable(unusable.value)
+    assert "Try again" in preflight.unusable(busy.value)
+    for harmless in (unusable.value, busy.value, OperationalError("database is locked")):
+        assert "backup" not in preflight.unusable(harmless)
+    assert "Restore a backup" in preflight.unusable(OperationalError("file is not a database"))

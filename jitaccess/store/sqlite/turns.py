@@ -70,21 +70,24 @@ class Turnstile:
 
     def enter(self, deadline: float) -> bool:
         """False when it is not our turn by `deadline`, monotonic. Raises sqlite3.OperationalError."""
+        if not self._lock(0, deadline):
+            return False
         try:
-            if not self._files:
-                self._files = [os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600) for path in self._paths]
-            waiting, turn = self._files
-            if not _lock(waiting, deadline):
-                return False
-            try:
-                return _lock(turn, deadline)
-            finally:
-                fcntl.flock(waiting, fcntl.LOCK_UN)
+            return self._lock(1, deadline)
+        finally:
+            fcntl.flock(self._files[0], fcntl.LOCK_UN)
+
+    def _lock(self, which: int, deadline: float) -> bool:
+        path = self._paths[which]
+        try:
+            if which == len(self._files):
+                self._files.append(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            return _lock(self._files[which], deadline)
         except OSError as error:
-            raise sqlite3.OperationalError(f"unable to lock {self._paths[1]}: {error.strerror}") from error
+            raise sqlite3.OperationalError(f"unable to lock {path}: {error.strerror}") from error
 
     def leave(self) -> None:
-        if self._files:
+        if len(self._files) == len(self._paths):
             fcntl.flock(self._files[1], fcntl.LOCK_UN)
 
     def forget(self) -> None:
