@@ -104,10 +104,14 @@ def _strike_often(world: World, label: str, sig: signal.Signals) -> None:
 def _strike(world: World, label: str, sig: signal.Signals, *, way: str) -> None:
     world.way = way
     if label == "reconcile.written":
-        _leave_calls_open(world)
+        dead = _leave_calls_open(world)
+        world.arm(label, sig)
+        world.end_lease(dead)  # not before: whoever keeps house reconciles at once
     elif label == "checkpoint.copied":
         world.kill(*world.web_roles)  # a process that begins to lead signs at once
-    world.arm(label, sig)
+        world.arm(label, sig)
+    else:
+        world.arm(label, sig)
     if label == "checkpoint.copied" or (label == "reconcile.written" and not ON_POSTGRESQL):
         world.launch(*world.web_roles)
     pid = world.taken(label)
@@ -120,8 +124,7 @@ def _strike(world: World, label: str, sig: signal.Signals, *, way: str) -> None:
     world.works()
 
 
-def _leave_calls_open(world: World) -> None:
-    """Kill a process in the middle of a call, and let its lease run out."""
+def _leave_calls_open(world: World) -> int:
+    """Kill a process in the middle of a call; returns its pid."""
     world.arm("forward.sent", signal.SIGKILL)
-    pid = world.taken("forward.sent")
-    world.end_lease(pid)
+    return world.taken("forward.sent")
