@@ -69,7 +69,7 @@ def test_an_agent_that_waits_a_thousand_times_holds_up_nobody_else(installation:
                     await asyncio.sleep(0.02)
                 started = time.monotonic()
                 assert not (await other.call("git_status", repo_path=".")).is_error
-                assert time.monotonic() - started < 3
+                assert time.monotonic() - started < 15  # the waits last 25 s
                 for task in waits:
                     task.cancel()
                 results = await asyncio.gather(*waits, return_exceptions=True)
