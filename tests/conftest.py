@@ -44,8 +44,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if str(item.path).startswith(folders):
             item.add_marker(pytest.mark.pure)
-    # They take minutes and mostly wait: begun last, they would be all that is left to wait for.
-    items.sort(key=lambda item: "faults/test_at_steps" not in item.nodeid)
 
 
 def _drop(config: pytest.Config, items: list[pytest.Item], dropped: list[pytest.Item]) -> None:
