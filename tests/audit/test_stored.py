@@ -32,6 +32,7 @@ def entry_edits(seq: int) -> dict[str, Callable[[], object]]:
     return edits
 
 
+@pytest.mark.timeout(400)  # a verification for each field, beside whatever else runs
 def test_every_edited_field_of_an_entry_is_found(ledger: Path, audit: Run) -> None:
     assert audit("verify") == (0, ["Intact: 600 entries, all of them signed by 2 checkpoints."])
     pk = place(257)
