@@ -1,0 +1,1 @@
+"""The one way out: HTTP to addresses that were checked, without redirects, within caps."""
