@@ -1,4 +1,4 @@
-"""The ASGI application of the gateway: /mcp/<server-slug>, in both protocol eras.
+"""The ASGI application of the gateway: /mcp/<server-slug> and /mcp (all servers), in both protocol eras.
 
 The order of the pipeline is the design: Host and Origin, token, size, strict JSON, era and header agreement, session,
 method allow-list, server and tool, decide, record, forward, check, answer.
@@ -21,6 +21,7 @@ from django.db import Error as DatabaseTrouble
 from jitaccess.gateway import wire
 from jitaccess.gateway.calls import Call, record_knock
 from jitaccess.gateway.core import Clock, Gateway, Seen
+from jitaccess.gateway.endpoint import PATH, PREFIX, Endpoint, Target
 from jitaccess.gateway.http import EventStream, Receive, Scope, Send, disconnected, read_body, send_empty, send_json
 from jitaccess.gateway.methods import METHODS, Context, Method, initialize
 from jitaccess.gateway.sessions import resume_session
@@ -30,11 +31,9 @@ from jitaccess.identity.principal import Principal
 from jitaccess.kernel.errors import Forbidden, Invalid
 from jitaccess.kernel.strictjson import JsonObject
 from jitaccess.policy.engine.decide import Who, reachable
-from jitaccess.policy.engine.rules import ServerFacts
 
 log = logging.getLogger(__name__)
 
-PREFIX = "/mcp/"
 # Of one principal in one process; more would be its neighbours' turn.
 MAX_IN_FLIGHT = 32
 MAX_READING = 32
@@ -93,20 +92,23 @@ class Application:
         # Read after the token: a stranger must not make us hold megabytes.
         with _one_more(self.gateway.reading, principal, limit=MAX_READING):
             body = await read_body(receive) if method == "POST" else b""
-            server, is_open = _server(scope["path"], principal, seen)
-            clock = seen[1]
-            del seen  # an open stream must not keep a Snapshot alive
+            endpoint, is_open = _endpoint(scope["path"], principal, seen)
             if not is_open:
                 # Answered first, like a server that does not exist: the record must not show in the time it takes.
                 await _send_error(send, RpcError(wire.METHOD_NOT_FOUND, "There is no such server here.", status=404))
-                await self._knocked(principal, server, body, headers, clock)
+                await self._knocked(principal, endpoint, body, headers, seen[1])
                 return
             message = await self._message(body, headers) if method == "POST" else None
         if message is None:
-            await self._listen_legacy(principal, server, headers, receive, send)
+            del seen  # an open stream must not keep a Snapshot alive
+            await self._listen_legacy(principal, endpoint, headers, receive, send)
             return
         try:
-            await self._answer(Context(self.gateway, principal, server, message, clock), headers, receive, send)
+            if message.method == "subscriptions/listen" and message.modern and message.id is not None:
+                del seen
+                await self._listen_modern(principal, endpoint, message, receive, send)
+                return
+            await self._answer(Context(self.gateway, principal, endpoint, message, *seen), headers, receive, send)
         except RpcError as error:
             error.request_id = message.id
             raise
@@ -131,19 +133,20 @@ class Application:
             raise RpcError(wire.INVALID_REQUEST, error.detail, status=401) from error
 
     async def _knocked(
-        self, principal: Principal, server: ServerFacts, body: bytes, headers: Headers, clock: Clock
+        self, principal: Principal, endpoint: Endpoint, body: bytes, headers: Headers, clock: Clock
     ) -> None:
         """A closed server answers like none at all; that somebody tried to call it is on record."""
         with contextlib.suppress(RpcError, Invalid):
             message = read_message(body if len(body) <= LARGE_BODY else b"{}", headers)
             name, arguments = message.params.get("name"), message.params.get("arguments", {})
             if message.method == "tools/call" and isinstance(name, str) and isinstance(arguments, dict):
-                await record_knock(self.gateway, Call(principal, server, name, arguments, clock))
+                target = Target(endpoint.server, endpoint.slug, name, name)
+                await record_knock(self.gateway, Call(principal, target, arguments, clock))
 
     async def _answer(self, context: Context, headers: Headers, receive: Receive, send: Send) -> None:
         session_id, principal, message = "", context.principal, context.message
         if not message.modern and message.method != "initialize":
-            session = resume_session(headers.get("mcp-session-id"), principal, server=context.server.slug)
+            session = resume_session(headers.get("mcp-session-id"), principal, server=context.endpoint.slug)
             session_id = session.id
             message = replace(message, client=session.client, version=session.version)
         principal = replace(principal, client=principal.client or message.client)
@@ -155,9 +158,6 @@ class Application:
         if message.method == "initialize" and not message.modern:
             value, session_id = initialize(context)
             await send_json(send, 200, wire.result(message.id, value), {"mcp-session-id": session_id})
-            return
-        if message.method == "subscriptions/listen" and message.modern:
-            await self._listen_modern(context, receive, send)
             return
         handler = METHODS[message.modern].get(message.method)
         if handler is None:
@@ -204,9 +204,10 @@ class Application:
             if task is not None:
                 task.cancel()
 
-    async def _listen_modern(self, context: Context, receive: Receive, send: Send) -> None:
+    async def _listen_modern(
+        self, principal: Principal, endpoint: Endpoint, message: Message, receive: Receive, send: Send
+    ) -> None:
         """2026-07-28, "Subscriptions": acknowledge what is honoured, then every change, then a result as the end."""
-        message = context.message
         asked = message.params.get("notifications")
         if not isinstance(asked, dict):
             raise RpcError(wire.INVALID_PARAMS, "`notifications` must be an object.", status=400)
@@ -218,23 +219,23 @@ class Application:
         changed = wire.notification("notifications/tools/list_changed", {"_meta": tagged})
         ended = wire.result(message.id, {"resultType": "complete", "_meta": tagged})
         frames = Frames(acknowledged, changed if honoured else None, ended)
-        await self._stream(context.principal, context.server, frames, receive, send)
+        await self._stream(principal, endpoint, frames, receive, send)
 
     async def _listen_legacy(
-        self, principal: Principal, server: ServerFacts, headers: Headers, receive: Receive, send: Send
+        self, principal: Principal, endpoint: Endpoint, headers: Headers, receive: Receive, send: Send
     ) -> None:
         """The GET stream of the older revisions (2025-11-25, "Listening for Messages from the Server")."""
         if "text/event-stream" not in (headers.get("accept") or ""):
             await send_empty(send, 405, {"allow": "POST"})
             return
-        resume_session(headers.get("mcp-session-id"), principal, server=server.slug)
+        resume_session(headers.get("mcp-session-id"), principal, server=endpoint.slug)
         frames = Frames(None, wire.notification("notifications/tools/list_changed"), None)
-        await self._stream(principal, server, frames, receive, send)
+        await self._stream(principal, endpoint, frames, receive, send)
 
     async def _stream(
-        self, principal: Principal, server: ServerFacts, frames: Frames, receive: Receive, send: Send
+        self, principal: Principal, endpoint: Endpoint, frames: Frames, receive: Receive, send: Send
     ) -> None:
-        stream = await self._enter(principal, server)
+        stream = await self._enter(principal, endpoint)
         task = asyncio.create_task(self.gateway.streams.run(stream, EventStream(send), frames))
         gone = asyncio.create_task(disconnected(receive))
         try:
@@ -246,20 +247,24 @@ class Application:
             task.cancel()
             gone.cancel()
 
-    async def _enter(self, principal: Principal, server: ServerFacts) -> Stream:
+    async def _enter(self, principal: Principal, endpoint: Endpoint) -> Stream:
         snapshot, clock = await self.gateway.look(principal)
         # Entered before the client hears that it listens: a change between the two would be lost.
-        return self.gateway.streams.enter(Stream(principal, server.id), snapshot, clock.now())
+        return self.gateway.streams.enter(Stream(principal, endpoint), snapshot, clock.now())
 
 
-def _server(path: str, principal: Principal, seen: Seen) -> tuple[ServerFacts, bool]:
-    """The server of this endpoint, and whether it is open to this principal."""
+def _endpoint(path: str, principal: Principal, seen: Seen) -> tuple[Endpoint, bool]:
+    """What this path speaks for, and whether it is open to this principal. Raises RpcError(404)."""
     assert principal.agent
     snapshot, _ = seen
+    if path in {PATH, PREFIX}:
+        return Endpoint(), True
     server = snapshot.server_by_slug(path.removeprefix(PREFIX).strip("/"))
     if server is None:
         raise RpcError(wire.METHOD_NOT_FOUND, "There is no such server here.", status=404)
-    return server, reachable(snapshot, who=Who(principal.agent, principal.user), server=server)
+    return Endpoint(server.id, server.slug), reachable(
+        snapshot, who=Who(principal.agent, principal.user), server=server
+    )
 
 
 def _waits(params: JsonObject) -> bool:

@@ -51,7 +51,7 @@ class Intent:
     """A call somebody wants to make. `arguments` are redacted already; `digest` is over the whole ones."""
 
     principal: Principal
-    server: UUID
+    server: UUID | None
     server_name: str
     tool: str
     digest: str
@@ -219,7 +219,7 @@ class _Batch:
 
     def _refusal(self, one: Admitted) -> Refusal:
         intent = one.intent
-        server = self.snapshot.servers.get(intent.server)
+        server = self.snapshot.servers.get(intent.server) if intent.server else None
         known = server is not None and intent.tool in server.tools
         return Refusal(intent.call, intent.principal, intent.server, intent.server_name, intent.tool, known, one.code)
 

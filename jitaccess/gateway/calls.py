@@ -12,6 +12,7 @@ from jitaccess.audit.redact import redact
 from jitaccess.gateway import denials
 from jitaccess.gateway.batch import TRIES, Admitted, Intent
 from jitaccess.gateway.core import Clock, Gateway
+from jitaccess.gateway.endpoint import Target
 from jitaccess.gateway.upstream.errors import RemoteError, UpstreamError
 from jitaccess.gateway.upstream.stdio import StdioConnection
 from jitaccess.gateway.wire import INVALID_PARAMS, RpcError
@@ -23,7 +24,6 @@ from jitaccess.kernel.steps import step
 from jitaccess.kernel.strictjson import Json, JsonObject
 from jitaccess.kernel.text import visible
 from jitaccess.policy.engine.decide import Code, Who, decide
-from jitaccess.policy.engine.rules import ServerFacts
 from jitaccess.store.clock import JitNow
 from requests_app import selectors
 
@@ -32,16 +32,20 @@ MAX_RESULT = 4 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What a client wants called: exact name and arguments, on one server.
+    """What a client wants called: exactly which tool, with which arguments.
 
     `clock` is the database's, as read when the request came.
     """
 
     principal: Principal
-    server: ServerFacts
-    tool: str
+    target: Target
     arguments: JsonObject
     clock: Clock
+
+    def intent(self, args_digest: str, shown: Json) -> Intent:
+        """`shown` is what the ledger shows of the arguments."""
+        target = self.target
+        return Intent(self.principal, target.server, target.server_name, target.tool, args_digest, shown)
 
 
 async def call_tool(gateway: Gateway, call: Call) -> JsonObject:
@@ -54,7 +58,7 @@ async def call_tool(gateway: Gateway, call: Call) -> JsonObject:
         # A child is started only for a call that would be allowed, and before admission: a start may take longer
         # than an admission stays good.
         connection = await _connect(gateway, call) if _seems_allowed(gateway, call) else None
-        intent = Intent(call.principal, call.server.id, call.server.slug, call.tool, args_digest, shown)
+        intent = call.intent(args_digest, shown)
         try:
             admitted = await gateway.admission.admit(intent)
         except Unavailable:
@@ -67,7 +71,7 @@ async def call_tool(gateway: Gateway, call: Call) -> JsonObject:
             gateway.admission.not_sent(admitted, "the client left, or the gateway failed")
             raise
         if isinstance(connection, UpstreamError):
-            return _failed(gateway, admitted, connection)
+            return _failed(gateway, call, admitted, connection)
         step("forward.starting")
         if admitted.may_start():
             return await _forward(gateway, call, admitted, connection)
@@ -79,9 +83,7 @@ async def record_knock(gateway: Gateway, call: Call) -> None:
     """Put a call of a closed server on record. It is never forwarded, whatever opens meanwhile."""
     args_digest, shown = await _kept(gateway, call.arguments)
     with contextlib.suppress(Unavailable):
-        admitted = await gateway.admission.admit(
-            Intent(call.principal, call.server.id, call.server.slug, call.tool, args_digest, shown)
-        )
+        admitted = await gateway.admission.admit(call.intent(args_digest, shown))
         if admitted.allowed:
             gateway.admission.not_sent(admitted, "the server was closed when the call came")
 
@@ -101,13 +103,13 @@ def _seems_allowed(gateway: Gateway, call: Call) -> bool:
     assert call.principal.agent
     who = Who(call.principal.agent, call.principal.user)
     snapshot, at = gateway.store.current, call.clock.now()
-    return decide(snapshot, who=who, server=call.server.id, tool=call.tool, at=at).allowed
+    return decide(snapshot, who=who, server=call.target.server, tool=call.target.tool, at=at).allowed
 
 
 async def _connect(gateway: Gateway, call: Call) -> StdioConnection | UpstreamError:
     """A connection, or why there is none."""
     try:
-        return await gateway.pool.connection(call.server.slug, call.principal.key)
+        return await gateway.pool.connection(call.target.server_name, call.principal.key)
     except UpstreamError as error:
         return error
 
@@ -116,7 +118,7 @@ async def _forward(gateway: Gateway, call: Call, admitted: Admitted, connection:
     started = time.monotonic()
     try:
         answer = await connection.request(
-            "tools/call", {"name": call.tool, "arguments": call.arguments}, timeout=gateway.call_timeout
+            "tools/call", {"name": call.target.tool, "arguments": call.arguments}, timeout=gateway.call_timeout
         )
         step("forward.answered")
         size = _check(answer)
@@ -128,7 +130,7 @@ async def _forward(gateway: Gateway, call: Call, admitted: Admitted, connection:
         )
         raise RpcError(error.rpc_code, error.message if small else text, data=error.data if small else None) from error
     except UpstreamError as error:
-        return _failed(gateway, admitted, error)
+        return _failed(gateway, call, admitted, error)
     except asyncio.CancelledError:
         gateway.admission.finish(
             admitted, Event.CALL_OUTCOME_UNKNOWN, Outcome.ERROR, {"why": "the client left or cancelled the call"}
@@ -171,19 +173,19 @@ def _check(answer: JsonObject) -> int:
     return size
 
 
-def _failed(gateway: Gateway, admitted: Admitted, error: UpstreamError) -> JsonObject:
+def _failed(gateway: Gateway, call: Call, admitted: Admitted, error: UpstreamError) -> JsonObject:
     """`call.failed` when the server answered or nothing was sent; otherwise nobody knows what it did."""
     known = not error.sent or error.code == "upstream.invalid_response"
     event = Event.CALL_FAILED if known else Event.CALL_OUTCOME_UNKNOWN
     data: dict[str, Json] = {"error": error.code, "sent": error.sent, "detail": visible(error.detail, limit=500)}
     gateway.admission.finish(admitted, event, Outcome.ERROR, data)
-    return denials.failed(tool=admitted.intent.tool, detail=error.detail, code=error.code, sent=error.sent)
+    return denials.failed(tool=call.target.public, detail=error.detail, code=error.code, sent=error.sent)
 
 
 async def _refused(gateway: Gateway, call: Call, admitted: Admitted) -> JsonObject:
     # What a deny rule hides from the list is hidden here too; the ledger has the true reason.
     if admitted.code in {Code.UNKNOWN, Code.NOT_REQUESTABLE}:
-        raise unknown_tool(call.tool)
+        raise unknown_tool(call.target.public)
     if admitted.code != admitted.verdict.code:
         # Refused whatever policy says, and so for every name: to ask for access would not help.
         return _refusal(call, admitted.code, admitted, None, may_ask=False)
@@ -197,7 +199,7 @@ def _refusal(
     call: Call, code: str, admitted: Admitted | None, pending: tuple[str, str] | None, *, may_ask: bool = True
 ) -> JsonObject:
     return denials.denied(
-        tool=call.tool,
+        tool=call.target.public,
         code=code,
         requestable=admitted.verdict.requestable if admitted and may_ask else None,
         pending=pending,
@@ -207,7 +209,7 @@ def _refusal(
 
 def _pending_for(call: Call) -> tuple[str, str] | None:
     for request in selectors.pending_of(call.principal).filter(pending_until__gt=JitNow()):
-        if f"{call.server.slug}/{call.tool}" in request.tool_labels:
+        if f"{call.target.server_name}/{call.target.tool}" in request.tool_labels:
             return str(request.pk), request.url
     return None
 

@@ -13,27 +13,31 @@ from jitaccess.gateway.builtin import access
 from jitaccess.gateway.builtin.definitions import DEFINITIONS, INSTRUCTIONS, NAMES, CallTool
 from jitaccess.gateway.calls import Call, call_tool
 from jitaccess.gateway.core import Clock, Gateway
-from jitaccess.gateway.listing import definition, listed_tools, ttl_ms
+from jitaccess.gateway.endpoint import Endpoint
+from jitaccess.gateway.listing import definition, ttl_ms
 from jitaccess.gateway.sessions import open_session
 from jitaccess.gateway.wire import Message, RpcError
 from jitaccess.identity.principal import Principal
 from jitaccess.kernel.strictjson import JsonObject
 from jitaccess.policy.engine.decide import Who
-from jitaccess.policy.engine.rules import ServerFacts
+from jitaccess.policy.engine.rules import Snapshot
 
 _SERVER_INFO: JsonObject = {"name": "jitaccess", "version": __version__}
 _CAPABILITIES: JsonObject = {"tools": {"listChanged": True}}
 _DISCOVERY_TTL_MS = 60_000
+# Clients put them into every conversation.
+MAX_INSTRUCTIONS = 8000
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """One request on its way: who asks what of which server."""
+    """One request on its way: who asks what where; policy and clock as they were read when it came."""
 
     gateway: Gateway
     principal: Principal
-    server: ServerFacts
+    endpoint: Endpoint
     message: Message
+    snapshot: Snapshot
     clock: Clock
 
     @property
@@ -47,13 +51,13 @@ def initialize(context: Context) -> tuple[JsonObject, str]:
     wanted = context.message.params.get("protocolVersion")
     version = wanted if isinstance(wanted, str) and wanted in wire.LEGACY else wire.LEGACY[0]
     session = open_session(
-        context.principal, server=context.server.slug, version=version, client=context.message.client
+        context.principal, server=context.endpoint.slug, version=version, client=context.message.client
     )
     value: JsonObject = {
         "protocolVersion": version,
         "capabilities": _CAPABILITIES,
         "serverInfo": _SERVER_INFO,
-        "instructions": _instructions(context.server),
+        "instructions": _instructions(context),
     }
     return value, session.id
 
@@ -62,7 +66,7 @@ async def _discover(context: Context) -> JsonObject:
     value: JsonObject = {
         "supportedVersions": list(wire.SUPPORTED),
         "capabilities": _CAPABILITIES,
-        "instructions": _instructions(context.server),
+        "instructions": _instructions(context),
         "ttlMs": _DISCOVERY_TTL_MS,
         "cacheScope": "private",
     }
@@ -78,9 +82,9 @@ async def _list_tools(context: Context) -> JsonObject:
     if context.message.params.get("cursor") is not None:
         raise RpcError(wire.INVALID_PARAMS, "There is one page only; this cursor is not from here.", status=400)
     snapshot, clock = await context.gateway.look(context.principal)
-    server, at = snapshot.servers.get(context.server.id), clock.now()
-    listed = listed_tools(snapshot, who=context.who, server=server, at=at) if server else []
-    value: JsonObject = {"tools": [*(definition(one) for one in listed), *DEFINITIONS]}
+    at = clock.now()
+    listed = context.endpoint.tools(snapshot, context.who, at)
+    value: JsonObject = {"tools": [*(definition(name, one) for name, one in listed), *DEFINITIONS]}
     if context.message.modern:
         value |= {"ttlMs": ttl_ms(snapshot, who=context.who, at=at), "cacheScope": "private"}
     return _complete(context, value)
@@ -99,9 +103,10 @@ async def _call_tool(context: Context) -> JsonObject:
         if name == "call_tool":
             raise RpcError(wire.INVALID_PARAMS, "call_tool does not call itself.")
     if name in NAMES:
-        asked = access.Asked(context.gateway, context.principal, context.server, arguments)
+        asked = access.Asked(context.gateway, context.principal, context.endpoint, arguments)
         return _complete(context, await access.use(name, asked))
-    call = Call(context.principal, context.server, name, arguments, context.clock)
+    target = context.endpoint.target(context.snapshot, name)
+    call = Call(context.principal, target, arguments, context.clock)
     return _complete(context, await call_tool(context.gateway, call))
 
 
@@ -121,8 +126,16 @@ def _complete(context: Context, value: JsonObject) -> JsonObject:
     return {"resultType": "complete", **value, "_meta": stamped}
 
 
-def _instructions(server: ServerFacts) -> str:
-    return f"{INSTRUCTIONS}\n{server.instructions}".strip()
+def _instructions(context: Context) -> str:
+    """How access works here, then what the operator wants said about each server."""
+    servers = context.endpoint.servers(context.snapshot, context.who)
+    if context.endpoint.server is not None:
+        said = [server.instructions for server in servers]
+    else:
+        said = ["Servers here: " + (", ".join(server.slug for server in servers) or "none yet")] + [
+            f"{server.slug}: {server.instructions}" for server in servers if server.instructions
+        ]
+    return "\n".join([INSTRUCTIONS, *said])[:MAX_INSTRUCTIONS].strip()
 
 
 Method = Callable[[Context], Awaitable[JsonObject]]

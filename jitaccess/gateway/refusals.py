@@ -30,7 +30,7 @@ class Refusal:
 
     call: UUID
     principal: Principal
-    server: UUID
+    server: UUID | None
     server_name: str
     tool: str
     known: bool

@@ -13,7 +13,9 @@ from jitaccess.kernel.canonical import canonical
 from jitaccess.kernel.strictjson import Json
 
 
-def remember(principal: Principal, *, server: UUID, server_name: str, tool: str, grant: UUID | None = None) -> str:
+def remember(
+    principal: Principal, *, server: UUID | None, server_name: str, tool: str, grant: UUID | None = None
+) -> str:
     """Who called what, as JSON."""
     actor = principal.actor()
     value: Mapping[str, Json] = {
@@ -24,7 +26,7 @@ def remember(principal: Principal, *, server: UUID, server_name: str, tool: str,
         "client": actor.client,
         "source": actor.source,
         "grant": _text(grant),
-        "server": str(server),
+        "server": _text(server),
         "server_name": server_name,
         "tool": tool,
     }

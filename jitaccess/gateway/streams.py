@@ -6,10 +6,9 @@ import asyncio
 import time
 from dataclasses import dataclass, field
 from datetime import datetime
-from uuid import UUID
 
+from jitaccess.gateway.endpoint import Endpoint
 from jitaccess.gateway.http import EventStream
-from jitaccess.gateway.listing import signature
 from jitaccess.gateway.wire import INVALID_REQUEST, RpcError
 from jitaccess.identity.principal import Principal
 from jitaccess.identity.services import live_tokens
@@ -34,10 +33,10 @@ class Frames:
 
 @dataclass(eq=False, slots=True)
 class Stream:
-    """One listener on one server's list."""
+    """One listener on one endpoint's list."""
 
     principal: Principal
-    server: UUID
+    endpoint: Endpoint
     seen: int = 0
     changed: bool = False
     ended: bool = False
@@ -138,4 +137,4 @@ class Streams:
         await out.close()
 
     def _signature(self, stream: Stream, snapshot: Snapshot, at: datetime) -> int:
-        return signature(snapshot, who=stream.who, server=snapshot.servers.get(stream.server), at=at)
+        return stream.endpoint.signature(snapshot, stream.who, at)

@@ -9,8 +9,9 @@ from typing import Any
 
 from a2wsgi import WSGIMiddleware
 
-from jitaccess.gateway.app import PREFIX, Application
+from jitaccess.gateway.app import Application
 from jitaccess.gateway.core import Gateway
+from jitaccess.gateway.endpoint import serves
 from jitaccess.gateway.http import Receive, Scope, Send, read_body, send_empty
 from jitaccess.gateway.wire import RpcError
 from jitaccess.runtime.background import Background
@@ -44,7 +45,7 @@ class Switch:
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1003})
-        elif scope["path"].startswith(PREFIX):
+        elif serves(scope["path"]):
             await (self._mcp or _nothing)(scope, receive, send)
         elif self._web is not None:
             await self._serve_web(self._web, scope, receive, send)

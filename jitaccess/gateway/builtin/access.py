@@ -15,7 +15,7 @@ import msgspec
 from jitaccess.gateway import denials
 from jitaccess.gateway.builtin import definitions as d
 from jitaccess.gateway.core import Gateway
-from jitaccess.gateway.listing import listed_tools
+from jitaccess.gateway.endpoint import Endpoint
 from jitaccess.identity.principal import Principal
 from jitaccess.kernel import strictjson
 from jitaccess.kernel.durations import format_duration
@@ -23,12 +23,10 @@ from jitaccess.kernel.errors import Invalid, JitAccessError, NotFound
 from jitaccess.kernel.strictjson import Json, JsonObject
 from jitaccess.kernel.text import visible
 from jitaccess.policy.engine.decide import Visibility, Who
-from jitaccess.policy.engine.rules import ServerFacts, Snapshot
-from jitaccess.policy.models import ApprovalPolicy
-from jitaccess.policy.services import uses_left
+from jitaccess.policy.engine.rules import Snapshot
 from jitaccess.store.clock import JitNow, now
-from requests_app import selectors
-from requests_app.lifecycle import RequestStatus, grant_state
+from requests_app import represent, selectors
+from requests_app.lifecycle import RequestStatus
 from requests_app.services import Ask, cancel_request, release_grant, submit_request
 
 POLL_SECONDS = 0.4
@@ -40,11 +38,11 @@ T = TypeVar("T", bound=d.Arguments)
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One use of an access tool."""
+    """One use of an access tool, on one endpoint."""
 
     gateway: Gateway
     principal: Principal
-    server: ServerFacts
+    endpoint: Endpoint
     arguments: JsonObject
 
 
@@ -72,16 +70,15 @@ async def _request_access(asked: Asked) -> Reply:
     arguments = _parse(d.RequestAccess, asked.arguments)
     if len(strictjson.encode(arguments.context)) > MAX_CONTEXT:
         raise Invalid("request.context", f"`context` may have {MAX_CONTEXT} bytes.")
-    tools = [_tool_named(text, asked.server) for text in arguments.tools]
     seconds = arguments.minutes * 60 if arguments.minutes is not None else None
+    snapshot, _ = await asked.gateway.look(asked.principal)
     ask = Ask(
-        tools=tools,
+        tools=[asked.endpoint.asked_for(snapshot, text) for text in arguments.tools],
         reason=arguments.reason,
         seconds=seconds,
         max_uses=arguments.max_uses,
         context=arguments.context,
     )
-    snapshot, _ = await asked.gateway.look(asked.principal)
     submission = await asked.gateway.db(lambda: submit_request(principal=asked.principal, ask=ask, snapshot=snapshot))
     data = await asked.gateway.db(_state, asked.principal, submission.request.pk)
     again = (
@@ -158,46 +155,10 @@ def _state(principal: Principal, request_id: UUID) -> JsonObject:
     request = selectors.request_of(principal, request_id)
     if request is None:
         raise NotFound("request.unknown", f"You have no request {request_id}.")
-    moment = now()
-    status: str = request.status
-    if request.pending and request.pending_until <= moment:
-        status = RequestStatus.EXPIRED
-    data: JsonObject = {
-        "request_id": str(request.pk),
-        "status": status,
-        "tools": list(request.tool_labels),
-        "minutes": request.seconds // 60,
-        "url": request.url,
-    }
-    if request.max_uses is not None:
-        data["max_uses"] = request.max_uses
-    if status == RequestStatus.PENDING:
-        data["who_can_approve"] = [person.username for person in selectors.approvers_of(request)]
-        data["approvals"] = [
-            {"group": one.group.name, "needed": one.group.quorum, "given": len(one.approved_by)}
-            for one in selectors.approval_progress(request)
-        ]
-        data["pending_until"] = request.pending_until.isoformat()
+    data = represent.request_data(request, now())
+    if data["status"] == RequestStatus.PENDING:
+        data |= represent.approval_data(request)
         data["poll"] = {"tool": "check_request", "after_seconds": 5}
-    else:
-        data["decided_by"] = request.closed_by_name
-        data["note"] = request.closing_note
-    grant = getattr(request, "grant", None)
-    if grant is not None:
-        data["grant"] = _grant(grant, moment)
-    return data
-
-
-def _grant(grant: selectors.Grant, at: datetime) -> JsonObject:
-    state = grant_state(starts_at=grant.starts_at, expires_at=grant.expires_at, ended=grant.ended_at is not None, at=at)
-    data: JsonObject = {"grant_id": str(grant.pk), "state": state, "expires_at": grant.expires_at.isoformat()}
-    if state == "ended":
-        data["end_reason"] = grant.end_reason or "expired"
-        return data
-    data["seconds_left"] = max(int((grant.expires_at - at).total_seconds()), 0)
-    left = uses_left(grant.pk)
-    if left is not None:
-        data["calls_left"] = left
     return data
 
 
@@ -220,43 +181,22 @@ def _sentence(data: JsonObject) -> str:
 
 
 def _requestable(asked: Asked, snapshot: Snapshot, at: datetime, search: str) -> JsonObject:
-    names: dict[UUID, Json] = {}
-    tools: list[Json] = []
-    for listed in listed_tools(snapshot, who=_who(asked.principal), server=asked.server, at=at):
-        requestable = listed.verdict.requestable
-        if listed.visibility is not Visibility.LOCKED or requestable is None:
-            continue
-        description = str(strictjson.decode(listed.tool.definition.encode()).get("description") or "")
-        if search and search not in listed.tool.name.lower() and search not in description.lower():
-            continue
-        if requestable.policy not in names:
-            policy = ApprovalPolicy.objects.get(pk=requestable.policy)
-            names[requestable.policy] = [f"{group.quorum} of {group.name}" for group in policy.groups.all()]
-        tools.append(
-            {
-                "tool": listed.tool.name,
-                "access": listed.tool.access,
-                "description": visible(description, limit=200),
-                "max_minutes": requestable.max_seconds // 60,
-                "decided_by": names[requestable.policy],
-                **({"max_uses": requestable.max_uses} if requestable.max_uses is not None else {}),
-            }
-        )
-    return {"server": asked.server.slug, "tools": tools[:50]}
+    tools = represent.requestable_data(asked.endpoint.tools(snapshot, _who(asked.principal), at), search)
+    return {**_where(asked, snapshot), "tools": tools[:50]}
 
 
 def _access(asked: Asked, snapshot: Snapshot, at: datetime) -> JsonObject:
-    listed = listed_tools(snapshot, who=_who(asked.principal), server=asked.server, at=at)
+    tools = asked.endpoint.tools(snapshot, _who(asked.principal), at)
     grants: list[Json] = []
     for grant in selectors.live_grants_of(asked.principal):
-        data = _grant(grant, at)
+        data = represent.grant_data(grant, at)
         grants.append({**data, "tools": list(grant.request.tool_labels)})
     pending = selectors.pending_of(asked.principal).filter(pending_until__gt=JitNow())
     return {
         "you": asked.principal.label,
-        "server": asked.server.slug,
-        "allowed": [one.tool.name for one in listed if one.visibility is Visibility.VISIBLE],
-        "locked": [one.tool.name for one in listed if one.visibility is Visibility.LOCKED],
+        **_where(asked, snapshot),
+        "allowed": [name for name, one in tools if one.visibility is Visibility.VISIBLE],
+        "locked": [name for name, one in tools if one.visibility is Visibility.LOCKED],
         "grants": grants,
         "pending": [_state(asked.principal, request.pk) for request in pending],
     }
@@ -267,12 +207,10 @@ def _who(principal: Principal) -> Who:
     return Who(principal.agent, principal.user)
 
 
-def _tool_named(text: str, server: ServerFacts) -> tuple[str, str]:
-    """Read "git_commit" on this endpoint's server, or "git__git_commit" in full: slugs hold no underscore."""
-    slug, found, name = text.partition("__")
-    if found and slug == server.slug and text not in server.tools:
-        return slug, name
-    return server.slug, text
+def _where(asked: Asked, snapshot: Snapshot) -> JsonObject:
+    if asked.endpoint.server is not None:
+        return {"server": asked.endpoint.slug}
+    return {"servers": [server.slug for server in asked.endpoint.servers(snapshot, _who(asked.principal))]}
 
 
 def _parse(kind: type[T], arguments: JsonObject) -> T:

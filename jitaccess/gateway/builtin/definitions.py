@@ -66,7 +66,7 @@ _TEXT: JsonObject = {"type": "string"}
 DEFINITIONS: tuple[JsonObject, ...] = (
     _tool(
         "call_tool",
-        "Call any tool of this server by name. For clients whose tool list does not refresh after an approval; "
+        "Call any tool of this endpoint by name. For clients whose tool list does not refresh after an approval; "
         "the same rules apply as for a direct call.",
         {"name": _TEXT, "arguments": {"type": "object"}},
         ["name"],

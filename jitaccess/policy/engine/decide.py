@@ -82,12 +82,12 @@ class _Match:
     rule: str
 
 
-def decide(snapshot: Snapshot, *, who: Who, server: UUID, tool: str, at: datetime) -> Verdict:
-    """The verdict for one call. Pure: everything it depends on is in the arguments."""
+def decide(snapshot: Snapshot, *, who: Who, server: UUID | None, tool: str, at: datetime) -> Verdict:
+    """The verdict for one call. Pure: everything it depends on is in the arguments. `server` None: of no server."""
     agent = snapshot.agents.get(who.agent)
     if agent is None or not agent.enabled or not _user_may_act(snapshot, agent, who.user):
         return Verdict(Code.LOCKED_DOWN, "the agent is disabled, or its user is not active or may no longer use it")
-    facts = snapshot.servers.get(server)
+    facts = snapshot.servers.get(server) if server is not None else None
     if facts is None or not facts.enabled or not _server_open_to(snapshot, facts, agent, who.user):
         return Verdict(Code.UNKNOWN, "no such server for this principal")
     wanted = facts.tools.get(tool)

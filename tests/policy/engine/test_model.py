@@ -8,7 +8,6 @@ from uuid import UUID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jitaccess.gateway.listing import listed_tools
 from jitaccess.policy.engine.decide import Verdict, Visibility, Who, decide, next_edge
 from jitaccess.policy.engine.rules import Snapshot
 from tests.policy import model
