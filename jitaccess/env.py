@@ -2,25 +2,50 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import re
 import secrets
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 
+from jitaccess.kernel import discreet
+from jitaccess.variables import VARIABLES
+
 _TIMEOUTS = "-c idle_in_transaction_session_timeout=5s -c lock_timeout=5s -c statement_timeout=30s"
 
 
 def text(name: str, default: str = "") -> str:
-    """The value of `name`, or the content of the file that `name`_FILE names, or `default`."""
+    """The value of `name`, or the content of the file that `name`_FILE names, or `default`.
+
+    `jitaccess.variables` declares every name; what it calls a secret stays out of the log from here on.
+    """
+    value = _text(name) or default
+    if name in VARIABLES and VARIABLES[name].secret:
+        _hide(value)
+    return value.strip()
+
+
+def _text(name: str) -> str:
     path = os.environ.get(f"{name}_FILE")
     if path:
         try:
-            return Path(path).read_text(encoding="utf-8").strip()
+            return Path(path).read_text(encoding="utf-8")
         except OSError as error:
             raise ImproperlyConfigured(f"{name}_FILE names {path}, which cannot be read: {error.strerror}.") from error
-    return os.environ.get(name, default).strip()
+    return os.environ.get(name, "")
+
+
+def _hide(value: str) -> None:
+    """Of a URL only its password; of keys each part, with and without its name."""
+    if "://" in value:
+        password = urlsplit(value).password or ""
+        discreet.hide(password, unquote(password))
+    else:
+        parts = re.split(r"[\s,]+", value)
+        discreet.hide(*parts, *(part.partition(":")[2] for part in parts))
 
 
 def content(path: Path) -> str:
@@ -41,6 +66,44 @@ def flag(name: str, *, default: bool) -> bool:
     if value not in {"true", "false"}:
         raise ImproperlyConfigured(f"{name} must be true or false, not {value!r}.")
     return value == "true"
+
+
+def number(name: str, *, default: float) -> float:
+    """A number of seconds, a port: not negative."""
+    value = text(name)
+    try:
+        found = float(value or default)
+    except ValueError:
+        found = -1.0
+    if not 0 <= found < float("inf"):
+        raise ImproperlyConfigured(f"{name} must be a number from 0 on, not {value!r}.")
+    return found
+
+
+def networks(name: str) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+    """A comma-separated list of networks or addresses."""
+    try:
+        return [ipaddress.ip_network(part) for part in words(name)]
+    except ValueError as error:
+        raise ImproperlyConfigured(f"{name} must list networks like 10.0.0.0/8: {error}.") from error
+
+
+def choice(name: str, *, of: tuple[str, ...], default: str) -> str:
+    """One of a few words."""
+    value = text(name, default).lower()
+    if value not in of:
+        raise ImproperlyConfigured(f"{name} must be one of {', '.join(of)}, not {value!r}.")
+    return value
+
+
+def whole(name: str, *, default: int) -> int:
+    """A whole number from 1 on."""
+    value = text(name)
+    if not value:
+        return default
+    if not (value.isascii() and value.isdigit() and int(value)):
+        raise ImproperlyConfigured(f"{name} must be a whole number from 1 on, not {value!r}.")
+    return int(value)
 
 
 def words(name: str) -> list[str]:
@@ -68,7 +131,16 @@ def secret(name: str, path: Path, make: str | None = None) -> str:
             pass
         finally:
             draft.unlink()
-    return path.read_text(encoding="utf-8").strip()
+    value = path.read_text(encoding="utf-8").strip()
+    _hide(value)
+    return value
+
+
+def secret_file(name: str, path: Path) -> Path | None:
+    """The file that `secret` reads `name` from, or None when its value stands in the environment."""
+    if named := os.environ.get(f"{name}_FILE"):
+        return Path(named)
+    return None if text(name) else path
 
 
 def postgres(url: str) -> dict[str, object]:

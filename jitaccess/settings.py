@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from jitaccess import env
+from jitaccess.api import conf as api
 from jitaccess.kernel.secretbox import generate_key
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -15,6 +15,8 @@ env.private_folder(VAR)
 
 SECRET_KEY = env.secret("JITACCESS_SECRET_KEY", VAR / "secrets" / "secret_key")
 SEALING_KEYS = env.secret("JITACCESS_KEYS", VAR / "secrets" / "sealing_keys", make=generate_key("k1"))
+SEALING_KEYS_FILE = env.secret_file("JITACCESS_KEYS", VAR / "secrets" / "sealing_keys")
+METRICS_TOKEN = env.secret("JITACCESS_METRICS_TOKEN", VAR / "secrets" / "metrics_token")
 DEBUG = env.flag("JITACCESS_DEBUG", default=False)
 
 # `jitaccess up` leaves its address in var/url, so that commands beside it print links that work.
@@ -30,7 +32,13 @@ ALLOWED_HOSTS = [
 CSRF_TRUSTED_ORIGINS = [PUBLIC_URL]
 # Browsers may call the gateway only from these origins (DNS rebinding, MCP 2026-07-28 streamable HTTP, "Security").
 GATEWAY_ALLOWED_ORIGINS = [PUBLIC_URL, *env.words("JITACCESS_ALLOWED_ORIGINS")]
+# Where X-Forwarded-For and X-Forwarded-Proto are believed: anybody can send them.
+TRUSTED_PROXIES = env.networks("JITACCESS_TRUSTED_PROXIES")
 SERVERS_FILE = Path(env.text("JITACCESS_SERVERS_FILE") or VAR / "servers.json")
+# How often each server is asked what it offers. It is asked at once when it says that this has changed.
+CATALOGUE_SECONDS = env.number("JITACCESS_CATALOGUE_SECONDS", default=300)
+# What requests of ours may reach although it is not public, or not over https: hosts, networks, host:port.
+EGRESS_ALLOW = env.words("JITACCESS_EGRESS_ALLOW")
 
 # Signed heads of the ledger, and the keys that sign them: outside the database, whose owner could rewrite history.
 CHECKPOINTS = Path(env.text("JITACCESS_CHECKPOINTS") or VAR / "checkpoints")
@@ -39,6 +47,10 @@ CHECKPOINT_KEYS = Path(env.text("JITACCESS_CHECKPOINT_KEYS") or VAR / "secrets" 
 DATABASE_URL = env.text("DATABASE_URL")
 REDIS_URL = env.text("REDIS_URL")
 ON_POSTGRESQL = bool(DATABASE_URL)
+
+DRAIN_SECONDS = env.number("JITACCESS_DRAIN_SECONDS", default=0)
+STOP_SECONDS = env.number("JITACCESS_STOP_SECONDS", default=10)
+HEALTH_PORT = int(env.number("JITACCESS_HEALTH_PORT", default=0))
 
 DATABASES = {
     "default": env.postgres(DATABASE_URL)
@@ -74,6 +86,10 @@ INSTALLED_APPS = [
     "jitaccess.catalog",
     "jitaccess.policy",
     "requests_app",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "jitaccess.api",
     "jitaccess.gateway",
     "jitaccess.notify",
     "jitaccess.web",
@@ -129,6 +145,11 @@ ACCOUNT_ADAPTER = "jitaccess.identity.adapters.AccountAdapter"
 ACCOUNT_EMAIL_VERIFICATION = "none"
 ACCOUNT_LOGOUT_REDIRECT_URL = "/accounts/login/"
 
+REST_FRAMEWORK, SPECTACULAR_SETTINGS = api.REST_FRAMEWORK, api.SPECTACULAR_SETTINGS
+API_READS_PER_MINUTE = env.whole("JITACCESS_API_READS_PER_MINUTE", default=600)
+API_WRITES_PER_MINUTE = env.whole("JITACCESS_API_WRITES_PER_MINUTE", default=60)
+CACHES = api.caches(REDIS_URL)
+
 SESSION_ENGINE = "jitaccess.identity.sessions"
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
@@ -136,6 +157,9 @@ SESSION_COOKIE_AGE = 12 * 3600
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = _public.scheme == "https"
 X_FRAME_OPTIONS = "DENY"
 SECURE_REFERRER_POLICY = "same-origin"
+# Sent with answers over TLS only. No redirect from here: the proxy in front of us sees plain HTTP, we do not.
+SECURE_HSTS_SECONDS = 365 * 24 * 3600 if _public.scheme == "https" else 0
+SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W008", "security.W021"]  # subdomains and redirects are not ours
 
 STATIC_URL = "/static/"
 STATIC_ROOT = None  # WhiteNoise serves what the apps bring, straight from the packages
@@ -151,27 +175,32 @@ EMAIL_BACKEND = f"django.core.mail.backends.{'smtp' if _mail.scheme in ('smtp', 
 EMAIL_HOST, EMAIL_PORT = _mail.hostname or "", _mail.port or 25
 EMAIL_HOST_USER, EMAIL_HOST_PASSWORD = _mail.username or "", _mail.password or ""
 EMAIL_USE_SSL = _mail.scheme == "smtps"
+EMAIL_USE_TLS = "starttls=true" in _mail.query
 EMAIL_TIMEOUT = 10
 DEFAULT_FROM_EMAIL = env.text("JITACCESS_EMAIL_FROM") or f"jitaccess@{_public.hostname}"
 # Every notice is written to the log; e-mail goes out as well once there is a server to send it.
 NOTIFY_CHANNELS = ["console", *(["email"] if _mail.scheme else [])]
 
+# Separate processes are read by machines; the command line says which they are.
+LOG_FORMAT = env.choice("JITACCESS_LOG_FORMAT", of=("json", "line"), default="line")
+LOG_LEVEL = env.choice("JITACCESS_LOG_LEVEL", of=("debug", "info", "warning", "error"), default="info").upper()
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {
         "line": {
-            "class": "jitaccess.web.logs.DiscreetFormatter",
+            "class": "jitaccess.kernel.discreet.DiscreetFormatter",
             "format": "%(asctime)s %(levelname)-7s %(name)s: %(message)s",
             "datefmt": "%H:%M:%S",
-        }
+        },
+        "json": {"class": "jitaccess.kernel.discreet.JsonFormatter"},
     },
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": LOG_FORMAT}},
     "root": {"handlers": ["console"], "level": "WARNING"},
     "loggers": {
         # A refused form is an answer, not an incident.
         "django.request": {"level": "ERROR"},
-        "jitaccess": {"level": os.environ.get("JITACCESS_LOG_LEVEL", "INFO")},
-        "requests_app": {"level": os.environ.get("JITACCESS_LOG_LEVEL", "INFO")},
+        "jitaccess": {"level": LOG_LEVEL},
+        "requests_app": {"level": LOG_LEVEL},
     },
 }

@@ -12,6 +12,9 @@ def nothing_here(request: HttpRequest) -> NoReturn:  # noqa: ARG001 - Django pas
     raise Http404
 
 
+handler400, handler403 = "jitaccess.api.problems.handler400", "jitaccess.api.problems.handler403"
+handler404, handler500 = "jitaccess.api.problems.handler404", "jitaccess.api.problems.handler500"
+
 # Not all of allauth: no sign-up, no password by e-mail, none set from a session that somebody left open.
 urlpatterns = [
     path("admin/", admin.site.urls),
@@ -21,5 +24,6 @@ urlpatterns = [
     path("accounts/password/change/", accounts.password_change, name="account_change_password"),
     # Where allauth sends whoever wants to change a password and has none.
     path("accounts/password/set/", nothing_here, name="account_set_password"),
+    path("api/", include("jitaccess.api.urls")),
     path("", include("jitaccess.web.urls")),
 ]

@@ -12,7 +12,8 @@ from functools import reduce
 from operator import or_
 from uuid import UUID
 
-from django.db.models import Q, QuerySet
+from django.db.models import Q as Q  # noqa: PLC0414 - for interfaces that add filters
+from django.db.models import QuerySet
 
 from jitaccess.audit.models import Entry
 from jitaccess.identity.models import User
@@ -20,6 +21,7 @@ from jitaccess.identity.principal import Principal
 from jitaccess.kernel.errors import NotFound
 from jitaccess.policy.models import ApproverGroup
 from jitaccess.store.clock import JitNow
+from jitaccess.store.paging import Part, part_of
 from requests_app.lifecycle import DecisionVerdict, Group, Progress, RequestStatus, progress
 
 # Interfaces that read name the rows by way of this module: whatever imports requests_app.models may write them.
@@ -52,13 +54,7 @@ class State(StrEnum):
     UNDECIDED = "undecided"
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Part of a list. `newer` and `older`: the request after or before which the neighbouring parts begin, if any."""
-
-    requests: list[AccessRequest]
-    newer: UUID | None
-    older: UUID | None
+_ALL = Q()
 
 
 def groups_of(request: AccessRequest) -> tuple[Group, ...]:
@@ -182,22 +178,70 @@ def visible_requests(user: User, *, limit: int = 50) -> list[AccessRequest]:
 
 
 def page_of_requests(
-    user: User, *, state: State | None = None, before: UUID | None = None, after: UUID | None = None, size: int = 50
-) -> Page:
+    user: User,
+    *,
+    state: State | None = None,
+    before: UUID | None = None,
+    after: UUID | None = None,
+    size: int = 50,
+    where: Q = _ALL,
+) -> Part[AccessRequest]:
     """Requests this person may see, latest first: those filed before or after one of them, or the latest of all."""
-    rows = _concerning(user).filter(_in_state(state))
-    if after:
-        found = list(rows.filter(pk__gt=after).order_by("pk")[: size + 1])
-        more, found = len(found) > size, found[:size][::-1]
-    else:
-        found = list((rows.filter(pk__lt=before) if before else rows).order_by("-pk")[: size + 1])
-        more, found = len(found) > size, found[:size]
-    newer, older = (more, True) if after else (before is not None, more)
-    return Page(
-        _seen(user, found),
-        newer=found[0].pk if found and newer else None,
-        older=found[-1].pk if found and older else None,
-    )
+    part = part_of(_concerning(user).filter(where, _in_state(state)), before=before, after=after, size=size)
+    return Part(_seen(user, part.rows), newer=part.newer, older=part.older)
+
+
+def requests_of(principal: Principal) -> QuerySet[AccessRequest]:
+    """What exactly this principal filed."""
+    rows = AccessRequest.objects.select_related("agent__owner", "user", "grant")
+    return rows.filter(principal_key=principal.key, agent=principal.agent)
+
+
+def page_of_own_requests(
+    principal: Principal,
+    *,
+    state: State | None = None,
+    before: UUID | None = None,
+    after: UUID | None = None,
+    size: int = 50,
+    where: Q = _ALL,
+) -> Part[AccessRequest]:
+    """As page_of_requests, for the principal that filed them."""
+    return part_of(requests_of(principal).filter(where, _in_state(state)), before=before, after=after, size=size)
+
+
+def grants_seen_by(user: User) -> QuerySet[Grant]:
+    """Grants of the requests that this person may see."""
+    rows = Grant.objects.select_related("request__agent", "agent", "user")
+    return rows if user.is_superuser else rows.filter(request__in=_concerning(user).order_by().values("pk"))
+
+
+def seen_grants(user: User, grants: Sequence[Grant]) -> list[Grant]:
+    """Those whose requests this person may see: `grants_seen_by` is a filter for lists, standing has the last word."""
+    standings = standings_of([grant.request for grant in grants], user)
+    return [grant for grant, standing in zip(grants, standings, strict=True) if standing.may_see]
+
+
+def grants_of(principal: Principal) -> QuerySet[Grant]:
+    """What exactly this principal holds or held."""
+    rows = Grant.objects.select_related("request__agent", "agent", "user")
+    return rows.filter(agent=principal.agent, user=principal.user)
+
+
+def asks_of_server(slug: str) -> Q:
+    """Requests for tools of the server with this slug. `items` is our own canonical JSON, as `groups` is below."""
+    return Q(items__contains=f'"server":"{slug}"')
+
+
+def grants_live(*, live: bool) -> Q:
+    """Grants that are live by the clock, or those that are not."""
+    now_live = Q(ended_at=None, starts_at__lte=JitNow(), expires_at__gt=JitNow())
+    return now_live if live else ~now_live
+
+
+def decisions_on(request: AccessRequest) -> list[Decision]:
+    """All of them, in their order, with who decided."""
+    return list(request.decisions.select_related("user").order_by("at", "pk"))
 
 
 def _concerning(user: User) -> QuerySet[AccessRequest]:
@@ -301,3 +345,10 @@ def when_it_ended(grant: Grant, at: datetime) -> str:
         by = f" by {grant.ended_by_name}" if grant.ended_by_name else ""
         return f"was {grant.end_reason.replace('_', ' ')}{by} at {grant.ended_at:%H:%M} UTC"
     return f"expired at {grant.expires_at:%H:%M} UTC" if grant.expires_at <= at else "is live"
+
+
+def how_many() -> dict[str, int]:
+    """Open requests and live grants of the whole installation, for who watches it."""
+    pending = AccessRequest.objects.filter(status=RequestStatus.PENDING, pending_until__gt=JitNow())
+    live = Grant.objects.filter(ended_at=None, starts_at__lte=JitNow(), expires_at__gt=JitNow())
+    return {"pending_requests": pending.count(), "live_grants": live.count()}

@@ -8,12 +8,13 @@ import os
 import re
 import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -26,7 +27,7 @@ from tests.clocks import _FUNCTION
 
 ROOT = Path(__file__).parent.parent
 COMMAND = str(Path(sys.executable).with_name("jitaccess"))
-READY = re.compile(r"(?:is running|(?:web|gateway)) on (http://\S+)")
+READY = re.compile(r"(?:is running|(?:web|gateway|worker|beat)) on (http://\S+)")
 ON_POSTGRESQL = os.environ.get("JITACCESS_TEST_DATABASE") == "postgresql"
 
 
@@ -44,13 +45,20 @@ def eventually(
         time.sleep(every)
 
 
+def free_port() -> int:
+    """A port of the loopback that nobody has at this moment."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
 class Process:
     """One running command; its output is collected line by line."""
 
-    def __init__(self, arguments: list[str], env: dict[str, str]) -> None:
+    def __init__(self, arguments: list[str], env: dict[str, str], *, program: Sequence[str] = (COMMAND,)) -> None:
         self.lines: list[str] = []
         self.popen = subprocess.Popen(
-            [COMMAND, *arguments],
+            [*program, *arguments],
             env=env,
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
@@ -136,7 +144,8 @@ class Installation:
 
     def launch(self, *arguments: str, env: dict[str, str] | None = None) -> Process:
         """Start a process that may not get as far as being ready."""
-        process = Process([*arguments, "--port", "0"], self.env | (env or {}))
+        port = ["--health-port", str(free_port())] if {"worker", "beat"} & set(arguments) else ["--port", "0"]
+        process = Process([*arguments, *port], self.env | (env or {}))
         self.processes.append(process)
         return process
 

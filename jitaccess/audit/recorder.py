@@ -16,6 +16,7 @@ from jitaccess.kernel.ids import uuid7
 from jitaccess.kernel.strictjson import JsonView
 from jitaccess.kernel.text import visible
 from jitaccess.store.clock import JitNow
+from jitaccess.store.metrics import LEDGER_ENTRIES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +67,13 @@ def record_many(many: Iterable[Facts]) -> list[UUID]:
         raise RuntimeError("The ledger is written inside the transaction of what it records.")
     entries = [_row(facts) for facts in many]
     Entry.objects.bulk_create(entries)
+    transaction.on_commit(lambda: _count(entries), robust=True)
     return [entry.uid for entry in entries]
+
+
+def _count(entries: list[Entry]) -> None:
+    for entry in entries:
+        LEDGER_ENTRIES.labels(entry.event).inc()
 
 
 def _row(facts: Facts) -> Entry:

@@ -27,6 +27,11 @@ def redact(value: Json) -> Json:
     return _Redaction().of(value, _DEPTH_LIMIT)
 
 
+def looks_secret(name: str) -> bool:
+    """Whether a member or parameter of this name probably holds a secret."""
+    return bool(_SECRET_NAME.search(name[:1000]))
+
+
 class _Redaction:
     def __init__(self) -> None:
         self._left = _TOTAL_LIMIT
@@ -47,7 +52,7 @@ class _Redaction:
         return value
 
     def _member(self, name: str, value: Json, depth: int) -> Json:
-        return "[redacted]" if _SECRET_NAME.search(name[:1000]) else self.of(value, depth - 1)
+        return "[redacted]" if looks_secret(name) else self.of(value, depth - 1)
 
     def _text(self, text: str, limit: int) -> str:
         shown = visible(text[: limit + 1], limit=limit, multiline=True)

@@ -1,4 +1,4 @@
-"""Servers and their tools in the admin. How a server is started is not here: that is the operator's file."""
+"""Tools in the admin: what a reviewer has to see, and pinning exactly that. Servers are in server_admin."""
 
 # ruff: noqa: ARG002 - Django's signatures and names
 
@@ -15,11 +15,15 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
 
-from jitaccess.audit.admin_base import ReadOnlyAdmin, RecordedAdmin, actor_of, pretty
-from jitaccess.catalog import services
-from jitaccess.catalog.models import AccessClass, Server, Tool
+from jitaccess.audit.admin_base import ReadOnlyAdmin, actor_of, pretty
+from jitaccess.catalog import server_admin, services
+from jitaccess.catalog.diff import Difference, differences
+from jitaccess.catalog.flags import Flag, Neighbours, flags_of
+from jitaccess.catalog.models import AccessClass, Tool
 from jitaccess.kernel.errors import JitAccessError
 from jitaccess.kernel.text import has_hidden, visible
+
+__all__ = ["ToolAdmin", "server_admin"]  # Django looks for admins in this module alone
 
 # Beyond this a definition cannot be shown whole, and what cannot be shown whole cannot be reviewed here.
 SHOWN = 200_000
@@ -31,49 +35,6 @@ STATES = {
     "gone": Q(present=False),
 }
 STATE_NAMES = {"changed": "changed since review"}
-
-
-@admin.register(Server)
-class ServerAdmin(RecordedAdmin):
-    list_display = ("slug", "description", "enabled")
-    list_filter = ("enabled",)
-    search_fields = ("slug", "description")
-    fields = ("slug", "description", "instructions")
-    actions = ("disable", "enable")
-    service_records_addition = True
-
-    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        return (*self.fields, "enabled") if obj else self.fields
-
-    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
-        """Roles and clients name a server by its slug; renaming one would move rights to another."""
-        return ("slug", "enabled") if obj else ()
-
-    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
-        if change:
-            super().save_model(request, obj, form, change)
-        else:
-            obj.pk = services.register_server(**form.cleaned_data, operator=actor_of(request)).pk
-
-    @admin.action(description="Disable selected servers", permissions=["change"])
-    def disable(self, request: HttpRequest, queryset: QuerySet[Server]) -> None:
-        operator = actor_of(request)
-        self.each(
-            request,
-            queryset,
-            "Servers disabled",
-            lambda server: services.set_server_enabled(server=server, enabled=False, operator=operator),
-        )
-
-    @admin.action(description="Enable selected servers", permissions=["change"])
-    def enable(self, request: HttpRequest, queryset: QuerySet[Server]) -> None:
-        operator = actor_of(request)
-        self.each(
-            request,
-            queryset,
-            "Servers enabled",
-            lambda server: services.set_server_enabled(server=server, enabled=True, operator=operator),
-        )
 
 
 class StateFilter(admin.SimpleListFilter):
@@ -89,19 +50,28 @@ class StateFilter(admin.SimpleListFilter):
 
 @dataclass(frozen=True, slots=True)
 class Review:
-    """One tool as it is put before a reviewer: text that can neither hide nor act, and whether it is all of it."""
+    """One tool as it is put before a reviewer: text that can neither hide nor act, and whether it is all of it.
+
+    `changes` are those since its last review; None when there was none, or when it is not known what was reviewed.
+    """
 
     tool: Tool
     state: str
     definition: str
     hidden: bool
     whole: bool
+    changes: list[Difference] | None
+    flags: list[Flag]
 
     @classmethod
-    def of(cls, tool: Tool, state: str) -> Review:
+    def of(cls, tool: Tool, state: str, neighbours: Neighbours) -> Review:
         text = pretty(tool.definition)
         shown = visible(text, limit=SHOWN, multiline=True)
-        return cls(tool, state, shown, has_hidden(text), whole=len(shown) < SHOWN)
+        whole = len(shown) < SHOWN
+        changes = None
+        if whole and tool.pin and tool.quarantined and tool.pinned_definition:
+            changes = differences(tool.pinned_definition, tool.definition)
+        return cls(tool, state, shown, has_hidden(text), whole, changes, flags_of(tool, neighbours) if whole else [])
 
 
 class ReviewForm(forms.Form):
@@ -185,10 +155,11 @@ class ToolAdmin(ReadOnlyAdmin):
         return None
 
     def _page(self, request: HttpRequest, tools: list[Tool], **more: object) -> HttpResponse:
+        neighbours = Neighbours.read()
         context = {
             **self.admin_site.each_context(request),
             "opts": self.opts,
-            "reviews": [Review.of(tool, self.state(tool)) for tool in tools],
+            "reviews": [Review.of(tool, self.state(tool), neighbours) for tool in tools],
             "may_classify": self.has_classify_permission(request),
             **more,
         }

@@ -5,8 +5,10 @@ from typing import Any, ClassVar
 
 from django.core.validators import RegexValidator
 from django.db import models
+from django.db.models import Q
 
 from jitaccess.kernel.ids import uuid7
+from jitaccess.kernel.secretbox import key_id
 
 # No underscore: on the aggregate endpoint <slug>__<tool> must split in one way only.
 slug_validator = RegexValidator(
@@ -24,6 +26,21 @@ class AccessClass(models.TextChoices):
     UNCLASSIFIED = "unclassified", "unclassified"
 
 
+class Transport(models.TextChoices):
+    """How a server is reached: a program that the gateway starts, or streamable HTTP."""
+
+    STDIO = "stdio", "stdio"
+    HTTP = "http", "HTTP"
+
+
+class Era(models.TextChoices):
+    """Which protocol a server speaks; `auto` finds out."""
+
+    AUTO = "auto", "find out"
+    MODERN = "modern", "2026-07-28"
+    LEGACY = "legacy", "2025-11-25 or older"
+
+
 class Server(models.Model):
     """An MCP server behind the gateway. How a stdio server is started lives in the operator's file, never here:
     whoever may edit rows must not thereby be able to start programs.
@@ -34,19 +51,76 @@ class Server(models.Model):
     description = models.CharField(max_length=300, blank=True)
     instructions = models.TextField(blank=True, help_text="Told to agents with the gateway's own instructions.")
     enabled = models.BooleanField(default=True)
+    transport = models.CharField(max_length=5, choices=Transport.choices, default=Transport.STDIO, editable=False)
+    url = models.CharField("URL", max_length=500, blank=True, help_text="The MCP endpoint: https://…/mcp")
+    era = models.CharField("protocol", max_length=6, choices=Era.choices, default=Era.AUTO)
+    shared = models.BooleanField(
+        default=False,
+        help_text="It keeps no state and no identity of its own, so that everybody may use one connection.",
+    )
 
     class Meta:
         ordering: ClassVar = ["slug"]
+        constraints: ClassVar = [
+            models.CheckConstraint(
+                condition=Q(transport=Transport.STDIO, url="") | (Q(transport=Transport.HTTP) & ~Q(url="")),
+                name="jit_server_http_has_a_url",
+            ),
+        ]
 
     def __str__(self) -> str:
         return self.slug
 
 
+class ServerCredential(models.Model):
+    """A header that the gateway sends to an HTTP server. `sealed` opens only as this header of this server."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    server = models.ForeignKey(Server, on_delete=models.CASCADE, related_name="credentials")
+    header = models.CharField(max_length=100, default="Authorization")
+    sealed = models.TextField(editable=False)
+    updated_at = models.DateTimeField(editable=False)
+
+    class Meta:
+        ordering: ClassVar = ["server", "header"]
+        verbose_name = "server credential"
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["server", "header"], name="jit_one_credential_a_header"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.header} of {self.server.slug}"
+
+    @property
+    def key(self) -> str:
+        """The id of the key it is sealed with."""
+        return key_id(self.sealed)
+
+
+class ServerHealth(models.Model):
+    """What came of asking a server last: for people to look at, no input to any decision."""
+
+    server = models.OneToOneField(Server, on_delete=models.CASCADE, primary_key=True, related_name="health")
+    ok = models.BooleanField()
+    detail = models.CharField(max_length=500, blank=True)
+    checked_at = models.DateTimeField()
+    era = models.CharField(max_length=20, blank=True)
+    tools = models.PositiveIntegerField(null=True)
+    reported_name = models.CharField(max_length=100, blank=True)
+    reported_version = models.CharField(max_length=100, blank=True)
+
+    class Meta:
+        verbose_name_plural = "server health"
+
+    def __str__(self) -> str:
+        return f"{self.server.slug}: {'reachable' if self.ok else self.detail}"
+
+
 class Tool(models.Model):
     """One callable of a server, identified by (server, exact name).
 
-    `definition` is what the server says now, `digest` its digest; `pin` is the digest an admin reviewed.
-    While they differ the tool is quarantined: nobody may call it.
+    `definition` is what the server says now, `digest` its digest; `pin` is the digest an admin reviewed, and
+    `pinned_definition` what that said. While they differ the tool is quarantined: nobody may call it.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
@@ -56,6 +130,7 @@ class Tool(models.Model):
     definition = models.TextField()
     digest = models.CharField(max_length=80)
     pin = models.CharField(max_length=80, blank=True)
+    pinned_definition = models.TextField(blank=True, editable=False)
     present = models.BooleanField(default=True, help_text="The server still offers it.")
 
     class Meta:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from django.db import transaction
+from django.db.models import F
 
 from jitaccess.audit.events import Event
 from jitaccess.audit.recorder import Actor, Facts, record
@@ -20,11 +21,7 @@ from jitaccess.kernel.text import is_slug, visible
 
 def register_server(*, slug: str, operator: Actor, description: str = "", instructions: str = "") -> Server:
     """The server with this slug, made on first sight; an existing one is returned as it is. Raises Invalid."""
-    if not is_slug(slug, limit=32):
-        raise Invalid(
-            "server.slug",
-            f'"{visible(slug, limit=80)}" is no name for a server: use small letters, digits and hyphens, at most 32.',
-        )
+    checked_slug(slug)
     with transaction.atomic():
         server, made = Server.objects.get_or_create(
             slug=slug, defaults={"description": description, "instructions": instructions}
@@ -32,6 +29,16 @@ def register_server(*, slug: str, operator: Actor, description: str = "", instru
         if made:
             record(Facts(event=Event.SERVER_REGISTERED, actor=operator, server=server.pk, server_name=slug))
     return server
+
+
+def checked_slug(slug: str) -> str:
+    """A name that a server may have. Raises Invalid("server.slug")."""
+    if not is_slug(slug, limit=32):
+        raise Invalid(
+            "server.slug",
+            f'"{visible(slug, limit=80)}" is no name for a server: use small letters, digits and hyphens, at most 32.',
+        )
+    return slug
 
 
 def set_server_enabled(*, server: Server, enabled: bool, operator: Actor) -> None:
@@ -103,7 +110,9 @@ def classify_tool(*, tool: Tool, access: AccessClass, operator: Actor, digest: s
     """
     digest = digest or tool.digest
     with transaction.atomic():
-        changed = Tool.objects.filter(pk=tool.pk, digest=digest).update(access=access, pin=digest)
+        changed = Tool.objects.filter(pk=tool.pk, digest=digest).update(
+            access=access, pin=digest, pinned_definition=F("definition")
+        )
         if changed != 1:
             raise Conflict("tool.changed", f"{tool} changed while it was being reviewed. Look at it again.")
         _note(Event.TOOL_CLASSIFIED, tool.server, tool.name, operator, {"access": str(access), "pin": digest})

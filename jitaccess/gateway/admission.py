@@ -24,6 +24,7 @@ from jitaccess.gateway.instances import LEASE
 from jitaccess.kernel.errors import Unavailable
 from jitaccess.kernel.strictjson import Json
 from jitaccess.policy.snapshots import SnapshotStore
+from jitaccess.store import metrics
 from jitaccess.store.host_clock import steady
 
 log = logging.getLogger(__name__)
@@ -93,6 +94,9 @@ class Admission:
 
     def finish(self, admitted: Admitted, event: Event, outcome: Outcome, data: dict[str, Json]) -> None:
         """Record how an authorized call ended, with the next batch; kept and tried again while the database is away."""
+        metrics.CALL_ENDINGS.labels(event).inc()
+        if event != Event.CALL_NOT_SENT:
+            metrics.FORWARD_SECONDS.labels(admitted.intent.server_name).observe(steady() - admitted.read_at)
         with self._ready:
             self._endings.append(Ending(admitted, event, outcome, data))
             self._ready.notify()
@@ -157,6 +161,7 @@ class Admission:
             self._refuse(calls)
         else:
             for waiting, answer in zip(calls, answers, strict=True):
+                metrics.CALLS.labels("allowed" if answer.allowed else "denied", answer.code).inc()
                 waiting.settle(answer)
 
     def _take_back(self, answers: list[Admitted], why: str) -> None:
@@ -174,15 +179,22 @@ class Admission:
         later.start()
 
     def _refuse(self, calls: Sequence[_Waiting]) -> None:
+        metrics.CALLS.labels("denied", "ledger.unavailable").inc(len(calls))
         for waiting in calls:
             waiting.settle(
                 Unavailable("ledger.unavailable", "The gateway cannot record calls right now, so it refuses them.")
             )
 
     def _commit(self, intents: list[Intent]) -> list[Admitted]:
-        return admit_batch(
-            intents, store=self._store, instance=self.instance, guard=self._guard, lease_until=lambda: self.lease_until
-        )
+        metrics.BATCH_SIZE.observe(len(intents))
+        with metrics.BATCH_SECONDS.time():
+            return admit_batch(
+                intents,
+                store=self._store,
+                instance=self.instance,
+                guard=self._guard,
+                lease_until=lambda: self.lease_until,
+            )
 
 
 def _settle(future: asyncio.Future[Admitted], answer: Admitted | Exception) -> None:

@@ -19,7 +19,8 @@ from django.conf import settings
 from django.db import Error as DatabaseTrouble
 
 from jitaccess.gateway import wire
-from jitaccess.gateway.calls import Call, record_knock
+from jitaccess.gateway.builtin.definitions import NAMES
+from jitaccess.gateway.calls import Call, no_server, record_knock
 from jitaccess.gateway.core import Clock, Gateway, Seen
 from jitaccess.gateway.endpoint import PATH, PREFIX, Endpoint, Target
 from jitaccess.gateway.http import EventStream, Receive, Scope, Send, disconnected, read_body, send_empty, send_json
@@ -88,17 +89,23 @@ class Application:
             return
         if method == "POST":
             _check_content(headers)
-        principal, seen = await self._authenticate(scope, headers)
+        token, source = _token(headers), (scope.get("client") or ("",))[0]
+        recognized = self.gateway.recognize(token, source=source) if method == "POST" else None
+        principal, seen = recognized or await self._identify(token, source)
         # Read after the token: a stranger must not make us hold megabytes.
         with _one_more(self.gateway.reading, principal, limit=MAX_READING):
             body = await read_body(receive) if method == "POST" else b""
+            message = _plain_call(body, headers, scope["path"], principal, seen) if recognized else None
+            if recognized and message is None:
+                principal, seen = await self._identify(token, source)
             endpoint, is_open = _endpoint(scope["path"], principal, seen)
             if not is_open:
                 # Answered first, like a server that does not exist: the record must not show in the time it takes.
-                await _send_error(send, RpcError(wire.METHOD_NOT_FOUND, "There is no such server here.", status=404))
+                await _send_error(send, no_server())
                 await self._knocked(principal, endpoint, body, headers, seen[1])
                 return
-            message = await self._message(body, headers) if method == "POST" else None
+            if message is None and method == "POST":
+                message = await self._message(body, headers)
         if message is None:
             del seen  # an open stream must not keep a Snapshot alive
             await self._listen_legacy(principal, endpoint, headers, receive, send)
@@ -120,15 +127,9 @@ class Application:
         async with self.gateway.large:
             return await asyncio.to_thread(read_message, body, headers)
 
-    async def _authenticate(self, scope: Scope, headers: Headers) -> tuple[Principal, Seen]:
-        scheme, _, value = (headers.get("authorization") or "").partition(" ")
-        if scheme.lower() != "bearer" or not value.strip():
-            raise RpcError(
-                wire.INVALID_REQUEST, "An access token is needed: Authorization: Bearer <token>.", status=401
-            )
-        source = (scope.get("client") or ("",))[0]
+    async def _identify(self, token: str, source: str) -> tuple[Principal, Seen]:
         try:
-            return await self.gateway.identify(value.strip(), source=source)
+            return await self.gateway.identify(token, source=source)
         except Forbidden as error:
             raise RpcError(wire.INVALID_REQUEST, error.detail, status=401) from error
 
@@ -261,10 +262,30 @@ def _endpoint(path: str, principal: Principal, seen: Seen) -> tuple[Endpoint, bo
         return Endpoint(), True
     server = snapshot.server_by_slug(path.removeprefix(PREFIX).strip("/"))
     if server is None:
-        raise RpcError(wire.METHOD_NOT_FOUND, "There is no such server here.", status=404)
+        raise no_server()
     return Endpoint(server.id, server.slug), reachable(
         snapshot, who=Who(principal.agent, principal.user), server=server
     )
+
+
+def _token(headers: Headers) -> str:
+    scheme, _, value = (headers.get("authorization") or "").partition(" ")
+    if scheme.lower() != "bearer" or not value.strip():
+        raise RpcError(wire.INVALID_REQUEST, "An access token is needed: Authorization: Bearer <token>.", status=401)
+    return value.strip()
+
+
+def _plain_call(body: bytes, headers: Headers, path: str, principal: Principal, seen: Seen) -> Message | None:
+    """The message, if it is a call of a server's tool: let through or refused by its batch and by nothing before it."""
+    if len(body) > LARGE_BODY:
+        return None
+    with contextlib.suppress(RpcError):
+        message = read_message(body, headers)
+        name = message.params.get("name")
+        is_call = message.method == "tools/call" and message.id is not None
+        if is_call and isinstance(name, str) and name not in NAMES and _endpoint(path, principal, seen)[1]:
+            return message
+    return None
 
 
 def _waits(params: JsonObject) -> bool:
@@ -295,6 +316,8 @@ async def _finish(handler: Method, context: Context, send: Send) -> None:
         answer = wire.result(message.id, await handler(context))
         status = 200
     except RpcError as error:
+        if error.status in {401, 404}:
+            raise  # in every era: a client that may get a new token does so on this, or begins anew
         # 2026-07-28 gives some errors an HTTP status; the older revisions answer every request with 200.
         answer = wire.error(error.code, str(error), message_id=message.id, data=error.data)
         status = error.status if message.modern else 200

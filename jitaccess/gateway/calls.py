@@ -13,9 +13,9 @@ from jitaccess.gateway import denials
 from jitaccess.gateway.batch import TRIES, Admitted, Intent
 from jitaccess.gateway.core import Clock, Gateway
 from jitaccess.gateway.endpoint import Target
+from jitaccess.gateway.upstream.connection import Connection
 from jitaccess.gateway.upstream.errors import RemoteError, UpstreamError
-from jitaccess.gateway.upstream.stdio import StdioConnection
-from jitaccess.gateway.wire import INVALID_PARAMS, RpcError
+from jitaccess.gateway.wire import INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, RpcError
 from jitaccess.identity.principal import Principal
 from jitaccess.kernel import strictjson
 from jitaccess.kernel.canonical import digest
@@ -28,6 +28,8 @@ from jitaccess.store.clock import JitNow
 from requests_app import selectors
 
 MAX_RESULT = 4 * 1024 * 1024
+# Arguments up to this many bytes are digested where they are: a thread costs more.
+SMALL = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +93,10 @@ async def record_knock(gateway: Gateway, call: Call) -> None:
 async def _kept(gateway: Gateway, arguments: JsonObject) -> tuple[str, Json]:
     """What the ledger keeps of arguments: the digest of the whole, and a redacted view.
 
-    In a thread, one at a time: large ones must hold up neither the event loop nor, several at once, everybody.
+    Large ones in a thread, one at a time: they must hold up neither the event loop nor, several at once, everybody.
     """
+    if len(strictjson.encode(arguments)) <= SMALL:
+        return digest(arguments, domain="jitaccess-args-v1"), redact(arguments)
     async with gateway.large:
         whole = await asyncio.to_thread(digest, arguments, domain="jitaccess-args-v1")
     return whole, redact(arguments)
@@ -106,7 +110,7 @@ def _seems_allowed(gateway: Gateway, call: Call) -> bool:
     return decide(snapshot, who=who, server=call.target.server, tool=call.target.tool, at=at).allowed
 
 
-async def _connect(gateway: Gateway, call: Call) -> StdioConnection | UpstreamError:
+async def _connect(gateway: Gateway, call: Call) -> Connection | UpstreamError:
     """A connection, or why there is none."""
     try:
         return await gateway.pool.connection(call.target.server_name, call.principal.key)
@@ -114,7 +118,7 @@ async def _connect(gateway: Gateway, call: Call) -> StdioConnection | UpstreamEr
         return error
 
 
-async def _forward(gateway: Gateway, call: Call, admitted: Admitted, connection: StdioConnection) -> JsonObject:
+async def _forward(gateway: Gateway, call: Call, admitted: Admitted, connection: Connection) -> JsonObject:
     started = time.monotonic()
     try:
         answer = await connection.request(
@@ -183,6 +187,17 @@ def _failed(gateway: Gateway, call: Call, admitted: Admitted, error: UpstreamErr
 
 
 async def _refused(gateway: Gateway, call: Call, admitted: Admitted) -> JsonObject:
+    if admitted.code == "token_ended":
+        gateway.known.forget(call.principal.token_hash)
+        raise RpcError(INVALID_REQUEST, "The access token is unknown, expired or revoked.", status=401)
+    target = call.target
+    if (
+        admitted.code == Code.UNKNOWN
+        and admitted.verdict.server is None
+        and target.server
+        and target.public == target.tool
+    ):
+        raise no_server()  # closed since the call came
     # What a deny rule hides from the list is hidden here too; the ledger has the true reason.
     if admitted.code in {Code.UNKNOWN, Code.NOT_REQUESTABLE}:
         raise unknown_tool(call.target.public)
@@ -212,6 +227,11 @@ def _pending_for(call: Call) -> tuple[str, str] | None:
         if f"{call.target.server_name}/{call.target.tool}" in request.tool_labels:
             return str(request.pk), request.url
     return None
+
+
+def no_server() -> RpcError:
+    """One answer for a server that does not exist and one that is closed to the caller."""
+    return RpcError(METHOD_NOT_FOUND, "There is no such server here.", status=404)
 
 
 def unknown_tool(name: str) -> RpcError:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import logging
+import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -18,23 +20,26 @@ from django.db import close_old_connections, connections
 
 from jitaccess.gateway import instances
 from jitaccess.gateway.admission import Admission
+from jitaccess.gateway.catalogue import Catalogue
 from jitaccess.gateway.clock_guard import ClockGuard
+from jitaccess.gateway.known import KnownTokens
 from jitaccess.gateway.refusals import write_down_refusals
 from jitaccess.gateway.streams import Streams
-from jitaccess.gateway.upstream.config import StdioServer
+from jitaccess.gateway.upstream.config import ServerConfig
 from jitaccess.gateway.upstream.pool import Pool
 from jitaccess.identity.principal import Principal
 from jitaccess.identity.services import authenticate
 from jitaccess.policy.engine.rules import Snapshot, Subject
 from jitaccess.policy.snapshots import SnapshotStore
 from jitaccess.store.host_clock import steady
+from jitaccess.store.wakeups import Wakeups
 
 log = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 
 OWN_THREADS = 2
-POLL_SECONDS = 1.0
+POLL_SECONDS = float(os.environ.get("JITACCESS_TEST_POLL_SECONDS", "1"))  # tests see then what wake-ups do alone
 HOUSEKEEPING_SECONDS = 5.0
 RENEW_SECONDS = 300.0
 DB_THREADS = 8
@@ -62,12 +67,14 @@ class Gateway:
     `servers` maps a slug to how that server is started; a call may take it `call_timeout` seconds.
     """
 
-    servers: Callable[[str], StdioServer | None]
+    servers: Callable[[str], ServerConfig | None]
     alone: bool = False
     call_timeout: float = 60.0
+    catalogue: Catalogue | None = None
     store: SnapshotStore = field(default_factory=SnapshotStore)
     streams: Streams = field(default_factory=Streams)
     guard: ClockGuard = field(default_factory=ClockGuard)
+    known: KnownTokens = field(default_factory=KnownTokens)
     in_flight: dict[tuple[str, str, str], asyncio.Task[None]] = field(default_factory=dict)
     reading: Counter[str] = field(default_factory=Counter)
     large: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
@@ -78,8 +85,10 @@ class Gateway:
     pool: Pool = field(init=False)
     _executor: ThreadPoolExecutor = field(init=False)
     _own: ThreadPoolExecutor = field(init=False)
+    _wakeups: Wakeups = field(init=False)
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
     _running: bool = False
+    _clock: Clock | None = None
 
     async def start(self) -> None:
         """Enter this process, start the batch writer and the watchers. Raises when the database cannot be used."""
@@ -92,9 +101,14 @@ class Gateway:
         await self.db(lambda: self.store.current)
         self.admission = Admission(self.store, self.instance, self.guard)
         self.admission.start()
-        self.pool = Pool(self.servers)
+        self.pool = Pool(self.servers, on_notification=self.catalogue.heard if self.catalogue else None)
         self._running = True
+        loop = asyncio.get_running_loop()
+        self._wakeups = Wakeups(lambda: _on(loop, self.streams.wake.set))
+        self._wakeups.start()
         self._tasks = [asyncio.create_task(self._watch()), asyncio.create_task(self._keep_house())]
+        if self.catalogue is not None:
+            self._tasks.append(asyncio.create_task(self.catalogue.run(self.db)))
 
     async def stop(self) -> None:
         """End streams, the calls that the server's graceful stop has left, children; write what is owed."""
@@ -106,7 +120,7 @@ class Gateway:
             call.cancel()
         # What they owe the ledger must be with the batch writer before it stops.
         await asyncio.gather(*calls, return_exceptions=True)
-        await self.pool.close()
+        await asyncio.gather(self.pool.close(), asyncio.to_thread(self._wakeups.stop))
         await asyncio.to_thread(self.admission.stop)
         with contextlib.suppress(Exception):
             await self.db(instances.end_lease, self.instance)
@@ -150,7 +164,8 @@ class Gateway:
                     connections["default"].close()
                 raise
 
-        return await asyncio.get_running_loop().run_in_executor(executor, run)
+        # With the context: what is logged there says of which request it is.
+        return await asyncio.get_running_loop().run_in_executor(executor, contextvars.copy_context().run, run)
 
     async def identify(self, token: str, *, source: str) -> tuple[Principal, Seen]:
         """Whose token it is, and policy as it is now. Raises Forbidden."""
@@ -159,7 +174,16 @@ class Gateway:
             principal = authenticate(token, source=source)
             return principal, self._look([principal])
 
-        return await self.db(read)
+        principal, seen = await self.db(read)
+        self.known.remember(principal)
+        return principal, seen
+
+    def recognize(self, token: str, *, source: str) -> tuple[Principal, Seen] | None:
+        """Whose token it was within the last minute, and policy as this process knows it: for calls, which are decided
+        with their token and policy as they are then. None for a token that has to be asked about.
+        """
+        principal = self.known.find(token, source=source)
+        return (principal, (self.store.current, self._clock)) if principal and self._clock else None
 
     async def look(self, principal: Principal) -> Seen:
         """The newest snapshot and the clock, read from the database now: what this principal's lists are made from."""
@@ -168,7 +192,8 @@ class Gateway:
     def _look(self, principals: Iterable[Principal]) -> Seen:
         read = steady()
         snapshot, clock = self.store.look(*{Subject(agent=one.agent, user=one.user) for one in principals})
-        return snapshot, Clock(clock, read)
+        self._clock = Clock(clock, read)
+        return snapshot, self._clock
 
     async def _watch(self) -> None:
         """Tell open streams what changed: each second, at the next edge of a binding, and when somebody wakes us."""
@@ -227,3 +252,9 @@ class Gateway:
             await self._run(self._own, chore)
         except Exception as error:  # noqa: BLE001 - as above
             log.warning("housekeeping will be tried again: %s", error)
+
+
+def _on(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
+    """Call it on `loop`, from any thread; not at all once the loop is closed."""
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(function)

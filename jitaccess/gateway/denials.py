@@ -21,7 +21,6 @@ _WHY = {
     "quarantined": "is blocked: its definition awaits review by an admin, so it can be neither called nor requested",
     "locked_down": "is refused: this agent is disabled, or may no longer act for its user",
     "policy_busy": "could not be decided, because access rules are changing very fast; try again in a moment",
-    "token_ended": "is refused: your access token has just expired or was revoked; get a new one and try again",
     "clock_jumped": (
         "is refused: the clock of the gateway's machine has jumped, and calls are refused until an operator accepts it"
     ),

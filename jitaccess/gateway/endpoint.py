@@ -10,6 +10,7 @@ from jitaccess.gateway.listing import signature
 from jitaccess.kernel.errors import Invalid
 from jitaccess.kernel.text import visible
 from jitaccess.policy.engine.decide import Who, reachable
+from jitaccess.policy.engine.listing import Listed, listed_tools
 from jitaccess.policy.engine.rules import ServerFacts, Snapshot
 
 PATH = "/mcp"

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from django.conf import settings
-
 from jitaccess.gateway.wire import INVALID_REQUEST, LEGACY, RpcError
 from jitaccess.identity.principal import Principal
 from jitaccess.kernel import strictjson
 from jitaccess.kernel.errors import Invalid
-from jitaccess.kernel.secretbox import KeyRing
+from jitaccess.store.sealing import ring
 
 _CONTEXT = "mcp-session-v1"
 
@@ -31,7 +29,7 @@ class Session:
 def open_session(principal: Principal, *, server: str, version: str, client: str) -> Session:
     """A session for `principal` on the endpoint of `server`."""
     content = {"principal": principal.key, "server": server, "version": version, "client": client[:100]}
-    sealed = _ring().seal(strictjson.encode(content), context=_CONTEXT)
+    sealed = ring().seal(strictjson.encode(content), context=_CONTEXT)
     return Session(sealed, version, client)
 
 
@@ -43,14 +41,10 @@ def resume_session(session_id: str | None, principal: Principal, *, server: str)
         )
     unknown = RpcError(INVALID_REQUEST, "Unknown session; initialize again.", status=404)
     try:
-        content = strictjson.decode(_ring().open(session_id, context=_CONTEXT))
+        content = strictjson.decode(ring().open(session_id, context=_CONTEXT))
     except Invalid:
         raise unknown from None
     version = content.get("version")
     if content.get("principal") != principal.key or content.get("server") != server or version not in LEGACY:
         raise unknown
     return Session(session_id, str(version), str(content.get("client", "")))
-
-
-def _ring() -> KeyRing:
-    return KeyRing.from_text(settings.SEALING_KEYS)

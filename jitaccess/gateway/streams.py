@@ -62,6 +62,9 @@ class Streams:
         self._checked = time.monotonic()
         self.wake = asyncio.Event()
 
+    def __len__(self) -> int:
+        return len(self._open)
+
     def listeners(self) -> set[Principal]:
         """Who listens."""
         return {stream.principal for stream in set(self._open)}

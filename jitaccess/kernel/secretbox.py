@@ -48,6 +48,11 @@ class KeyRing:
             keys[kid] = AESGCM(key)
         return cls(keys)
 
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The ids of the keys; the first one seals."""
+        return tuple(self._keys)
+
     def seal(self, plaintext: bytes, *, context: str) -> str:
         """Return `plaintext` encrypted as "kid.base64url"; it opens only under the same `context`."""
         kid, cipher = next(iter(self._keys.items()))
@@ -69,6 +74,11 @@ class KeyRing:
         except (ValueError, InvalidTag):  # one refusal for all of it, below
             pass
         raise Invalid("sealed.invalid", "This sealed text was not made here, for this use, by a key still known.")
+
+
+def key_id(sealed: str) -> str:
+    """The id of the key that a sealed text was made with."""
+    return sealed.partition(".")[0]
 
 
 def _bound(kid: str, context: str) -> bytes:

@@ -74,3 +74,10 @@ def has_hidden(text: str) -> bool:
     if text.isascii():
         return not text.isprintable()
     return any(_is_unsafe(char, before) for before, char in zip(" " + text, text, strict=False))
+
+
+def hidden_in(text: str) -> list[str]:
+    """The characters that make `has_hidden` true, each once, in order, as "U+202E"."""
+    text = text.replace("\r\n", " ").replace("\n", " ").replace("\t", " ")
+    found = (char for before, char in zip(" " + text, text, strict=False) if _is_unsafe(char, before))
+    return [f"U+{ord(char):04X}" for char in dict.fromkeys(found)]

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from django.apps import AppConfig
 
-from jitaccess.policy.triggers import promise
-from jitaccess.store import triggers
+from jitaccess.policy.triggers import TABLES, promise
+from jitaccess.store import triggers, wakeups
 
 
 class PolicyConfig(AppConfig):
@@ -13,3 +13,4 @@ class PolicyConfig(AppConfig):
 
     def ready(self) -> None:
         triggers.register(self.label, promise)
+        wakeups.watch(TABLES)

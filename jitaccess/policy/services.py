@@ -157,7 +157,13 @@ def is_used_up(*, grant: UUID) -> bool:
 
 def uses_left(grant: UUID) -> int | None:
     """How many calls a grant is still good for; None: any number."""
-    return BindingUse.objects.filter(binding__origin_id=grant).values_list("left", flat=True).first()
+    return uses_left_of([grant]).get(grant)
+
+
+def uses_left_of(grants: Iterable[UUID]) -> dict[UUID, int]:
+    """How many calls these grants are still good for; those good for any number are left out."""
+    rows = BindingUse.objects.filter(binding__origin_id__in=list(grants))
+    return {grant: left for grant, left in rows.values_list("binding__origin_id", "left") if grant}
 
 
 def used_up_grants(*, settled: timedelta, limit: int) -> list[UUID]:

@@ -25,6 +25,7 @@ from jitaccess.policy.compiler import (
 )
 from jitaccess.policy.engine.rules import BindingFacts, Snapshot, Subject
 from jitaccess.policy.models import BindingUse, PolicyChange, RoleBinding, ServerAccess
+from jitaccess.store.metrics import SNAPSHOT_SECONDS
 from jitaccess.store.reads import consistent_reads
 
 Facts = TypeVar("Facts")
@@ -41,6 +42,11 @@ class SnapshotStore:
         self._snapshot: Snapshot | None = None
 
     @property
+    def version(self) -> int | None:
+        """Of the Snapshot, None while there is none. Reads nothing."""
+        return self._snapshot.version if self._snapshot else None
+
+    @property
     def current(self) -> Snapshot:
         """The newest Snapshot this process has; reads the database the first time."""
         return self._snapshot or self.catch_up(head())
@@ -49,9 +55,11 @@ class SnapshotStore:
         """The Snapshot of `to` or a newer one. Several threads that ask at once read the database once."""
         with self.steady:
             if self._snapshot is None:
-                self._snapshot = compile_snapshot()
+                with SNAPSHOT_SECONDS.labels("everything").time():
+                    self._snapshot = compile_snapshot()
             elif self._snapshot.stamp != to.stamp:
-                self._snapshot = _newer(self._snapshot)
+                with SNAPSHOT_SECONDS.labels("changes").time():
+                    self._snapshot = _newer(self._snapshot)
             return self._snapshot
 
     def look(self, *whose: Subject) -> tuple[Snapshot, datetime]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from jitaccess.store.triggers import Promise
+from jitaccess.store.wakeups import CHANNEL
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ TABLES = {
 KEPT_VERSIONS = 10_000
 # Deferred, so that the bump is the last thing before commit and the version row is locked for an instant only;
 # once per transaction, however many rows it touched. Without its row nothing could be told: then the change fails.
+# Whoever listens is notified by the commit itself (docs/adr/0011-wake-ups.md).
 # With its owner's rights: whoever may revoke must not fail on a table that only this function writes.
 _FUNCTION = f"""
 CREATE OR REPLACE FUNCTION jit_policy_bump() RETURNS trigger LANGUAGE plpgsql
@@ -51,6 +53,7 @@ BEGIN
     IF NOT FOUND THEN RAISE EXCEPTION 'the policy version row is missing'; END IF;
     DELETE FROM jit_policy_policychange
       WHERE version <= (SELECT version FROM jit_policy_policyversion WHERE id = 1) - {KEPT_VERSIONS};
+    PERFORM pg_notify('{CHANNEL}', '');
   END IF;
   -- Before and after: a row may have moved from one to another. Neither: the table was emptied, and all is read anew.
   INSERT INTO jit_policy_policychange (version, stamp, kind, key)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from a2wsgi import WSGIMiddleware
@@ -15,6 +16,9 @@ from jitaccess.gateway.endpoint import serves
 from jitaccess.gateway.http import Receive, Scope, Send, read_body, send_empty
 from jitaccess.gateway.wire import RpcError
 from jitaccess.runtime.background import Background
+from jitaccess.runtime.gauges import Gauges, Values, of_gateway, of_installation
+from jitaccess.runtime.vitals import PATHS, Vitals
+from jitaccess.store.host_clock import steady
 
 log = logging.getLogger(__name__)
 
@@ -24,10 +28,11 @@ MAX_FORM = 2_500_000  # as much as Django reads of a form
 class Switch:
     """One process of an installation: with a gateway, with the web, or with both."""
 
-    def __init__(self, *, gateway: Gateway | None, web: bool, background: Background | None) -> None:
+    def __init__(self, *, role: str, gateway: Gateway | None, web: bool, background: Background | None) -> None:
         self._gateway = gateway
         self._mcp = Application(gateway) if gateway else None
         self._background = background
+        self._vitals = Vitals(role, _checks(gateway, background), _gauges(gateway, web=web))
         self._web = None
         if web:
             from jitaccess.runtime.wsgi import application
@@ -45,6 +50,8 @@ class Switch:
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1003})
+        elif scope["path"] in PATHS:
+            await self._vitals(scope, send)
         elif serves(scope["path"]):
             await (self._mcp or _nothing)(scope, receive, send)
         elif self._web is not None:
@@ -71,8 +78,12 @@ class Switch:
 
         await web(scope, replay, send)  # type: ignore[arg-type]  # a2wsgi spells the ASGI types out
 
+    def drain(self) -> None:
+        """Called with the first signal: from here on balancers are told to send nobody."""
+        self._vitals.draining = True
+
     def begin_shutdown(self) -> None:
-        """Called when the signal arrives, before the server waits for open responses."""
+        """Called when the server stops listening, before it waits for open responses."""
         if self._gateway is not None:
             self._gateway.begin_shutdown()
 
@@ -92,8 +103,34 @@ class Switch:
         await asyncio.gather(
             asyncio.to_thread(self._background.stop) if self._background else asyncio.sleep(0),
             self._gateway.stop() if self._gateway else asyncio.sleep(0),
+            self._vitals.close(),
         )
         await send({"type": "lifespan.shutdown.complete"})
+
+
+def _checks(gateway: Gateway | None, background: Background | None) -> dict[str, Callable[[], bool]]:
+    """What /readyz asks beside the database."""
+    checks: dict[str, Callable[[], bool]] = {}
+    if gateway is not None:
+        checks["policy"] = lambda: gateway.store.version is not None
+        checks["lease"] = lambda: gateway.admission.lease_until > steady()
+    if background is not None:
+        checks["background"] = lambda: background.alive
+    return checks
+
+
+def _gauges(gateway: Gateway | None, *, web: bool) -> Gauges:
+    def own() -> Values:
+        if gateway is None:
+            return {}
+        return {
+            "open_streams": float(len(gateway.streams)),
+            "upstream_children": float(gateway.pool.children),
+            "calls_in_flight": float(len(gateway.in_flight)),
+        }
+
+    reads = [*([of_installation] if web else []), *([of_gateway(gateway)] if gateway else [])]
+    return Gauges(reads, own)
 
 
 class ClientGone(ConnectionError):

@@ -19,6 +19,7 @@ from jitaccess.audit.heads import sign_head
 from jitaccess.audit.models import Unsequenced
 from jitaccess.audit.sequencer import sequence
 from jitaccess.kernel.errors import JitAccessError
+from jitaccess.runtime.celery import Scheduler
 from jitaccess.store.leader import Leadership
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,11 @@ class Background:
         ]
         if app is not None:
             self._threads.append(threading.Thread(target=self._celery, name="celery", daemon=True))
+
+    @property
+    def alive(self) -> bool:
+        """False when a thread has died, which none of them should."""
+        return all(thread.is_alive() for thread in self._threads)
 
     def start(self) -> None:
         for thread in self._threads:
@@ -115,7 +121,7 @@ class _Embedded:
 
     def __init__(self, app: Celery) -> None:
         self._app = app
-        self._beat: Any = celery_beat.Service(app, max_interval=1, scheduler_cls=celery_beat.Scheduler)
+        self._beat: Any = celery_beat.Service(app, max_interval=1, scheduler_cls=Scheduler)
         self._threads = [
             threading.Thread(target=self._work, name="celery-worker", daemon=True),
             threading.Thread(target=self._beat.start, name="celery-beat", daemon=True),

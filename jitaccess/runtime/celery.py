@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from celery import Celery
+from celery import Celery, beat
 from celery.schedules import schedule
+from django.conf import settings
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "jitaccess.settings")
+
+log = logging.getLogger(__name__)
+
+# More sweeps than this wait only when nobody works; what waits longer expires.
+MANY_WAITING = 50
+_REDIS = {
+    "global_keyprefix": "jitaccess:",
+    "visibility_timeout": 300,
+    # A Redis that hangs is one that is away.
+    "socket_connect_timeout": 5,
+    "socket_timeout": 10,
+    "socket_keepalive": True,
+    "health_check_interval": 10,
+}
 
 _STARTED, _STARTED_AT = time.monotonic(), datetime.now(UTC)
 
@@ -22,14 +39,41 @@ def steady_now() -> datetime:
     return _STARTED_AT + timedelta(seconds=time.monotonic() - _STARTED)
 
 
-def make_app() -> Celery:
-    """The Celery application: on Redis where there is one, else in the memory of this process."""
-    from django.conf import settings
+class Scheduler(beat.Scheduler):
+    """Publishes nothing while nobody takes it, and one line when the broker is gone: it is tried again anyway."""
 
-    app = Celery("jitaccess", broker=settings.REDIS_URL or "memory://localhost/", set_as_current=True)
+    lost = False
+
+    def apply_entry(self, entry: Any, producer: Any = None) -> None:  # noqa: ARG002 - Celery's signature
+        try:
+            channel: Any = self.producer.channel
+            queue = channel.queue_declare(self.app.conf.task_default_queue)
+            if queue.message_count < MANY_WAITING:
+                self.apply_async(entry, producer=self.producer, advance=False)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next tick tries again
+            if not self.lost:
+                log.warning("sweeps are not scheduled, because the broker does not answer: %s", error)
+            self.lost = True
+        else:
+            if self.lost:
+                log.warning("the broker answers again: sweeps are scheduled")
+            self.lost = False
+
+
+def make_app(*, redis_url: str) -> Celery:
+    """The Celery application: on Redis where there is one, else in the memory of this process.
+
+    Tasks are acknowledged when they are taken, not when they are done: a sweep that dies is made good by the next one,
+    seconds later, and what was prefetched by a dead worker has expired when Redis gives it out again.
+    """
+    app = Celery("jitaccess", broker=redis_url or "memory://localhost/", set_as_current=True)
     app.conf.update(
         broker_connection_retry_on_startup=True,
-        broker_transport_options={} if settings.REDIS_URL else {"polling_interval": 0.05},
+        broker_connection_max_retries=None,  # for ever: Redis may be away for as long as it likes
+        broker_transport_options=_REDIS if redis_url else {"polling_interval": 0.05},
+        beat_scheduler="jitaccess.runtime.celery:Scheduler",
+        beat_max_loop_interval=1,
+        result_backend=None,
         beat_schedule={
             name: {
                 "task": name,
@@ -42,8 +86,10 @@ def make_app() -> Celery:
                 ("requests_app.end_used_up_grants", 5.0),
                 ("requests_app.lapse_requests", 5.0),
                 ("notify.deliver", 2.0),
+                ("api.forget_old_answers", 600.0),
             )
         },
+        task_acks_late=False,
         task_ignore_result=True,
         task_serializer="json",
         accept_content=["json"],
@@ -54,8 +100,8 @@ def make_app() -> Celery:
         worker_redirect_stdouts=False,
         worker_send_task_events=False,
     )
-    app.autodiscover_tasks(["requests_app", "jitaccess.notify"])
+    app.autodiscover_tasks(["requests_app", "jitaccess.notify", "jitaccess.api"])
     return app
 
 
-app = make_app()
+app = make_app(redis_url=settings.REDIS_URL)

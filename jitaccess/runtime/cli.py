@@ -14,11 +14,10 @@ import platform
 import sys
 from typing import Any
 
-import django
 from django.core.exceptions import ImproperlyConfigured
 
 from jitaccess.kernel.errors import JitAccessError
-from jitaccess.runtime import audit_commands, clock_commands
+from jitaccess.runtime import audit_commands, clock_commands, key_commands, process_commands, server_commands
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -26,14 +25,14 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "jitaccess.settings")
     try:
-        if audit_commands.offline(arguments):
+        if audit_commands.offline(arguments) or getattr(arguments, "offline", False):
             return int(arguments.run(arguments))
     except (JitAccessError, OSError, UnicodeDecodeError) as error:
         print(f"jitaccess: {error}", file=sys.stderr)
         return 1
     os.umask(0o077)  # what is written under var/ is for its owner
     try:
-        django.setup()
+        process_commands.set_up(arguments)
     except (ImproperlyConfigured, OSError) as error:
         print(f"jitaccess: {_configuration(error)}", file=sys.stderr)
         return 1
@@ -42,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     from jitaccess.runtime import preflight
 
     try:
-        if arguments.run not in {_up, _migrate, _serve}:
+        if arguments.run not in {_up, _migrate, _serve} and not getattr(arguments, "unprepared", False):
             preflight.ensure_current()
         return int(arguments.run(arguments) or 0)
     except JitAccessError as error:
@@ -70,8 +69,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     up.add_argument("--no-demo", action="store_true", help="do not set up the demo on the first run")
     _listening(up)
-    up.set_defaults(run=_up)
-    for role, what in (("web", "pages for people, with worker, beat and sequencer"), ("gateway", "the MCP gateway")):
+    up.set_defaults(run=_up, role="up")
+    for role, what in (
+        ("web", "pages for people; without Redis with worker, beat and sequencer"),
+        ("gateway", "the MCP gateway"),
+    ):
         process = commands.add_parser(role, help=f"serve {what}")
         _listening(process)
         process.set_defaults(run=_serve, role=role)
@@ -86,6 +88,9 @@ def _parser() -> argparse.ArgumentParser:
     _agents(commands)
     audit_commands.add(commands)
     clock_commands.add(commands)
+    server_commands.add(commands)
+    key_commands.add(commands)
+    process_commands.add(commands)
     people = commands.add_parser("people", help="people").add_subparsers(required=True, metavar="action")
     link = people.add_parser("link", help="a one-time sign-in link for a person")
     link.add_argument("username")
@@ -93,9 +98,6 @@ def _parser() -> argparse.ArgumentParser:
     admin = people.add_parser("admin", help="make a person an admin, and a sign-in link for them")
     admin.add_argument("username", metavar="name")
     admin.set_defaults(run=_admin)
-    servers = commands.add_parser("servers", help="MCP servers").add_subparsers(required=True, metavar="action")
-    refresh = servers.add_parser("refresh", help="take over the tools of the servers in the operator's file")
-    refresh.set_defaults(run=_refresh)
     return parser
 
 
@@ -143,6 +145,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     listener = bind(arguments.host, arguments.port)
     where = f"http://{arguments.host}:{listener.getsockname()[1]}"
     serve(
+        role=arguments.role,
         listener=listener,
         gateway=arguments.role == "gateway",
         web=arguments.role == "web",
@@ -227,16 +230,6 @@ def _admin(arguments: argparse.Namespace) -> int:
     who = operator()
     print(sign_in_link(make_admin(username=arguments.username, operator=who), operator=who))
     return 0
-
-
-def _refresh(_: argparse.Namespace) -> int:
-    from jitaccess.runtime.server import configured_servers
-    from jitaccess.runtime.servers import refresh_servers
-
-    report = refresh_servers(configured_servers(), operator=operator())
-    for slug, what in report.items():
-        print(f"{slug}: {what}")
-    return 1 if any(what.startswith("not reached") for what in report.values()) else 0
 
 
 def operator() -> Any:

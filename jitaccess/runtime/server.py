@@ -4,30 +4,57 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
+import os
 import socket
+import threading
 from collections.abc import Callable
+from types import FrameType
 
 import uvicorn
 from django.conf import settings
 
+from jitaccess import env
+from jitaccess.gateway.catalogue import Catalogue
 from jitaccess.gateway.core import Gateway
-from jitaccess.gateway.upstream.config import StdioServer, load_servers_file
+from jitaccess.gateway.upstream.config import ServerConfig, load_servers_file
+from jitaccess.gateway.upstream.directory import Directory
 from jitaccess.kernel.errors import Invalid
 from jitaccess.runtime.asgi import Switch
 from jitaccess.runtime.background import Background
+from jitaccess.runtime.front import Front
 
-STOP_SECONDS = 2
+UP_STOP_SECONDS = 2
 
 
 class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, switch: Switch, on_ready: Callable[[], None]) -> None:
         super().__init__(config)
         self._switch, self._on_ready = switch, on_ready
+        self._told = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if not self.should_exit:
             await asyncio.to_thread(self._on_ready)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
+        """The first signal: fail /readyz, serve on for as long as balancers need to see it, stop. The second: end."""
+        if self._told:
+            os._exit(
+                128 + sig
+            )  # as after a kill: what was in flight is closed by another process, or at the next start
+        self._told = True
+        self._switch.drain()
+        if settings.DRAIN_SECONDS:
+            later = threading.Timer(settings.DRAIN_SECONDS, self._stop)
+            later.daemon = True
+            later.start()
+        else:
+            self._stop()
+
+    def _stop(self) -> None:
+        self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         # Open event streams would hold the graceful stop until its timeout.
@@ -54,6 +81,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 def serve(
     *,
+    role: str,
     listener: socket.socket,
     gateway: bool,
     web: bool,
@@ -62,16 +90,19 @@ def serve(
     on_ready: Callable[[], None] = lambda: None,
 ) -> None:
     """Run one process until a signal. `alone`: a file lock proves that no other process serves this database."""
-    servers = configured_servers() if gateway else {}
+    servers = directory() if gateway else None
     background = None
-    if web:
-        from jitaccess.runtime.celery import app
+    # With Redis that is what `jitaccess worker` and `beat` are for; `up` is all in one whatever there is.
+    if web and (role == "up" or not settings.REDIS_URL):
+        from jitaccess.runtime.celery import make_app
 
-        background = Background(app if celery else None)
-    core = Gateway(servers=servers.get, alone=alone) if gateway else None
-    switch = Switch(gateway=core, web=web, background=background)
+        background = Background(make_app(redis_url="") if celery else None)
+    core = Gateway(servers=servers, alone=alone, catalogue=Catalogue(servers)) if servers else None
+    switch = Switch(role=role, gateway=core, web=web, background=background)
+    up = role == "up"
+    stop_seconds = UP_STOP_SECONDS if up and not env.text("JITACCESS_STOP_SECONDS") else settings.STOP_SECONDS
     config = uvicorn.Config(
-        switch,
+        Front(switch, proxies=settings.TRUSTED_PROXIES, access_log=not up),
         loop="uvloop",
         http="httptools",
         lifespan="on",
@@ -79,13 +110,19 @@ def serve(
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        timeout_graceful_shutdown=STOP_SECONDS,
+        timeout_graceful_shutdown=math.ceil(stop_seconds),
         timeout_keep_alive=30,
     )
     with contextlib.suppress(KeyboardInterrupt):
         _Server(config, switch, on_ready).run(sockets=[listener])
 
 
-def configured_servers() -> dict[str, StdioServer]:
-    """The stdio servers of the operator's file; none when there is no file."""
+def directory() -> Directory:
+    """Where every server is, now. Raises Invalid: later a wrong file leaves the last good one, but a start has none."""
+    configured_servers()
+    return Directory(settings.SERVERS_FILE).follow()
+
+
+def configured_servers() -> dict[str, ServerConfig]:
+    """The servers of the operator's file; none when there is no file."""
     return load_servers_file(settings.SERVERS_FILE) if settings.SERVERS_FILE.exists() else {}

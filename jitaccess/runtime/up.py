@@ -35,7 +35,9 @@ def up(*, host: str, port: int, want_demo: bool, celery: bool) -> None:
     _prepare_content(want_demo=want_demo)
     with lock:
         alone = not settings.ON_POSTGRESQL
-        serve(listener=listener, gateway=True, web=True, celery=celery, alone=alone, on_ready=_say_what_to_do)
+        serve(
+            role="up", listener=listener, gateway=True, web=True, celery=celery, alone=alone, on_ready=_say_what_to_do
+        )
     print("Stopped.")
 
 

@@ -26,7 +26,11 @@ def now() -> datetime:
     """The database's clock, in UTC. Reads the database; on an open transaction it is still the present moment."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT jit_now()")
-        value = cursor.fetchone()[0]
+        return as_utc(cursor.fetchone()[0])
+
+
+def as_utc(value: datetime | str) -> datetime:
+    """What a cursor gives for jit_now(): PostgreSQL a time, SQLite a text."""
     if isinstance(value, datetime):
         return value.astimezone(UTC)
     return datetime.fromisoformat(value).replace(tzinfo=UTC)

@@ -39,6 +39,7 @@ _LIFE: dict[str, _Telling] = {
     Event.REQUEST_CANCELLED: _Telling("withdrew the request"),
     Event.REQUEST_EXPIRED: _Telling("Nobody decided in time, so the request expired", by=False),
     Event.REQUEST_INVALIDATED: _Telling("The request became void", "bad", by=False, note="why"),
+    Event.REQUEST_COMMENTED: _Telling("commented", note="text"),
     Event.GRANT_ACTIVATED: _Telling("Access began", "good", by=False),
     Event.GRANT_EXPIRED: _Telling("Time was up, access ended", by=False),
     Event.GRANT_RELEASED: _Telling("gave the access back"),

@@ -18,22 +18,15 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from jitaccess.identity.models import User
 from jitaccess.identity.services import link_owner, use_sign_in_link
-from jitaccess.kernel.errors import Conflict, Forbidden, Invalid, JitAccessError, NotFound, Unavailable
+from jitaccess.kernel.errors import Conflict, Forbidden, Invalid, JitAccessError
 from jitaccess.store.clock import now
 from jitaccess.web import present
 from jitaccess.web.timeline import moments
 from requests_app import selectors
 from requests_app.selectors import AccessRequest, State
-from requests_app.services import approve_request, deny_request, revoke_grant
+from requests_app.services import approve_request, comment_on_request, deny_request, revoke_grant
 
 P = ParamSpec("P")
-_STATUS: dict[type[JitAccessError], int] = {
-    Invalid: 400,
-    Forbidden: 403,
-    NotFound: 404,
-    Conflict: 409,
-    Unavailable: 503,
-}
 _TITLES = {
     400: "That did not make sense",
     403: "You may not do this",
@@ -58,7 +51,7 @@ def _refusals_are_pages(
         try:
             return view(request, *args, **kwargs)
         except JitAccessError as error:
-            status = _status(error)
+            status = error.http_status
             return render(
                 request, "web/refusal.html", {"title": _TITLES[status], "detail": error.detail}, status=status
             )
@@ -89,7 +82,7 @@ def request_list(request: HttpRequest) -> HttpResponse:
     except ValueError:
         raise Invalid("request_list.filter", "There is no such part of the list of requests.") from None
     page = selectors.page_of_requests(_person(request), state=state, before=before, after=after)
-    context = {"rows": present.rows(page.requests, at), "page": page, "state": state, "states": list(State), "now": at}
+    context = {"rows": present.rows(page.rows, at), "page": page, "state": state, "states": list(State), "now": at}
     return render(request, "web/request_list.html", context)
 
 
@@ -112,6 +105,18 @@ def approve(request: HttpRequest, request_id: UUID) -> HttpResponse:
 @_refusals_are_pages
 def deny(request: HttpRequest, request_id: UUID) -> HttpResponse:
     return _decide(request, request_id, deny_request)
+
+
+@login_required
+@require_POST
+@_refusals_are_pages
+def comment(request: HttpRequest, request_id: UUID) -> HttpResponse:
+    text, source = request.POST.get("text", ""), _source(request)
+    try:
+        comment_on_request(request_id=request_id, author=_person(request), text=text, channel="web", source=source)
+    except Invalid as error:
+        return _request_page(request, request_id, refusal=error)
+    return redirect("web:request", request_id=request_id)
 
 
 @login_required
@@ -178,11 +183,7 @@ def _request_page(request: HttpRequest, request_id: UUID, *, refusal: JitAccessE
     context: dict[str, Any] = present.request_page(asked, user, standing, at)
     calls = sum(entry.event.startswith("call.") for entry in entries)
     context |= {"timeline": moments(asked, entries), "calls_cut": calls == CALLS_SHOWN, "now": at, "refusal": refusal}
-    return render(request, "web/request.html", context, status=_status(refusal) if refusal else 200)
-
-
-def _status(error: JitAccessError) -> int:
-    return next(status for kind, status in _STATUS.items() if isinstance(error, kind))
+    return render(request, "web/request.html", context, status=refusal.http_status if refusal else 200)
 
 
 def _person(request: HttpRequest) -> User:

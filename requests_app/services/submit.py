@@ -48,10 +48,15 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """A filed request, or the pending one with the same content (`coalesced`)."""
+    """A filed request, or the pending one with the same content (`coalesced`).
+
+    `max_seconds` and `max_uses` are the most that could have been asked for (None: any number of calls).
+    """
 
     request: AccessRequest
     coalesced: bool
+    max_seconds: int
+    max_uses: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,53 +64,63 @@ class _Plan:
     items: list[Json]
     seconds: int
     max_uses: int | None
+    max_seconds: int
+    uses_limit: int | None
     policy: ApprovalPolicy
     groups: list[Json]
 
 
-def submit_request(*, principal: Principal, ask: Ask, snapshot: Snapshot) -> Submission:
+def submit_request(*, principal: Principal, ask: Ask, snapshot: Snapshot, dry_run: bool = False) -> Submission:
     """File a request for `principal`. Raises Invalid, Forbidden or Conflict with what to change.
 
-    An identical pending request is returned instead of a second one: agents repeat themselves.
+    An identical pending request is returned instead of a second one: agents repeat themselves. A dry run does all of it
+    and then takes it back: what it returns is on no record, and counts towards nothing.
     """
     if principal.agent is None:
         raise Forbidden("request.not_an_agent", "Only agents ask for tools.")
     plan = _plan(principal=principal, ask=ask, snapshot=snapshot)
+    with transaction.atomic():
+        submission = _file(principal, ask, plan)
+        if dry_run:
+            transaction.set_rollback(True)
+    return submission
+
+
+def _file(principal: Principal, ask: Ask, plan: _Plan) -> Submission:
     uses = {"max_uses": plan.max_uses} if plan.max_uses else {}
     dedupe = digest({"items": plan.items, "seconds": plan.seconds, **uses}, domain="jitaccess-ask-v1")
-    with transaction.atomic():
-        # The agent's row is the queue at which two identical filings at once wait for each other.
-        # No key lock: an approval inserts a grant that refers to this row and must not deadlock with a filing.
-        agent = Agent.objects.select_for_update(no_key=True).get(pk=principal.agent)
-        if not agent.enabled:
-            raise Forbidden("agent.disabled", "This agent is disabled.")
-        same = _same_pending(principal, dedupe)
-        if same is not None:
-            return Submission(same, coalesced=True)
-        moment = now()
-        # Those past their deadline do not count, whether or not the sweep came by.
-        waiting = selectors.open_requests().filter(agent=agent).count()
-        if waiting >= MAX_PENDING_PER_AGENT:
-            raise Conflict(
-                "request.too_many_pending",
-                f"{waiting} requests are pending already; cancel some or wait for decisions.",
-            )
-        _ensure_not_too_many(agent, moment)
-        request = _row(principal, ask, plan, dedupe, agent, moment)
-        _ensure_decidable_by_somebody(request)
-        request.digest = request_digest(request)
-        request.save(force_insert=True)
-        data: dict[str, Json] = {
-            "items": plan.items,
-            "seconds": plan.seconds,
-            "max_uses": plan.max_uses,
-            "reason": request.reason,
-            "policy": plan.policy.name,
-            "digest": request.digest,
-            "pending_until": request.pending_until.isoformat(),
-        }
-        record(Facts(event=Event.REQUEST_SUBMITTED, actor=principal.actor(), at=moment, request=request.pk, data=data))
-    return Submission(request, coalesced=False)
+    # The agent's row is the queue at which two identical filings at once wait for each other.
+    # No key lock: an approval inserts a grant that refers to this row and must not deadlock with a filing.
+    agent = Agent.objects.select_for_update(no_key=True).get(pk=principal.agent)
+    if not agent.enabled:
+        raise Forbidden("agent.disabled", "This agent is disabled.")
+    same = _same_pending(principal, dedupe)
+    if same is not None:
+        return Submission(same, coalesced=True, max_seconds=plan.max_seconds, max_uses=plan.uses_limit)
+    moment = now()
+    # Those past their deadline do not count, whether or not the sweep came by.
+    waiting = selectors.open_requests().filter(agent=agent).count()
+    if waiting >= MAX_PENDING_PER_AGENT:
+        raise Conflict(
+            "request.too_many_pending",
+            f"{waiting} requests are pending already; cancel some or wait for decisions.",
+        )
+    _ensure_not_too_many(agent, moment)
+    request = _row(principal, ask, plan, dedupe, agent, moment)
+    _ensure_decidable_by_somebody(request)
+    request.digest = request_digest(request)
+    request.save(force_insert=True)
+    data: dict[str, Json] = {
+        "items": plan.items,
+        "seconds": plan.seconds,
+        "max_uses": plan.max_uses,
+        "reason": request.reason,
+        "policy": plan.policy.name,
+        "digest": request.digest,
+        "pending_until": request.pending_until.isoformat(),
+    }
+    record(Facts(event=Event.REQUEST_SUBMITTED, actor=principal.actor(), at=moment, request=request.pk, data=data))
+    return Submission(request, coalesced=False, max_seconds=plan.max_seconds, max_uses=plan.uses_limit)
 
 
 def _row(principal: Principal, ask: Ask, plan: _Plan, dedupe: str, agent: Agent, moment: datetime) -> AccessRequest:
@@ -208,18 +223,25 @@ def _plan(*, principal: Principal, ask: Ask, snapshot: Snapshot) -> _Plan:
             f"Ask for between 1 min and {format_duration(limit)}, not {format_duration(max(seconds, 0))}.",
             max_minutes=limit // 60,
         )
-    max_uses = _uses(ask, found)
+    uses_limit = min((one.max_uses for _, _, one in found if one.max_uses is not None), default=None)
     policy = ApprovalPolicy.objects.get(pk=policies.pop())
     groups: list[Json] = [
         {"id": str(group.pk), "name": group.name, "quorum": group.quorum} for group in policy.groups.order_by("name")
     ]
     if not groups:
         raise Invalid("policy.no_groups", f"The approval policy {policy.name} has no approver groups; tell an admin.")
-    return _Plan(_items(found), seconds, max_uses, policy, groups)
+    return _Plan(
+        items=_items(found),
+        seconds=seconds,
+        max_uses=_uses(ask, uses_limit),
+        max_seconds=limit,
+        uses_limit=uses_limit,
+        policy=policy,
+        groups=groups,
+    )
 
 
-def _uses(ask: Ask, found: Sequence[tuple[ServerFacts, ToolFacts, RequestableFacts]]) -> int | None:
-    limit = min((one.max_uses for _, _, one in found if one.max_uses is not None), default=None)
+def _uses(ask: Ask, limit: int | None) -> int | None:
     if ask.max_uses is None:
         return limit
     if not 1 <= ask.max_uses <= (limit or MAX_USES):

@@ -106,7 +106,7 @@ def test_no_page_has_a_place_for_a_command():
         names = {field.name for field in model._meta.get_fields()}
         assert not names & {"command", "argv", "args", "env", "cwd", "executable"}, page
     assert {field.name for field in Server._meta.concrete_fields} == {
-        "id", "slug", "description", "instructions", "enabled",
+        "id", "slug", "description", "instructions", "enabled", "transport", "url", "era", "shared",
     }  # fmt: skip
 
 

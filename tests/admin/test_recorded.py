@@ -56,7 +56,10 @@ STEPS: dict[str, tuple[str, Step]] = {
         lambda c, w: c.post(reverse("admin:jit_identity_agent_token", args=[w.agent.pk]), {"minutes": 5}),
     ),
     "revoke a token": ("token.revoked", lambda c, w: act(c, AccessToken, "revoke", w.token)),
-    "add a server": ("server.registered", lambda c, w: save(c, url(Server, "add"), slug="mail", description="Mail")),
+    "add a server": (
+        "server.registered",
+        lambda c, w: save(c, url(Server, "add"), slug="mail", url="https://mail.example/mcp"),
+    ),
     "change a server": ("configuration.changed", lambda c, w: save(c, url(w.server), instructions="Be kind.")),
     "disable a server": ("configuration.changed", lambda c, w: act(c, Server, "disable", w.server)),
     "classify a tool": (

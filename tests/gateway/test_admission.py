@@ -140,7 +140,7 @@ def test_a_token_that_ends_between_authentication_and_batch_is_refused(
     assert moved.row
     row = moved.row
     moving.changes = [lambda: revoke_token(token=row, operator=cast.operator)]
-    assert moved.refusal("git_log") == "token_ended"
+    assert moved.post(moved.message("tools/call", {"name": "git_log", "arguments": {}})).status_code == 401
     assert [(entry.event, data(entry)["reason_code"]) for entry in ledger()] == [("call.denied", "token_ended")]
     assert sent() == []
 
@@ -152,9 +152,10 @@ def test_what_is_refused_whatever_policy_says_is_told_alike_for_every_name(
     assert moved.row
     row = moved.row
     moving.changes = [lambda: revoke_token(token=row, operator=cast.operator)]
-    deny = moved.call(tool)["_meta"]["io.jitaccess/deny"]
-    assert (deny["reason_code"], deny["requestable"]) == ("token_ended", False)
-    assert "request" not in deny, "asking for access would not help"
+    answer = moved.post(moved.message("tools/call", {"name": tool, "arguments": {}}))
+    assert answer.status_code == 401
+    assert answer.json()["error"]["message"] == "The access token is unknown, expired or revoked."
+    assert 'error="invalid_token"' in answer.headers["www-authenticate"]
     assert sent() == []
 
 

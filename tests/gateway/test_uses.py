@@ -99,7 +99,8 @@ def test_a_refused_call_uses_nothing(cast: Cast, gateway: Served, monkeypatch: p
             return await admit(intent)
 
         monkeypatch.setattr(gateway.gateway.admission, "admit", revoked_meanwhile)
-        assert client.refusal("git_commit") == "token_ended"
+        answer = client.post(client.message("tools/call", {"name": "git_commit", "arguments": {}}))
+        assert answer.status_code == 401
     assert BindingUse.objects.get().left == 1
 
 

@@ -11,7 +11,7 @@ from django.conf import settings
 from django.test import Client
 
 from jitaccess.identity.services import issue_sign_in_link
-from jitaccess.web.logs import DiscreetFormatter
+from jitaccess.kernel.discreet import DiscreetFormatter
 from tests.cast import OPERATOR, Cast
 
 

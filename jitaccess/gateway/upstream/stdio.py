@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from jitaccess.kernel import strictjson
@@ -15,23 +14,26 @@ from jitaccess.kernel.text import visible
 
 from .config import Era, StdioServer
 from .errors import RemoteError, UpstreamError
-from .handshake import META, MODERN, Greeting, greet, modern_meta
+from .handshake import MODERN, Greeting, greet, modern_meta
+from .messages import (
+    MAX_PENDING,
+    OnNotification,
+    OnProgress,
+    list_tools,
+    nonsense,
+    notification,
+    read_answer,
+    refusal,
+    with_meta,
+)
+from .messages import request as request_message
 from .process import EDGE_BYTES, EXIT_SECONDS, LineProcess, logger
 
-MAX_PENDING = 256
 MAX_GARBAGE_LINES = 100
-MAX_TOOLS = 1000
-MAX_TOOL_PAGES = 100
 
-# Per-request fields of the modern era: a legacy server gets its own in `initialize`.
-_MODERN_ONLY = {META + name for name in ("protocolVersion", "clientInfo", "clientCapabilities", "logLevel")}
-_METHOD_NOT_FOUND: JsonObject = {"code": -32601, "message": "Method not found"}
 # The id of a line that cannot be read: first ({"jsonrpc", "id", ...) or last, as the common SDKs write it.
 _FIRST_ID = re.compile(rb'\s*\{\s*(?:"jsonrpc"\s*:\s*"2\.0"\s*,\s*)?"id"\s*:\s*(\d{1,15})\s*,(?!\s*"method")')
 _LAST_ID = re.compile(rb'"id"\s*:\s*(\d{1,15})\s*(?:,\s*"jsonrpc"\s*:\s*"2\.0"\s*)?\}\s*\Z')
-
-OnNotification = Callable[[str, JsonObject], None]
-OnProgress = Callable[[JsonObject], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +143,11 @@ class StdioConnection:
         """
         if not self.alive:
             raise UpstreamError("upstream.unavailable", f'The server "{self.server.slug}" is not running.')
-        call = self._post(method, self._with_meta(params, on_progress), on_progress=on_progress)
+        call = self._post(
+            method,
+            with_meta(params, modern=self._modern, progress_token=self._last_id + 1 if on_progress else None),
+            on_progress=on_progress,
+        )
         if method == "tools/call":
             step("forward.sent")
         try:
@@ -159,49 +165,17 @@ class StdioConnection:
     async def list_tools(self, *, timeout: float = 30) -> list[JsonObject]:  # noqa: ASYNC109 - as request()
         """Return the tools of all pages as the server wrote them; `timeout` is for all of them together, in seconds.
 
-        Beyond MAX_TOOLS or MAX_TOOL_PAGES it raises upstream.invalid_response: half a list would hide the other half.
+        Raises as `request`, and upstream.invalid_response for a list that does not end.
         """
         if "tools" not in self.capabilities:
             return []
-        deadline = self._loop.time() + timeout
-        tools: list[JsonObject] = []
-        cursors: set[str] = set()
-        params: JsonObject = {}
-        for _ in range(MAX_TOOL_PAGES):
-            page = await self.request("tools/list", params, timeout=max(0.0, deadline - self._loop.time()))
-            found, cursor = page.get("tools"), page.get("nextCursor")
-            if not isinstance(found, list):
-                raise self._nonsense('the result of "tools/list" has no array "tools"')
-            for tool in found:
-                if not isinstance(tool, dict) or not isinstance(tool.get("name"), str):
-                    raise self._nonsense("a listed tool is not an object with a name")
-                tools.append(tool)
-            if len(tools) > MAX_TOOLS:
-                raise self._nonsense(f"it lists more than {MAX_TOOLS} tools")
-            if cursor is None:
-                return tools
-            if not isinstance(cursor, str) or cursor in cursors:
-                raise self._nonsense("a cursor of its tool list is no string or comes twice")
-            cursors.add(cursor)
-            params = {"cursor": cursor}
-        raise self._nonsense(f"its tool list has more than {MAX_TOOL_PAGES} pages")
+        return await list_tools(self.server.slug, self.request, timeout)
 
     async def close(self) -> None:
         """End the server and all its children; what is still pending fails with upstream.cancelled. Idempotent."""
         self._down("upstream.cancelled", f'The connection to "{self.server.slug}" was closed.')
         assert self._ending is not None
         await asyncio.shield(self._ending)
-
-    def _with_meta(self, params: JsonObject, on_progress: OnProgress | None) -> JsonObject:
-        given = params.get("_meta")
-        meta = {key: value for key, value in given.items() if key != "progressToken"} if isinstance(given, dict) else {}
-        if on_progress is not None:
-            meta["progressToken"] = self._last_id + 1
-        if self._modern:
-            return {**params, "_meta": modern_meta(meta)}
-        meta = {key: value for key, value in meta.items() if key not in _MODERN_ONLY}
-        rest = {key: value for key, value in params.items() if key != "_meta"}
-        return {**rest, "_meta": meta} if meta else rest
 
     def _post_raw(self, method: str, params: JsonObject) -> asyncio.Future[JsonObject]:
         return self._post(method, params, background=True).future
@@ -218,7 +192,7 @@ class StdioConnection:
             raise UpstreamError(
                 "upstream.busy", f'The server "{self.server.slug}" has {MAX_PENDING} calls in progress.'
             )
-        self._write({"jsonrpc": "2.0", "id": self._last_id + 1, "method": method, "params": params})
+        self._write(request_message(self._last_id + 1, method, params))
         self._last_id += 1
         call = _Call(self._last_id, self._loop.create_future(), on_progress, background)
         self._calls[call.id] = call
@@ -240,7 +214,7 @@ class StdioConnection:
             call.future.exception()  # looked at, so that asyncio does not report it
 
     def _notify(self, method: str, params: JsonObject | None = None) -> None:
-        self._write_or_drop({"jsonrpc": "2.0", "method": method} | ({} if params is None else {"params": params}))
+        self._write_or_drop(notification(method, params))
 
     def _write_or_drop(self, message: JsonObject) -> None:
         """For messages nobody waits for: a server that does not read them harms itself alone."""
@@ -290,28 +264,20 @@ class StdioConnection:
         if call is None or call.future.done():
             logger.debug("server %s: an answer to no call of ours is ignored", self.server.slug)
             return True
-        result, error = message.get("result"), message.get("error")
-        if "error" not in message and isinstance(result, dict) and self._knows(result.get("resultType", "complete")):
-            call.future.set_result(result)
-        elif "result" not in message and isinstance(error, dict) and type(error.get("code")) is int:
-            code, text = error["code"], error.get("message")
-            assert isinstance(code, int)
-            call.future.set_exception(RemoteError(code, text if isinstance(text, str) else "", error.get("data")))
+        answer = read_answer(message, modern=self._modern)
+        if isinstance(answer, dict):
+            call.future.set_result(answer)
         else:
-            call.future.set_exception(self._nonsense("its answer is neither a JSON-RPC result nor an error"))
+            what = "its answer is neither a JSON-RPC result nor an error"
+            call.future.set_exception(answer or nonsense(self.server.slug, what))
         return True
-
-    def _knows(self, result_type: Json) -> bool:
-        # 2026-07-28 basic/index: an unrecognised value MUST be considered invalid. Legacy has no such member.
-        return not self._modern or result_type in ("complete", "input_required")
 
     def _refuse(self, method: str, call_id: Json) -> bool:
         """Answer the server's own request at once, so that it does not wait for somebody who is not there."""
         if self._modern or type(call_id) not in (int, str):
             # 2026-07-28 stdio: servers MUST NOT send requests and clients MUST NOT write responses.
             return False
-        answer: JsonObject = {"result": {}} if method == "ping" else {"error": _METHOD_NOT_FOUND}
-        self._write_or_drop({"jsonrpc": "2.0", "id": call_id, **answer})
+        self._write_or_drop(refusal(method, call_id))
         return True
 
     def _notification(self, method: str, params: JsonObject) -> None:
@@ -329,17 +295,11 @@ class StdioConnection:
         found = _FIRST_ID.match(line[:EDGE_BYTES]) or _LAST_ID.search(line[-EDGE_BYTES:])
         call = self._calls.get(int(found[1])) if found else None
         if call is not None and not call.future.done():
-            call.future.set_exception(self._nonsense(f"its answer cannot be read: {reason}"))
+            call.future.set_exception(nonsense(self.server.slug, f"its answer cannot be read: {reason}"))
         self._garbage += 1
         if self._garbage >= MAX_GARBAGE_LINES:
             detail = f'The server "{self.server.slug}" wrote {MAX_GARBAGE_LINES} lines in a row that are not MCP.'
             self._down("upstream.died", detail)  # not "answered with nonsense": the pending calls were not answered
-
-    def _nonsense(self, what: str) -> UpstreamError:
-        slug = self.server.slug
-        return UpstreamError(
-            "upstream.invalid_response", f'The server "{slug}" is wrong: {what}.', sent=True, server=slug
-        )
 
     def _process_ended(self) -> None:
         status = self._process.exit_status

@@ -9,6 +9,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from django.db.backends.sqlite3 import base
 
+from jitaccess.store import wakeups
 from jitaccess.store.sqlite.turns import Queue, Turn, queue_of
 
 P = ParamSpec("P")
@@ -31,6 +32,8 @@ class Connection(sqlite3.Connection):
     queue: Queue | None = None
     patience: float = 0.0
     turn: Turn | None = None
+    # Whether this turn wrote to what others want to hear of.
+    concerns: bool = False
 
     def cursor(self, factory: Any = None) -> Any:
         return super().cursor(Cursor if factory is None else factory)
@@ -57,6 +60,7 @@ class Connection(sqlite3.Connection):
         """Before `statement`. Raises OperationalError when others write for longer than the connection's timeout."""
         if self.queue is not None and self.turn is None and not _READS.match(statement):
             self.turn = self.queue.take(self.patience)
+        self.concerns = self.concerns or (self.turn is not None and wakeups.concerns(statement))
 
     def settle(self) -> None:
         """After a statement, also a failed one: outside a transaction there is nothing to hold a turn for."""
@@ -65,8 +69,11 @@ class Connection(sqlite3.Connection):
 
     def _give_back(self) -> None:
         turn, self.turn = self.turn, None
+        concerns, self.concerns = self.concerns, False
         if turn is not None:
             turn.give_back()
+        if concerns:
+            wakeups.tell()
 
 
 class Cursor(base.SQLiteCursorWrapper):

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from jitaccess.gateway.upstream.config import load_servers_file
+from jitaccess.gateway.upstream.config import HttpServer, load_servers_file
 from jitaccess.kernel.errors import Invalid
 
 
@@ -54,8 +54,21 @@ def test_the_familiar_file_is_read(tmp_path: Path) -> None:
         ({"command": "a", "shared": "yes"}, '"shared"'),
         ({"command": "a", "comand": "b"}, '"comand"'),
         ({"command": "a", "disabled": True}, '"disabled"'),
-        ({"url": "https://example.com/mcp"}, '"url"'),
-        ({"type": "http", "command": "a"}, "HTTP"),
+        ({"type": "http", "command": "a"}, '"type"'),
+        ({"type": ["stdio"], "command": "a"}, '"type"'),
+        ({"type": "stdio", "url": "https://example.com/mcp"}, '"type"'),
+        ({"type": "sse", "url": "https://example.com/sse"}, '"sse"'),
+        ({"command": "a", "url": "https://example.com/mcp"}, "one or the other"),
+        ({"url": ""}, '"url"'),
+        ({"url": 1}, '"url"'),
+        ({"url": "https://me:word@example.com/mcp"}, "user name"),
+        ({"url": "https://example.com/mcp#x"}, "fragment"),
+        ({"url": "ftp://example.com/mcp"}, '"https://"'),
+        ({"url": "https://example.com/mcp", "args": []}, '"args"'),
+        ({"url": "https://example.com/mcp", "headers": ["a"]}, '"headers"'),
+        ({"url": "https://example.com/mcp", "headers": {"a": 1}}, '"headers"'),
+        ({"url": "https://example.com/mcp", "headers": {"a b": "x"}}, '"a b"'),
+        ({"url": "https://example.com/mcp", "headers": {"X": "1", "x": "2"}}, "twice"),
     ],
 )
 def test_a_mistake_is_one_sentence_with_file_server_and_key(tmp_path: Path, entry: Any, named: str) -> None:
@@ -100,3 +113,42 @@ def test_a_file_that_is_not_the_familiar_form_is_refused(tmp_path: Path, content
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Invalid, match="cannot be read"):
         load_servers_file(tmp_path / "nothing.json")
+
+
+def test_a_server_over_http_is_read_and_shows_neither_key_nor_header(tmp_path: Path) -> None:
+    entry = {
+        "type": "streamable-http",
+        "url": "https://example.com/mcp?key=hush",
+        "headers": {"Authorization": "Bearer hush", "X-Team": "a b"},
+        "era": "modern",
+        "shared": True,
+    }
+    servers = load_servers_file(write(tmp_path, {"mcpServers": {"far": entry, "x": {"url": "http://mcp.internal"}}}))
+    far, plain = servers["far"], servers["x"]
+    assert isinstance(far, HttpServer)
+    assert isinstance(plain, HttpServer)
+    assert (far.slug, far.url, far.era, far.shared) == ("far", "https://example.com/mcp?key=hush", "modern", True)
+    assert dict(far.headers) == entry["headers"]
+    assert "hush" not in repr(servers)
+    assert (dict(plain.headers), plain.era, plain.shared) == ({}, "auto", False)
+
+
+@pytest.mark.parametrize("value", ["a\rb", "a\nX: y", "a\0", " a", "a ", "", "é", "\t"])
+def test_a_value_that_could_end_a_header_is_refused_and_not_shown(tmp_path: Path, value: str) -> None:
+    entry = {"url": "https://example.com/mcp", "headers": {"X-Key": f"hush{value}" if value else ""}}
+    if value == " a":
+        entry["headers"] = {"X-Key": " hush"}
+    with pytest.raises(Invalid, match='"X-Key"') as caught:
+        load_servers_file(write(tmp_path, {"mcpServers": {"far": entry}}))
+    assert "hush" not in caught.value.detail
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Host", "content-length", "Transfer-Encoding", "Connection", "Mcp-Session-Id", "MCP-Protocol-Version", "mcp-name",
+     "Accept", "Content-Type", "accept-encoding", "Content-Encoding", "Last-Event-ID", "Expect", "TE"],
+)  # fmt: skip
+def test_a_header_that_is_the_gateways_is_refused(tmp_path: Path, name: str) -> None:
+    entry = {"url": "https://example.com/mcp", "headers": {name: "x"}}
+    with pytest.raises(Invalid, match="set by the gateway"):
+        load_servers_file(write(tmp_path, {"mcpServers": {"far": entry}}))

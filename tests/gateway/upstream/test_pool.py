@@ -9,6 +9,7 @@ from jitaccess.gateway.upstream import pool as pool_module
 from jitaccess.gateway.upstream.config import StdioServer
 from jitaccess.gateway.upstream.errors import UpstreamError
 from jitaccess.gateway.upstream.pool import Pool
+from jitaccess.gateway.upstream.stdio import StdioConnection
 
 from .conftest import Run, call, children, fake, is_gone, until
 
@@ -193,13 +194,13 @@ def test_idle_connections_are_closed_and_busy_ones_are_not(run: Run) -> None:
 
 def test_the_era_of_a_server_is_asked_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
-    really_open = pool_module.StdioConnection.open
+    really_open = StdioConnection.open
 
     async def counted(server: StdioServer, **options: Any) -> Any:
         opened.append(server.era)
         return await really_open(server, **options)
 
-    monkeypatch.setattr(pool_module.StdioConnection, "open", counted)
+    monkeypatch.setattr(StdioConnection, "open", counted)
 
     async def work() -> None:
         pool = Pool({"git": fake("legacy")}.get)

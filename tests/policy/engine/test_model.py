@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jitaccess.policy.engine.decide import Verdict, Visibility, Who, decide, next_edge
+from jitaccess.policy.engine.listing import listed_tools
 from jitaccess.policy.engine.rules import Snapshot
 from tests.policy import model
 from tests.policy.worlds import HORIZON, NAMES, moment, random_world, seconds, snapshot_of

@@ -1,0 +1,46 @@
+"""What every address of the API has in common."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from jitaccess.api import throttles
+from jitaccess.api.caller import Caller
+
+
+class Endpoint(APIView):
+    """Counted by address before anything is looked up, by principal once it is known, and never cached.
+
+    `people_only`: the methods that no agent's token can use, refused before anything about the request is read.
+    """
+
+    people_only: ClassVar[frozenset[str]] = frozenset()
+
+    def prepare(self, request: Request) -> None:
+        """What has to be read before the transaction of a POST begins."""
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        throttles.spend(request, f"@{request.META.get('REMOTE_ADDR', '')}", times=throttles.PER_ADDRESS)
+        super().initial(request, *args, **kwargs)
+        if isinstance(request.user, Caller):
+            throttles.spend(request, request.user.principal.key)
+            if request.method in self.people_only:
+                request.user.decider()
+
+    def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
+        response.headers.setdefault("Cache-Control", "no-store")
+        return super().finalize_response(request, response, *args, **kwargs)
+
+
+def caller_of(request: Request) -> Caller:
+    """Who calls. Only where authentication is insisted on, which is everywhere but the documentation."""
+    caller: object = request.user
+    assert isinstance(caller, Caller)
+    return caller
+
+
+__all__ = ["Caller", "Endpoint", "Request", "Response", "caller_of"]

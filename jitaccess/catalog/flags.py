@@ -1,0 +1,146 @@
+"""What a reviewer should look at twice in a definition. Flags are for people: no decision depends on one."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import re2  # type: ignore[import-untyped]  # it ships no types
+
+from jitaccess.catalog.models import Server, Tool
+from jitaccess.kernel.strictjson import Json
+from jitaccess.kernel.text import has_hidden, hidden_in, visible
+
+_EXCERPT = 80
+_SHORT = 7  # names below this are too alike anyway
+# Written for a model instead of for whoever uses the tool: the usual words of tool poisoning. RE2: linear time.
+_INSTRUCTIONS = re2.compile(
+    r"(?i)(ignore (all |any )?(previous|prior|above|earlier)|disregard (all |any |the )?(previous|prior|above)"
+    r"|</?\s*(important|system|secret|instructions?|hidden|assistant)\s*>|system prompt"
+    r"|do not (tell|mention|inform|reveal|show|say)|don'?t (tell|mention|inform|reveal)|without (telling|asking) "
+    r"|never (tell|mention|reveal)|you must (first|always|never|also)|before (using|calling|you use) (this|any|the) "
+    r"|instead of (using|calling) |always call |must be called (first|before)|\.ssh/|id_rsa|\.env\b|mcp\.json"
+    r"|exfiltrat|act as )"
+)
+_ESCAPES = re2.compile("\x1b|\u009b")
+_NAMES = re2.compile(r"[A-Za-z0-9_.-]{3,128}")
+_ALIKE = str.maketrans({"0": "o", "1": "l", "i": "l", "5": "s", "_": "", "-": "", ".": ""})
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """`code` is hidden, escapes, instructions, same_name, look_alike or mentions; `text` one inert sentence."""
+
+    code: str
+    text: str
+
+
+class Neighbours:
+    """The names of all offered tools, for finding those that could be mistaken for one another."""
+
+    def __init__(self, names: Iterable[tuple[str, str]]) -> None:
+        """`names` are pairs of server and tool."""
+        self._exact: Mapping[str, set[str]] = defaultdict(set)
+        self._alike: Mapping[str, set[tuple[str, str]]] = defaultdict(set)
+        for server, tool in names:
+            self._exact[tool].add(server)
+            for key in _keys(tool):
+                self._alike[key].add((server, tool))
+
+    @classmethod
+    def read(cls) -> Neighbours:
+        """Those of the enabled servers, from the database."""
+        rows = Tool.objects.filter(present=True, server__in=Server.objects.filter(enabled=True))
+        return cls(rows.values_list("server__slug", "name"))
+
+    def same(self, server: str, tool: str) -> list[str]:
+        """The other servers that offer a tool of this very name."""
+        return sorted(self._exact.get(tool, set()) - {server})
+
+    def alike(self, server: str, tool: str) -> list[str]:
+        """Tools of other servers with a name that one could take for this one, as "server/tool"."""
+        found = {pair for key in _keys(tool) for pair in self._alike.get(key, ())}
+        return sorted(f"{there}/{name}" for there, name in found if there != server and name != tool)
+
+    def elsewhere(self, server: str, word: str) -> bool:
+        """Whether this is the name of a tool of other servers only."""
+        there = self._exact.get(word, set())
+        return bool(there) and server not in there
+
+
+def flags_of(tool: Tool, neighbours: Neighbours) -> list[Flag]:
+    """What stands out in the definition that the server offers now."""
+    known = set(_texts(_parsed(tool.pinned_definition))) if tool.pinned_definition else set()
+    found: list[Flag] = []
+    for member, text in _texts(_parsed(tool.definition)):
+        new = "" if (member, text) in known or not known else " (new since its review)"
+        found += (Flag(code, f"{said}{new}") for code, said in _in_text(member, text))
+        found += _mentions(tool, member, text, neighbours)
+    slug = tool.server.slug
+    if others := neighbours.same(slug, tool.name):
+        found.append(Flag("same_name", f"{_list(others)} offers a tool of the same name."))
+    if alike := neighbours.alike(slug, tool.name):
+        found.append(Flag("look_alike", f"Its name looks like {_list(alike)}."))
+    return list(dict.fromkeys(found))
+
+
+def _in_text(member: str, text: str) -> Iterator[tuple[str, str]]:
+    where = visible(member, limit=120)
+    if _ESCAPES.search(text):
+        yield "escapes", f"{where} holds terminal escape sequences (ANSI)"
+    if has_hidden(text):
+        points = hidden_in(text)
+        more = ", …" if len(points) > 5 else ""
+        yield "hidden", f"{where} holds characters that cannot be seen: {', '.join(points[:5])}{more}"
+    if match := _INSTRUCTIONS.search(text):
+        quoted = visible(" ".join(text[match.start() : match.start() + _EXCERPT].split()), limit=_EXCERPT + 40)
+        yield "instructions", f"{where} reads like instructions to a model: “{quoted}”"
+
+
+def _mentions(tool: Tool, member: str, text: str, neighbours: Neighbours) -> Iterator[Flag]:
+    """Shadowing: a description that talks about the tools of another server steers how those are used."""
+    if not member.endswith("description"):
+        return
+    slug = tool.server.slug
+    words = {word for word in _NAMES.findall(text) if "_" in word and neighbours.elsewhere(slug, word)}
+    if words:
+        yield Flag(
+            "mentions", f"{visible(member, limit=120)} speaks of tools of other servers: {_list(sorted(words))}."
+        )
+
+
+def _texts(value: Json, path: str = "") -> Iterator[tuple[str, str]]:
+    """Every text in a definition with where it stands; names of members are texts too."""
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, dict):
+        for name, member in value.items():
+            here = f"{path}.{name}" if path else name
+            yield f"{path or 'the definition'} (a member's name)", name
+            yield from _texts(member, here)
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            yield from _texts(item, f"{path}[{number}]")
+
+
+def _parsed(definition: str) -> Json:
+    try:
+        value: Json = json.loads(definition)
+    except (ValueError, RecursionError):
+        return definition
+    return value
+
+
+def _keys(name: str) -> set[str]:
+    """Two names share one when they look alike, or when one character makes the difference."""
+    plain = name.lower().translate(_ALIKE).replace("rn", "m")
+    if len(plain) <= _SHORT:
+        return {plain}
+    return {plain, *(plain[:at] + plain[at + 1 :] for at in range(len(plain)))}
+
+
+def _list(names: list[str]) -> str:
+    shown = ", ".join(visible(name, limit=80) for name in names[:3])
+    return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown

@@ -1,0 +1,176 @@
+"""What an HTTP server answers to one request, read with suspicion."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator
+from typing import TYPE_CHECKING
+
+from jitaccess.egress.client import Response
+from jitaccess.egress.errors import EgressFailed
+from jitaccess.kernel import strictjson
+from jitaccess.kernel.errors import Invalid
+from jitaccess.kernel.strictjson import JsonObject
+from jitaccess.kernel.text import visible
+
+from .errors import RemoteError, UpstreamError
+from .messages import OnProgress, nonsense, read_answer
+from .process import logger
+from .sse import MAX_EVENT, EventParser, TooLargeError
+
+if TYPE_CHECKING:
+    from .http import HttpConnection
+
+MAX_ANSWER = 8 << 20  # bytes of a JSON body
+MAX_ERROR = 1 << 20
+MAX_STREAM = 32 << 20  # bytes of a stream up to its answer
+TAIL_SECONDS = 1.0  # for the end of a stream whose answer is here
+
+_METHOD_NOT_FOUND = -32601
+
+
+class SessionLost(Exception):
+    """The server does not know our session: it did not take the request (2025-11-25, "Session Management")."""
+
+
+class Exchange:
+    """One request and its answer. `call_id` is the id of the request, and its progress token."""
+
+    def __init__(self, connection: HttpConnection, call_id: int, on_progress: OnProgress | None) -> None:
+        self._connection = connection
+        self._slug = connection.server.slug
+        self._call_id = call_id
+        self._on_progress = on_progress
+
+    async def answer(self, response: Response, *, in_session: bool = False) -> JsonObject:
+        """Return the result, and close `response`.
+
+        Raises RemoteError, UpstreamError, or SessionLost when the request was sent `in_session`.
+        """
+        try:
+            result = await self._result(response, in_session=in_session)
+        except EgressFailed as error:
+            response.close()
+            raise self._connection.failed(error) from error
+        except BaseException:
+            response.close()
+            raise
+        if response.at_end:
+            response.close()
+        else:  # the end of the stream follows as a rule, and then the connection can be used again
+            self._connection.aside(response.skip(TAIL_SECONDS), after=response.close)
+        return result
+
+    def take(self, message: JsonObject) -> JsonObject | None:
+        """Take one message of a stream: return the result if it is the answer. Raises as `answer`."""
+        if "method" not in message:
+            return self._read(message)
+        method, params, call_id = message["method"], message.get("params", {}), message.get("id")
+        if message.get("jsonrpc") != "2.0" or not isinstance(method, str) or not isinstance(params, dict):
+            raise nonsense(self._slug, "its stream holds something that is no JSON-RPC message")
+        if "id" in message:
+            if type(call_id) is int or isinstance(call_id, str):
+                self._connection.asked(method, call_id)
+        elif method != "notifications/progress":
+            self._connection.hear(method, params)
+        elif self._on_progress is not None and params.get("progressToken") == self._call_id:
+            try:
+                self._on_progress(params)
+            except Exception:  # noqa: BLE001 - a callback of ours may fail, the call may not
+                logger.exception("server %s: progress could not be handled", self._slug)
+        return None
+
+    async def _result(self, response: Response, *, in_session: bool) -> JsonObject:
+        if not 200 <= response.status < 300:
+            raise await self._refusal(response, in_session=in_session)
+        if response.content_type == "text/event-stream":
+            return await self._from_stream(response)
+        if response.content_type == "application/json":
+            return self._read(decode(await response.read(MAX_ANSWER), self._slug))
+        raise self._no_answer(response)
+
+    async def _from_stream(self, response: Response) -> JsonObject:
+        async with contextlib.aclosing(messages(response, self._slug)) as found:
+            async for message in found:
+                result = self.take(message)
+                if result is not None:
+                    return result
+        detail = f'The server "{self._slug}" ended its stream without an answer.'
+        raise UpstreamError("upstream.died", detail, sent=True, server=self._slug)
+
+    def _read(self, message: JsonObject) -> JsonObject:
+        call_id = message.get("id")
+        # An error without id is about a request that the server could not read; only one was sent here.
+        ours = type(call_id) is int and call_id == self._call_id
+        if message.get("jsonrpc") != "2.0" or not (ours or (call_id is None and "error" in message)):
+            raise nonsense(self._slug, "its answer has the id of another request, or is no JSON-RPC message")
+        answer = read_answer(message, modern=self._connection.modern)
+        if isinstance(answer, dict):
+            return answer
+        raise answer or nonsense(self._slug, "its answer is neither a JSON-RPC result nor an error")
+
+    def _no_answer(self, response: Response) -> UpstreamError:
+        if response.status in (202, 204):
+            return nonsense(self._slug, f"it takes a request without answering it (HTTP {response.status})")
+        kind = visible(response.content_type, limit=60) or "nothing"
+        return nonsense(self._slug, f"it answers with {kind} instead of JSON or an event stream")
+
+    async def _refusal(self, response: Response, *, in_session: bool) -> Exception:
+        status, slug = response.status, self._slug
+        if status in (401, 403):
+            detail = f'The server "{slug}" refuses the gateway\'s credential (HTTP {status}).'
+            # RFC 9110, 15.5.2: after 401 nothing was done. 403 may be the word of something behind the tool.
+            return UpstreamError("upstream.unavailable", detail, sent=status != 401, server=slug)
+        error = await self._error_of(response)
+        if in_session and _session_lost(status, error):
+            return SessionLost()
+        if error is not None:
+            return error
+        if 300 <= status < 400:
+            return nonsense(slug, f"it redirects (HTTP {status}), which is not followed: its final URL is needed")
+        if status in (404, 405, 410):
+            return nonsense(slug, f"there is no MCP endpoint at its URL (HTTP {status})")
+        if status == 429 or status >= 500:
+            code = "upstream.busy" if status == 429 else "upstream.unavailable"
+            return UpstreamError(code, f'The server "{slug}" failed with HTTP {status}.', sent=True, server=slug)
+        return nonsense(slug, f"it answers with HTTP {status}")
+
+    async def _error_of(self, response: Response) -> RemoteError | None:
+        """The JSON-RPC error in the body, if there is one; its id is of no importance here."""
+        if response.content_type != "application/json":
+            return None
+        try:
+            message = strictjson.decode(await response.read(MAX_ERROR))
+        except (EgressFailed, Invalid):
+            return None
+        answer = read_answer(message, modern=False) if message.get("jsonrpc") == "2.0" else None
+        return answer if isinstance(answer, RemoteError) else None
+
+
+async def messages(
+    response: Response, slug: str, *, limit: int | None = MAX_STREAM
+) -> AsyncGenerator[JsonObject, None]:
+    """The JSON-RPC messages of a stream. Raises EgressFailed, or UpstreamError for what cannot be read."""
+    parser = EventParser()
+    async with contextlib.aclosing(response.chunks(limit)) as chunks:
+        async for chunk in chunks:
+            try:
+                events = parser.feed(chunk)
+            except TooLargeError:
+                raise nonsense(slug, f"an event of its stream is larger than {MAX_EVENT} bytes") from None
+            for event in events:
+                yield decode(event, slug)
+
+
+def decode(body: bytes, slug: str) -> JsonObject:
+    try:
+        return strictjson.decode(body)
+    except Invalid as error:
+        raise nonsense(slug, f"its answer cannot be read: {error.detail.rstrip('.')}") from error
+
+
+def _session_lost(status: int, error: RemoteError | None) -> bool:
+    if status == 404:
+        return error is None or error.rpc_code != _METHOD_NOT_FOUND
+    # Common servers say 400 after a restart, in the words of their SDK's example.
+    return status == 400 and error is not None and error.rpc_code == -32000 and "session" in error.message.lower()

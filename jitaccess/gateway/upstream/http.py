@@ -1,0 +1,389 @@
+"""A connection to one MCP server over streamable HTTP: each request is an exchange of its own.
+
+Sources: MCP 2026-07-28 and 2025-11-25, "Streamable HTTP". Only the server's configured headers go out: nothing of what
+a client of the gateway sent as a header comes here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from jitaccess.egress.client import Client, Progress, Response
+from jitaccess.egress.errors import EgressFailed, EgressRefused
+from jitaccess.kernel import strictjson
+from jitaccess.kernel.strictjson import JsonObject
+from jitaccess.kernel.text import visible
+
+from . import headers as mcp_headers
+from .answers import Exchange, SessionLost
+from .config import Era, HttpServer
+from .errors import RemoteError, UpstreamError
+from .handshake import MODERN, Greeting, greet
+from .listener import listen
+from .messages import MAX_PENDING, OnNotification, OnProgress, list_tools, notification, refusal, with_meta
+from .messages import request as request_message
+from .process import logger
+
+DELETE_SECONDS = 2.0
+TELL_SECONDS = 10.0
+LEARN_SECONDS = 5.0  # a call waits so long for the list that says which of its arguments are mirrored
+MAX_SIDE_TASKS = 32  # answers to the server's own requests, cancellations, streams read to their end
+
+_JSON = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
+_HEADER_MISMATCH = -32020
+
+
+class HttpConnection:
+    """One server. `era` is "2026-07-28" or the negotiated legacy version; the rest is the server's own claim.
+
+    `pending` is the number of calls in progress, `last_used` the loop time of the last start or end of one. `alive`
+    ends when the server cannot be reached: the next who wants to talk to it greets it anew.
+    """
+
+    era: str
+    server_info: JsonObject
+    capabilities: JsonObject
+    instructions: str | None
+
+    def __init__(self, server: HttpServer, client: Client, on_notification: OnNotification | None) -> None:
+        self.server = server
+        self.alive = True
+        self.modern = server.era == "modern"
+        self._client = client
+        self.own_client: Client | None = None  # closed with the connection
+        self._loop = asyncio.get_running_loop()
+        self.last_used = self._loop.time()
+        self._on_notification = on_notification
+        self._last_id = 0
+        self._session: str | None = None
+        self._version: str | None = None
+        self._greeted = 0
+        self._renewing = asyncio.Lock()
+        self._mirrors: dict[str, mcp_headers.Mirror] | None = None
+        self._learning = asyncio.Lock()
+        self._calls: set[asyncio.Task[JsonObject]] = set()
+        self._side: set[asyncio.Task[None]] = set()
+
+    @classmethod
+    async def open(
+        cls, server: HttpServer, *, client: Client, on_notification: OnNotification | None = None
+    ) -> HttpConnection:
+        """Settle the era. Raises UpstreamError "upstream.unavailable" with sent=False; nothing is left behind."""
+        self = cls(server, client, on_notification)
+        try:
+            async with asyncio.timeout(server.start_timeout):
+                await self._greet(server.era)
+        except BaseException as error:
+            self._down()
+            if not isinstance(error, TimeoutError | RemoteError | UpstreamError):
+                raise
+            raise self._unavailable(error) from error
+        tools = self.capabilities.get("tools")
+        if on_notification is not None and isinstance(tools, dict) and tools.get("listChanged") is True:
+            self.aside(listen(self))
+        return self
+
+    @property
+    def pending(self) -> int:
+        return len(self._calls)
+
+    async def request(
+        self,
+        method: str,
+        params: JsonObject,
+        *,
+        timeout: float,  # noqa: ASYNC109 - a timeout is told to the server, asyncio.timeout cannot do that
+        on_progress: OnProgress | None = None,
+    ) -> JsonObject:
+        """As StdioConnection.request. A timeout and the cancellation of the task cancel the call at the server."""
+        if not self.alive:
+            raise UpstreamError("upstream.unavailable", f'The connection to "{self.server.slug}" is not open.')
+        if len(self._calls) >= MAX_PENDING:
+            raise UpstreamError(
+                "upstream.busy", f'The server "{self.server.slug}" has {MAX_PENDING} calls in progress.'
+            )
+        progress = Progress()
+        call_id = self._next_id()
+        work = self._loop.create_task(self._call(call_id, method, params, on_progress, progress))
+        self._calls.add(work)
+        work.add_done_callback(self._done)
+        self._touch()
+        try:
+            await asyncio.wait({work}, timeout=timeout)
+        except asyncio.CancelledError:
+            self._abandon(work, call_id, progress, "the caller went away")
+            raise
+        if not work.done():
+            self._abandon(work, call_id, progress, "timeout")
+            detail = f'The server "{self.server.slug}" did not answer "{method}" within {timeout:g} seconds.'
+            raise UpstreamError("upstream.timeout", detail, sent=progress.sent, server=self.server.slug)
+        if work.cancelled():
+            detail = f'The connection to "{self.server.slug}" was closed.'
+            raise UpstreamError("upstream.cancelled", detail, sent=progress.sent, server=self.server.slug)
+        return work.result()
+
+    async def list_tools(self, *, timeout: float = 30) -> list[JsonObject]:  # noqa: ASYNC109 - as request()
+        """As StdioConnection.list_tools; without the tools whose x-mcp-header annotations are invalid."""
+        if "tools" not in self.capabilities:
+            return []
+        tools = await list_tools(self.server.slug, self.request, timeout)
+        if not self.modern:
+            return tools
+        kept: list[JsonObject] = []
+        mirrors: dict[str, mcp_headers.Mirror] = {}
+        for tool in tools:
+            try:
+                mirror = mcp_headers.mirror_of(tool.get("inputSchema"))
+            except ValueError as error:
+                shown = visible(str(tool["name"]), limit=128)
+                logger.warning('server %s: the tool "%s" is left out: %s', self.server.slug, shown, error)
+                continue
+            kept.append(tool)
+            if mirror:
+                mirrors[str(tool["name"])] = mirror
+        self._mirrors = mirrors
+        return kept
+
+    async def close(self) -> None:
+        """End the session; what is still pending fails with upstream.cancelled. Idempotent."""
+        session, self._session = self._session, None
+        self._down()
+        for call in list(self._calls):
+            call.cancel()
+        await asyncio.gather(*self._calls, *self._side, return_exceptions=True)
+        if session is not None:
+            with contextlib.suppress(TimeoutError, EgressFailed, EgressRefused):
+                async with asyncio.timeout(DELETE_SECONDS):
+                    self._session = session
+                    response = await self._client.send("DELETE", self.server.url, headers=self.legacy_headers())
+                    response.close()
+            self._session = None
+        if self.own_client is not None:
+            await self.own_client.close()
+
+    # What follows is for the parts of a connection.
+
+    @property
+    def in_session(self) -> bool:
+        return self._session is not None
+
+    async def post(self, message: JsonObject, extra: dict[str, str], progress: Progress | None = None) -> Response:
+        """Send one message. Raises UpstreamError; a server that cannot be reached ends this connection."""
+        return await self.send("POST", {**_JSON, **extra}, strictjson.encode(message), progress)
+
+    async def send(
+        self, verb: str, extra: dict[str, str], body: bytes | None = None, progress: Progress | None = None
+    ) -> Response:
+        try:
+            return await self._client.send(
+                verb, self.server.url, headers={**self.server.headers, **extra}, body=body, progress=progress
+            )
+        except EgressRefused as error:
+            self._down()
+            raise self._failed("upstream.unavailable", error.detail, sent=False, **error.params) from error
+        except EgressFailed as error:
+            if error.code in ("egress.unreachable", "egress.tls"):
+                self._down()
+            raise self.failed(error) from error
+
+    def failed(self, error: EgressFailed) -> UpstreamError:
+        codes = {"egress.broken": "upstream.died", "egress.busy": "upstream.busy"}
+        answered = "upstream.invalid_response" if error.sent else "upstream.unavailable"
+        return self._failed(codes.get(error.code, answered), error.detail, sent=error.sent)
+
+    def legacy_headers(self) -> dict[str, str]:
+        found = {} if self._version is None else {"MCP-Protocol-Version": self._version}
+        return found if self._session is None else {**found, "Mcp-Session-Id": self._session}
+
+    def modern_request(self, method: str, params: JsonObject) -> tuple[int, JsonObject, dict[str, str]]:
+        """The id, message and headers of a request of the gateway's own."""
+        call_id = self._next_id()
+        params = with_meta(params, modern=True, progress_token=None)
+        return call_id, request_message(call_id, method, params), mcp_headers.standard(method, params)
+
+    def aside(self, work: Coroutine[Any, Any, None], *, after: Callable[[], None] = lambda: None) -> None:
+        """Do something that nobody waits for, and call `after`, also when it is too much to be begun."""
+        if not self.alive or len(self._side) >= MAX_SIDE_TASKS:
+            work.close()
+            after()
+            return
+        task = self._loop.create_task(work)
+        self._side.add(task)
+        task.add_done_callback(self._side.discard)
+        task.add_done_callback(lambda _: after())
+
+    def hear(self, method: str, params: JsonObject) -> None:
+        """Take a notification. What the listener does with it harms nobody else."""
+        if method == "notifications/tools/list_changed":
+            self._mirrors = None
+        if self._on_notification is None or method == "notifications/subscriptions/acknowledged":
+            return
+        try:
+            self._on_notification(method, params)
+        except Exception:  # noqa: BLE001 - a callback of ours may fail, the call may not
+            logger.exception("server %s: a notification could not be handled", self.server.slug)
+
+    def asked(self, method: str, call_id: str | int) -> None:
+        """Answer the server's own request, which only servers of the older era may send."""
+        if not self.modern:
+            self.aside(self._tell(refusal(method, call_id)))
+
+    def _next_id(self) -> int:
+        self._last_id += 1
+        return self._last_id
+
+    def _touch(self) -> None:
+        self.last_used = self._loop.time()
+
+    def _done(self, work: asyncio.Task[JsonObject]) -> None:
+        self._calls.discard(work)
+        self._touch()
+        if not work.cancelled():
+            work.exception()  # looked at, so that asyncio does not report it
+
+    def _down(self) -> None:
+        self.alive = False
+        for task in self._side:
+            task.cancel()
+
+    def _abandon(self, work: asyncio.Task[JsonObject], call_id: int, progress: Progress, reason: str) -> None:
+        """Closing the stream cancels a call of the newer era; the older one wants to be told."""
+        work.cancel()
+        if not self.modern and progress.sent:
+            self.aside(self._tell(notification("notifications/cancelled", {"requestId": call_id, "reason": reason})))
+
+    async def _call(
+        self, call_id: int, method: str, params: JsonObject, on_progress: OnProgress | None, progress: Progress
+    ) -> JsonObject:
+        sent = with_meta(params, modern=self.modern, progress_token=call_id if on_progress else None)
+        message = request_message(call_id, method, sent)
+        if self.modern:
+            return await self._call_modern(message, Exchange(self, call_id, on_progress), progress)
+        for last in (False, True):
+            greeted = self._greeted
+            try:
+                response = await self.post(message, self.legacy_headers(), progress)
+                return await Exchange(self, call_id, on_progress).answer(response, in_session=self.in_session)
+            except SessionLost as lost:
+                # It was not taken, so it may be sent again, in a new session; once.
+                progress.sent = False
+                if last:
+                    raise self._failed("upstream.unavailable", "It loses its sessions at once", sent=False) from lost
+                await self._renew(greeted)
+        raise AssertionError
+
+    async def _call_modern(self, message: JsonObject, exchange: Exchange, progress: Progress) -> JsonObject:
+        method, params = str(message["method"]), message["params"]
+        assert isinstance(params, dict)
+        standard = mcp_headers.standard(method, params)
+        for last in (False, True):
+            mirrored = await self._mirrored(method, params)
+            try:
+                return await exchange.answer(await self.post(message, {**standard, **mirrored}, progress))
+            except RemoteError as error:
+                if last or error.rpc_code != _HEADER_MISMATCH or method != "tools/call":
+                    raise
+                self._mirrors = None  # the tool's schema may have changed ("Client Behavior"); it was not called
+                if await self._mirrored(method, params) == mirrored:
+                    raise
+        raise AssertionError
+
+    async def _mirrored(self, method: str, params: JsonObject) -> dict[str, str]:
+        if method != "tools/call":
+            return {}
+        async with self._learning:
+            if self._mirrors is None:
+                try:
+                    await self.list_tools(timeout=LEARN_SECONDS)
+                except (UpstreamError, RemoteError):
+                    self._mirrors = {}
+        mirrors = self._mirrors or {}
+        return mcp_headers.mirrored(mirrors.get(str(params.get("name")), {}), params.get("arguments"))
+
+    async def _renew(self, greeted: int) -> None:
+        """Begin a new session, unless another call that lost the same one already did."""
+        async with self._renewing:
+            if self._greeted != greeted:
+                return
+            self._session = None
+            try:
+                await self._greet("legacy")
+            except (RemoteError, UpstreamError) as error:
+                self._down()
+                raise self._unavailable(error) from error
+
+    async def _greet(self, era: Era) -> None:
+        due: list[str] = []
+
+        def post(method: str, params: JsonObject) -> asyncio.Future[JsonObject]:
+            return self._loop.create_task(self._ask(method, params, era))
+
+        self._adopt(await greet(post, due.append, era))
+        for method in due:
+            await self._say(notification(method))
+        self._greeted += 1
+
+    async def _ask(self, method: str, params: JsonObject, era: Era) -> JsonObject:
+        """One request of the handshake."""
+        call_id = self._next_id()
+        probing = method == "server/discover"
+        try:
+            response = await self.post(
+                request_message(call_id, method, params), mcp_headers.standard(method, params) if probing else {}
+            )
+            result = await Exchange(self, call_id, None).answer(response)
+        except UpstreamError as error:
+            # Not a recognised modern error, so perhaps a server of the older era, which is asked next.
+            if probing and era == "auto" and error.sent:
+                raise RemoteError(-32600, error.detail) from error
+            raise
+        if not probing:
+            self._session = self._checked(response.header("Mcp-Session-Id"))
+        return result
+
+    def _checked(self, session: str | None) -> str | None:
+        if session is not None and not (len(session) <= 1024 and all("\x21" <= char <= "\x7e" for char in session)):
+            raise self._failed("upstream.invalid_response", "Its session id is not visible ASCII", sent=True)
+        return session
+
+    def _adopt(self, greeting: Greeting) -> None:
+        self.era, self.server_info = greeting.era, greeting.server_info
+        self.capabilities, self.instructions = greeting.capabilities, greeting.instructions
+        self.modern = greeting.era == MODERN
+        self._version = None if self.modern else greeting.era
+
+    async def _say(self, message: JsonObject) -> None:
+        """Send a message that has no answer. Raises UpstreamError."""
+        response = await self.post(message, self.legacy_headers())
+        response.close()
+        if not 200 <= response.status < 300:
+            detail = f"it does not take a notification (HTTP {response.status})"
+            raise self._failed("upstream.unavailable", detail, sent=True)
+
+    async def _tell(self, message: JsonObject) -> None:
+        """As `_say`, for messages nobody waits for: a server that does not take them harms itself alone."""
+        try:
+            async with asyncio.timeout(TELL_SECONDS):
+                await self._say(message)
+        except (TimeoutError, UpstreamError) as error:
+            logger.debug("server %s: a message was not delivered: %s", self.server.slug, error)
+
+    def _failed(self, code: str, detail: str, *, sent: bool, **params: object) -> UpstreamError:
+        slug = self.server.slug
+        said = f'The server "{slug}" failed: {detail.rstrip(".")}.'
+        return UpstreamError(code, said, sent=sent, server=slug, **params)
+
+    def _unavailable(self, error: TimeoutError | RemoteError | UpstreamError) -> UpstreamError:
+        slug, params = self.server.slug, {}
+        if isinstance(error, TimeoutError):
+            detail = f'The server "{slug}" did not finish the handshake within {self.server.start_timeout:g} seconds.'
+        elif isinstance(error, RemoteError):
+            detail = f'The server "{slug}" refused the handshake: {visible(str(error), limit=200).rstrip(".")}.'
+        else:
+            detail, params = error.detail, error.params
+        unavailable = UpstreamError("upstream.unavailable", detail, server=slug)
+        unavailable.params |= params
+        return unavailable

@@ -1,0 +1,93 @@
+"""What may stand in the log: nothing that lets anybody in; one line, or one JSON object, for each thing that is said.
+
+Secrets are known by their look (tokens, sign-in links, passwords in URLs) or by name: whoever reads one from the
+environment, a file or the database says `hide`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from contextvars import ContextVar
+from datetime import UTC, datetime
+
+# Of the HTTP request that is being answered; "" outside of one.
+request_id: ContextVar[str] = ContextVar("request_id", default="")
+
+MASK = "…"
+SHORTEST = 6  # what is shorter stands in ordinary words
+_SHAPES = (
+    (re.compile(r"(sign-in(?:/|%2f))[^/\s%?#'\"]+", re.IGNORECASE), r"\1" + MASK),
+    (re.compile(r"\b((?:bearer|basic)\s+)[^\s,'\"<>]+", re.IGNORECASE), r"\1" + MASK),
+    (re.compile(r"\b(jit|in)_[A-Za-z0-9_-]{43}"), r"\1_" + MASK),
+    (re.compile(r"(://[^/\s:@'\"]*):[^/\s'\"]+@"), r"\1:" + MASK + "@"),
+    (
+        re.compile(r"\b(password|passwd|secret|token|api_?key)(=|[\"']:\s?[\"'])[^\s&,;'\"]+", re.IGNORECASE),
+        r"\1\2" + MASK,
+    ),
+)
+_hidden: set[str] = set()
+_pattern: re.Pattern[str] | None = None
+# What callers give in `extra`, beside what is always there.
+_EXTRA = ("call", "grant", "request", "method", "path", "status", "ms", "client", "task")
+
+
+def hide(*secrets: str) -> None:
+    """Never let these into the log again, wherever they stand. Values of less than six characters are not masked."""
+    global _pattern  # noqa: PLW0603 - what this process knows, in one place
+    new = {part for secret in secrets for part in (secret, *secret.splitlines()) if len(part) >= SHORTEST} - _hidden
+    if new:
+        _hidden.update(new)
+        longest_first = sorted(_hidden, key=len, reverse=True)
+        _pattern = re.compile("|".join(map(re.escape, longest_first)))
+
+
+def discreet(text: str) -> str:
+    """`text` without secrets."""
+    if _pattern is not None:
+        text = _pattern.sub(MASK, text)
+    for shape, instead in _SHAPES:
+        text = shape.sub(instead, text)
+    return text
+
+
+class DiscreetFormatter(logging.Formatter):
+    """Lines for people. Refusals of strangers have no traceback: whoever sends a wrong Host header or a stale form
+    decides how often that happens.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        return discreet(super().format(_without_strangers_traceback(record)))
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line, in ASCII: time (RFC 3339, UTC), level, logger, message; request_id, exception and what
+    the caller gave (call, grant, request, …) where there is one.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        record = _without_strangers_traceback(record)
+        moment = datetime.fromtimestamp(record.created, UTC)
+        said = {
+            "time": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": discreet(record.getMessage()),
+        }
+        if found := request_id.get():
+            said["request_id"] = found
+        for name in _EXTRA:
+            value = record.__dict__.get(name)
+            # Django puts its request object there.
+            if value is not None and (isinstance(value, str | int | float) or name in {"call", "grant"}):
+                said[name] = value if isinstance(value, int | float) else discreet(str(value))
+        if record.exc_info:
+            said["exception"] = discreet(self.formatException(record.exc_info))
+        return json.dumps(said)
+
+
+def _without_strangers_traceback(record: logging.LogRecord) -> logging.LogRecord:
+    if record.name.startswith("django.security"):
+        return logging.makeLogRecord(record.__dict__ | {"exc_info": None, "exc_text": None})
+    return record

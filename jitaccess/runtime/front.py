@@ -1,0 +1,102 @@
+"""What every HTTP request passes first: who really sent it, a name for the log, one line when it is over."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import Any
+from uuid import uuid4
+
+from jitaccess.gateway.http import Receive, Scope, Send
+from jitaccess.kernel.discreet import request_id
+
+log = logging.getLogger("jitaccess.access")
+
+Networks = Iterable[IPv4Network | IPv6Network]
+# W3C Trace Context 1, 3.2.2: version, trace-id, parent-id, flags.
+_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
+_PORT = re.compile(r"(\[[0-9a-fA-F:.]+\]|[0-9.]+):[0-9]+")
+# Asked every few seconds by machines; nobody wants to read it.
+_UNTOLD = ("/healthz", "/readyz", "/metrics")
+
+
+class Front:
+    """Wraps an ASGI application. `proxies` are the peers whose forwarding headers are believed."""
+
+    def __init__(
+        self, app: Callable[[Scope, Receive, Send], Awaitable[None]], *, proxies: Networks, access_log: bool
+    ) -> None:
+        self._app, self._proxies, self._access_log = app, tuple(proxies), access_log
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        believe(scope, self._proxies)
+        given = _TRACEPARENT.fullmatch(_header(scope, b"traceparent"))
+        name = given[1].decode() if given else uuid4().hex
+        status, started = 0, time.monotonic()
+
+        async def answering(event: Any) -> None:
+            nonlocal status
+            if event["type"] == "http.response.start":
+                status = event["status"]
+                event = event | {"headers": [*event.get("headers", ()), (b"x-request-id", name.encode())]}
+            await send(event)
+
+        before = request_id.set(name)
+        try:
+            await self._app(scope, receive, answering)
+        finally:
+            if self._access_log and scope["path"] not in _UNTOLD:
+                _tell(scope, status, round((time.monotonic() - started) * 1000))
+            request_id.reset(before)
+
+
+def believe(scope: Scope, proxies: Networks) -> None:
+    """Put the client's address and scheme in place of a trusted proxy's. From a stranger these headers mean nothing."""
+    proxies = tuple(proxies)
+    peer = _address((scope.get("client") or ("",))[0])
+    if peer is None or not _within(peer, proxies):
+        return
+    # The proxy appends: what stands further left was said by whoever is further away, and may be made up.
+    for part in reversed(_header(scope, b"x-forwarded-for").decode("latin-1").split(",")):
+        address = _address(part)
+        if address is None:
+            break
+        scope["client"] = (str(address), 0)
+        if not _within(address, proxies):
+            break
+    scheme = _header(scope, b"x-forwarded-proto").decode("latin-1").rpartition(",")[2].strip().lower()
+    if scheme in {"http", "https"}:
+        scope["scheme"] = scheme
+
+
+def _header(scope: Scope, name: bytes) -> bytes:
+    return b",".join(value for key, value in scope["headers"] if key == name)
+
+
+def _address(text: str) -> IPv4Address | IPv6Address | None:
+    text = text.strip()
+    if found := _PORT.fullmatch(text):
+        text = found[1]
+    try:
+        address = ip_address(text.strip("[]"))
+    except ValueError:
+        return None
+    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
+
+
+def _within(address: IPv4Address | IPv6Address, networks: Networks) -> bool:
+    return any(address in network for network in networks)
+
+
+def _tell(scope: Scope, status: int, ms: int) -> None:
+    method, path = scope["method"], scope["path"]
+    client = (scope.get("client") or ("",))[0]
+    said = {"method": method, "path": path, "status": status, "ms": ms, "client": client}
+    # %r of the path: it may hold line breaks.
+    log.info("%s %r %s %d ms", method, path, status or "left", ms, extra=said)

@@ -1,0 +1,385 @@
+"""`jitaccess servers …`: describe servers, take over their tools, review them, find out what is wrong."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import json
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+
+from jitaccess.kernel.errors import Invalid, NotFound
+from jitaccess.kernel.text import visible
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_NEVER = (
+    "A secret on the command line ends up in the shell's history and the list of processes. Say where it is instead: "
+    "--header-from NAME=VARIABLE, --header-from NAME=@FILE, or --header-from NAME to be asked for it."
+)
+
+
+def add(commands: Any) -> None:
+    """Register the subcommands."""
+    servers = commands.add_parser("servers", help="MCP servers").add_subparsers(required=True, metavar="action")
+    listing = servers.add_parser("list", help="all servers, and how they are")
+    listing.add_argument("--json", action="store_true")
+    listing.set_defaults(run=_list)
+    _adding(servers)
+    importing = servers.add_parser("import", help="take over the servers of another MCP client's file")
+    importing.add_argument("file", type=Path)
+    importing.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    importing.add_argument("--replace", action="store_true", help="also those that are described here differently")
+    importing.set_defaults(run=_import)
+    remove = servers.add_parser("remove", help="use a server no longer; its tools and rules are kept, but disabled")
+    remove.add_argument("name")
+    remove.set_defaults(run=_remove)
+    for verb, enabled in (("disable", False), ("enable", True)):
+        switch = servers.add_parser(verb, help=f"{verb} a server; in force for the next call")
+        switch.add_argument("name")
+        switch.set_defaults(run=_switch, enabled=enabled)
+    refresh = servers.add_parser("refresh", help="take over the tools of one server or of all")
+    refresh.add_argument("name", nargs="?")
+    refresh.set_defaults(run=_refresh)
+    classify = servers.add_parser("classify", help="look at the tools of a server, and say what each of them does")
+    classify.add_argument("name")
+    classify.add_argument("assignments", nargs="*", metavar="TOOL=CLASS", help="CLASS: read, write or destructive")
+    classify.add_argument(
+        "--all-as-suggested",
+        action="store_true",
+        help="believe what the server says about its unreviewed tools, except those with warnings",
+    )
+    classify.add_argument("--seen", metavar="CODE", help="the code that was printed with what you looked at")
+    classify.set_defaults(run=_classify)
+    doctor = servers.add_parser("doctor", help="find out what is wrong with a server, or with any")
+    doctor.add_argument("name", nargs="?")
+    doctor.set_defaults(run=_doctor)
+
+
+def _adding(servers: Any) -> None:
+    adding = servers.add_parser(
+        "add",
+        help="describe a new server",
+        usage="jitaccess servers add NAME --url URL [--header-from NAME=VARIABLE] | NAME -- COMMAND [ARGUMENT …]",
+    )
+    adding.add_argument("name")
+    adding.add_argument("--url", help="of a server over streamable HTTP")
+    adding.add_argument(
+        "--header-from",
+        action="append",
+        default=[],
+        metavar="NAME=WHERE",
+        help="a header to send, whose value is in the environment variable WHERE, the file @WHERE, or on standard "
+        "input (-); with NAME alone you are asked for it",
+    )
+    adding.add_argument("--header", action="append", help=argparse.SUPPRESS)
+    adding.add_argument("--era", choices=("auto", "modern", "legacy"), default="auto", help="which protocol it speaks")
+    adding.add_argument("--shared", action="store_true", help="it keeps no state and no identity of its own")
+    adding.add_argument("--cwd", help="of a program: the folder it runs in")
+    adding.add_argument(
+        "--env-from",
+        action="append",
+        default=[],
+        metavar="NAME=WHERE",
+        help="of a program: a variable to set, from where as with --header-from",
+    )
+    adding.add_argument("command", nargs="*", help="after --: the program and its arguments")
+    adding.set_defaults(run=_add)
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    rows = _rows()
+    if arguments.json:
+        print(json.dumps(rows))
+        return 0
+    for row in rows:
+        state = "disabled" if not row["enabled"] else row["trouble"] or row["health"]
+        print(f"{row['name']:<24} {row['where']:<48} {state}")
+        print(f"{'':<24} tools: {row['tools']}, to review: {row['to_review']}, changed: {row['changed']}")
+    if not rows:
+        print("No servers yet: jitaccess servers add, or jitaccess servers import.")
+    return 0
+
+
+def _rows() -> list[dict[str, Any]]:
+    from django.db.models import Count, F, Q
+
+    from jitaccess.catalog.models import Server
+    from jitaccess.gateway.upstream.directory import Directory
+
+    book = Directory(settings.SERVERS_FILE).follow()
+    present = Q(tools__present=True)
+    found = Server.objects.select_related("health").annotate(
+        n_tools=Count("tools", filter=present),
+        n_new=Count("tools", filter=present & Q(tools__pin="")),
+        n_changed=Count("tools", filter=present & ~Q(tools__pin="") & ~Q(tools__pin=F("tools__digest"))),
+    )
+    rows = [
+        {
+            "name": row.slug,
+            "enabled": row.enabled,
+            "where": where(book, row),
+            "trouble": visible(book.listing.troubles.get(row.slug, ""), limit=300),
+            "health": _health(row),
+            "tools": row.n_tools,
+            "to_review": row.n_new,
+            "changed": row.n_changed,
+        }
+        for row in found
+    ]
+    known = {row["name"] for row in rows}
+    empty = {"enabled": True, "trouble": "", "health": "not asked yet", "tools": 0, "to_review": 0, "changed": 0}
+    return rows + [{"name": slug, "where": "the servers file", **empty} for slug in sorted(book.all().keys() - known)]
+
+
+def where(book: Any, row: Any) -> str:
+    """Where a server is described, in a few words."""
+    if book.in_file(row.slug):
+        return "the servers file"
+    return row.url or "nowhere"
+
+
+def _health(row: Any) -> str:
+    health = getattr(row, "health", None)
+    if health is None:
+        return "not asked yet"
+    said = f"reachable, {health.era}" if health.ok else f"not reachable: {health.detail}"
+    return f"{said} ({health.checked_at:%Y-%m-%d %H:%M} UTC)"
+
+
+def _add(arguments: argparse.Namespace) -> int:
+    from jitaccess.catalog.services import checked_slug
+    from jitaccess.runtime.cli import operator
+
+    if arguments.header:
+        raise Invalid("servers.secret", _NEVER)
+    name = checked_slug(arguments.name)
+    if bool(arguments.url) == bool(arguments.command):
+        raise Invalid(
+            "servers.usage", f"Give either --url URL, or the program after --: servers add {name} -- COMMAND."
+        )
+    _refuse_known(name)
+    (_add_url if arguments.url else _add_program)(name, arguments, operator())
+    print(f"{name} is added. Running gateways find it within seconds; its tools wait for review:")
+    print(f"  jitaccess servers refresh {name} && jitaccess servers classify {name}")
+    return 0
+
+
+def _refuse_known(name: str) -> None:
+    """A disabled server may be described anew; any other must be removed first."""
+    from jitaccess.catalog.models import Server
+    from jitaccess.runtime import servers_file
+
+    if name in servers_file.entries():
+        raise Invalid("server.exists", f"{name} is in the servers file already: jitaccess servers remove {name} first.")
+    if Server.objects.filter(slug=name, enabled=True, transport="http").exists():
+        raise Invalid("server.exists", f"There is a server {name} already: jitaccess servers remove {name} first.")
+
+
+def _add_url(name: str, arguments: argparse.Namespace, who: Any) -> None:
+    if arguments.cwd or arguments.env_from:
+        raise Invalid("servers.usage", "--cwd and --env-from are for programs, not for a URL.")
+    headers = _secrets(arguments.header_from)
+    put_http_server(name, arguments.url, headers, era=arguments.era, shared=arguments.shared, who=who, enable=True)
+
+
+def put_http_server(
+    slug: str, url: str, headers: dict[str, str], *, era: str, shared: bool, who: Any, enable: bool = False
+) -> None:
+    """Describe an HTTP server, new or anew. A disabled one stays so unless `enable`. Raises JitAccessError."""
+    from django.db import transaction
+
+    from jitaccess.catalog.credentials import remove_credential, set_credential
+    from jitaccess.catalog.http_servers import add_http_server, change_http_server
+    from jitaccess.catalog.models import Server
+    from jitaccess.catalog.services import set_server_enabled
+
+    with transaction.atomic():
+        server = Server.objects.filter(slug=slug).first()
+        if server is None:
+            add_http_server(slug=slug, url=url, headers=headers, era=era, shared=shared, operator=who)
+            return
+        change_http_server(server=server, url=url, era=era, shared=shared, operator=who)
+        for header in set(server.credentials.values_list("header", flat=True)) - set(headers):
+            remove_credential(server=server, header=header, operator=who)
+        for header, value in headers.items():
+            set_credential(server=server, header=header, value=value, operator=who)
+        if enable:
+            set_server_enabled(server=server, enabled=True, operator=who)
+
+
+def _add_program(name: str, arguments: argparse.Namespace, who: Any) -> None:
+    from django.db import transaction
+
+    from jitaccess.catalog.http_servers import make_stdio
+    from jitaccess.catalog.models import Server
+    from jitaccess.catalog.services import set_server_enabled
+    from jitaccess.runtime.servers_file import change_file
+
+    if arguments.header_from:
+        raise Invalid("servers.usage", "--header-from is for a URL; what a program needs is given with --env-from.")
+    entry: dict[str, Any] = {"command": arguments.command[0], "args": arguments.command[1:]}
+    if env := _secrets(arguments.env_from):
+        entry["env"] = env
+    if arguments.cwd:
+        entry["cwd"] = str(Path(arguments.cwd).resolve())
+    if arguments.era != "auto":
+        entry["era"] = arguments.era
+    if arguments.shared:
+        entry["shared"] = True
+
+    def in_database() -> None:
+        with transaction.atomic():
+            if server := Server.objects.filter(slug=name).first():
+                make_stdio(server=server, operator=who)
+                set_server_enabled(server=server, enabled=True, operator=who)
+
+    change_file(lambda entries: entries.update({name: entry}), commit=in_database)
+
+
+def _secrets(words: list[str]) -> dict[str, str]:
+    """NAME=VARIABLE, NAME=@FILE, NAME=- or NAME, read. No error repeats what stands after the =."""
+    values: dict[str, str] = {}
+    for word in words:
+        name, given, source = word.partition("=")
+        shown = visible(name, limit=40)
+        if not given:
+            values[name] = getpass.getpass(f"{shown}: ") if sys.stdin.isatty() else _from_input(shown)
+        elif source == "-":
+            values[name] = _from_input(shown)
+        elif source.startswith("@"):
+            values[name] = _from_file(shown, Path(source[1:]))
+        elif _VARIABLE.fullmatch(source) and source in os.environ:
+            values[name] = os.environ[source]
+        else:
+            raise Invalid(
+                "servers.secret", f"What stands after {shown}= is not the name of a variable that is set here. {_NEVER}"
+            )
+        if not values[name]:
+            raise Invalid("servers.secret", f"The value for {shown} is empty.")
+    return values
+
+
+def _from_input(name: str) -> str:
+    line = sys.stdin.readline().rstrip("\r\n")
+    if not line:
+        raise Invalid("servers.secret", f"There was no value for {name} on standard input.")
+    return line
+
+
+def _from_file(name: str, path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise Invalid("servers.secret", f"The file for {name} cannot be read: {why}.") from None
+
+
+def _import(arguments: argparse.Namespace) -> int:
+    from jitaccess.runtime.cli import operator
+    from jitaccess.runtime.importing import carry_out, plan
+    from jitaccess.runtime.imports import read_client_file
+
+    steps = plan(read_client_file(arguments.file), replace=arguments.replace)
+    if not arguments.dry_run:
+        carry_out(steps, who=operator())
+    would = "would be " if arguments.dry_run else ""
+    for step in steps:
+        name = visible(step.found.name, limit=60)
+        called = f" as {step.found.slug}" if step.found.slug not in {"", step.found.name} else ""
+        what = f"not imported: {step.problem}" if step.problem else f"{'' if step.kept else would}{step.what}{called}"
+        print(f"{name}: {what}")
+    left_out = sum(bool(step.problem) for step in steps)
+    if any(not step.problem and not step.kept for step in steps) and not arguments.dry_run:
+        print(
+            "Next: jitaccess servers refresh, then jitaccess servers classify NAME. Nothing can be called before that."
+        )
+    return 1 if left_out else 0
+
+
+def _remove(arguments: argparse.Namespace) -> int:
+    from django.db import transaction
+
+    from jitaccess.catalog.credentials import remove_credential
+    from jitaccess.catalog.models import Server
+    from jitaccess.catalog.services import set_server_enabled
+    from jitaccess.runtime import servers_file
+    from jitaccess.runtime.cli import operator
+
+    name, who = arguments.name, operator()
+    server = Server.objects.filter(slug=name).first()
+    if server is None and name not in servers_file.entries():
+        raise _unknown(name)
+
+    def in_database() -> None:
+        if server is None:
+            return
+        with transaction.atomic():
+            for header in list(server.credentials.values_list("header", flat=True)):
+                remove_credential(server=server, header=header, operator=who)
+            set_server_enabled(server=server, enabled=False, operator=who)
+
+    servers_file.change_file(lambda entries: entries.pop(name, None), commit=in_database)
+    print(f"{name} is removed: nobody can use it from the next call on. Its tools and rules are kept, disabled;")
+    print("to forget them too, delete the server in the admin.")
+    return 0
+
+
+def _switch(arguments: argparse.Namespace) -> int:
+    from jitaccess.catalog.services import server_by_slug, set_server_enabled
+    from jitaccess.runtime.cli import operator
+
+    server = server_by_slug(arguments.name)
+    set_server_enabled(server=server, enabled=arguments.enabled, operator=operator())
+    print(f"{server.slug} is {'enabled' if arguments.enabled else 'disabled'}")
+    return 0
+
+
+def _classify(arguments: argparse.Namespace) -> int:
+    from jitaccess.runtime import classify_command  # not before Django is set up, as everywhere here
+
+    return classify_command.run(arguments)
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from jitaccess.runtime import doctor
+
+    return doctor.run(arguments)
+
+
+def _refresh(arguments: argparse.Namespace) -> int:
+    from jitaccess.gateway.upstream.directory import Directory
+    from jitaccess.runtime.cli import operator
+    from jitaccess.runtime.servers import refresh_servers
+
+    book = Directory(settings.SERVERS_FILE).follow()
+    configs = book.all()
+    if arguments.name:
+        configs = {arguments.name: config_of(book, arguments.name)}
+    report = refresh_servers(configs, operator=operator())
+    for slug, what in report.items():
+        print(f"{slug}: {what}")
+    for slug, trouble in book.listing.troubles.items():
+        if not arguments.name or arguments.name == slug:
+            print(f"{slug or 'servers file'}: {trouble}")
+    return 1 if book.listing.troubles or any(what.startswith("not reached") for what in report.values()) else 0
+
+
+def config_of(book: Any, name: str) -> Any:
+    """How a server is reached. Raises NotFound or Invalid with what is in the way."""
+    if config := book(name):
+        return config
+    if trouble := book.listing.troubles.get(name):
+        raise Invalid("server.trouble", trouble)
+    if name in book.listing.disabled:
+        raise Invalid("server.disabled", f"{name} is disabled: jitaccess servers enable {name}.")
+    raise _unknown(name)
+
+
+def _unknown(name: str) -> NotFound:
+    shown = visible(name, limit=60)
+    return NotFound("server.unknown", f"There is no server {shown}. jitaccess servers list shows those there are.")

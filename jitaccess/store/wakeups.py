@@ -1,0 +1,94 @@
+"""Wake-ups: policy has changed, so look now and not at the next poll. A lost one costs a second, never access.
+
+On PostgreSQL the trigger that raises the policy version notifies, in the transaction of the change, whoever makes it;
+each process listens on a connection of its own. On SQLite the connections of this process tell after their COMMIT.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from collections.abc import Callable, Iterable
+
+import psycopg
+from django.db import connections
+from psycopg import sql
+
+log = logging.getLogger(__name__)
+
+CHANNEL = "jitaccess_policy"
+# A host that loses its power says no goodbye; by TCP's defaults we would listen to nobody for two hours.
+KEEPALIVES = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}
+PAUSES = (0.2, 10.0)  # seconds after the first failed connection, and at most
+LOOK_SECONDS = 0.5  # how often a thread that listens looks whether it shall stop
+
+_WRITES = re.compile(
+    r'\s*(?:INSERT\s+(?:OR\s+\w+\s+)?INTO|REPLACE\s+INTO|UPDATE|DELETE\s+FROM)\s+"?(\w+)', re.IGNORECASE
+)
+_tables: set[str] = set()
+_listeners: set[Callable[[], None]] = set()
+
+
+def watch(tables: Iterable[str]) -> None:
+    """Tables whose changes are to wake the listeners of this process (SQLite; PostgreSQL's trigger knows its own)."""
+    _tables.update(tables)
+
+
+def concerns(statement: str) -> bool:
+    """Whether a statement may change one of these tables. One too many wakes somebody for nothing."""
+    found = _WRITES.match(statement)
+    return found is not None and found[1] in _tables
+
+
+def tell() -> None:
+    """Wake the listeners of this process: a transaction that concerned them is over."""
+    for wake in tuple(_listeners):
+        wake()
+
+
+class Wakeups:
+    """Calls `wake`, from any thread, soon after policy was changed. `start` and `stop` it once."""
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._wake = wake
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        if connections["default"].vendor != "postgresql":
+            _listeners.add(self._wake)
+            return
+        self._thread = threading.Thread(target=self._run, name="wake-ups", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Blocks for at most a second."""
+        _listeners.discard(self._wake)
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join(2 * LOOK_SECONDS)
+
+    def _run(self) -> None:
+        pause, most = PAUSES
+        while not self._stopping.is_set():
+            try:
+                with self._connect() as connection:
+                    connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(CHANNEL)))
+                    pause = PAUSES[0]
+                    self._wake()  # what was told while nobody listened
+                    self._listen(connection)
+            except (psycopg.Error, OSError) as error:
+                log.warning("wake-ups are lost for a while, polling goes on: %s", " ".join(str(error).split()))
+            if self._stopping.wait(pause):
+                return
+            pause = min(pause * 2, most)
+
+    def _connect(self) -> psycopg.Connection:
+        parameters = connections["default"].get_connection_params() | KEEPALIVES
+        return psycopg.connect(**parameters, autocommit=True)
+
+    def _listen(self, connection: psycopg.Connection) -> None:
+        while not self._stopping.is_set():
+            for _ in connection.notifies(timeout=LOOK_SECONDS, stop_after=1):
+                self._wake()

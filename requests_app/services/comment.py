@@ -1,0 +1,35 @@
+"""A person's remark on a request: decides nothing, and stays in the ledger with everything else about it."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from django.db import transaction
+
+from jitaccess.audit.events import Event
+from jitaccess.audit.recorder import Facts, record
+from jitaccess.identity.models import User
+from jitaccess.identity.principal import Principal
+from jitaccess.kernel.errors import Invalid
+from jitaccess.kernel.text import is_blank, visible
+from requests_app import selectors
+
+MAX_COMMENT = 2000
+
+
+def comment_on_request(*, request_id: UUID, author: User, text: str, channel: str, source: str = "") -> UUID:
+    """Put a comment on record; returns the uid of its entry, which is all there is of it.
+
+    Raises NotFound for a request that the author may not see, Invalid for a comment that is blank or too long.
+    """
+    if is_blank(text):
+        raise Invalid("comment.text", "A comment needs a text.")
+    # Measured as it will be shown, as reasons are.
+    shown = visible(text.strip(), limit=MAX_COMMENT * 20, multiline=True)
+    if len(shown) > MAX_COMMENT:
+        raise Invalid("comment.text", f"The comment has {len(shown)} characters as shown; at most {MAX_COMMENT} are.")
+    with transaction.atomic():
+        author.refresh_from_db(fields=["is_active"])
+        request, _ = selectors.seen_by(author, request_id)
+        actor = Principal.of_user(author, source=source, client=channel).actor()
+        return record(Facts(event=Event.REQUEST_COMMENTED, actor=actor, request=request.pk, data={"text": shown}))

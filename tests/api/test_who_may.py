@@ -1,0 +1,185 @@
+"""Who may do what: agents never decide, nobody sees what is foreign, and nobody is two callers at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from jitaccess.audit.models import Entry
+from jitaccess.identity.models import AccessToken, User
+from jitaccess.identity.services import create_agent, revoke_token
+from requests_app.models import AccessRequest, Decision, Grant
+from tests.api.conftest import NOBODY, Api, bearer, person, problem, stranger, token_of
+from tests.cast import OPERATOR, Cast
+from tests.cast import person as new_person
+from tests.clocks import Clock
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def places(cast: Cast) -> dict[str, str]:
+    """A pending request, a live grant, and other things there are, by the names that paths use."""
+    pending, grant = cast.submit("git_add"), cast.grant("git_commit")
+    return {
+        "request": str(pending.pk),
+        "digest": pending.digest,
+        "grant": str(grant.pk),
+        "agent": str(cast.agent.pk),
+        "tool": str(cast.tools["git_log"].pk),
+        "server": str(cast.server.pk),
+        "role": str(cast.read_only.pk),
+        "entry": str(Entry.objects.first().pk),  # type: ignore[union-attr]
+    }
+
+
+DECIDING = (
+    ("/requests/{request}/approve", {"digest": "{digest}"}),
+    ("/requests/{request}/deny", {"digest": "{digest}"}),
+    ("/requests/{request}/comment", {"text": "me too"}),
+    ("/grants/{grant}/revoke", {}),
+    ("/agents/{agent}/enable", {}),
+    ("/agents/{agent}/disable", {}),
+    ("/agents/{agent}/tokens", {"minutes": 5}),
+    ("/tools/{tool}/classify", {"access": "read", "digest": "x"}),
+)
+READING = (
+    "/requests/{request}",
+    "/requests/{request}/timeline",
+    "/grants/{grant}",
+    "/agents/{agent}",
+    "/servers/{server}",
+    "/tools/{tool}",
+    "/roles/{role}",
+    "/ledger/entries/{entry}",
+    "/ledger/entries/{entry}/proof",
+)
+CONFIGURATION = ("/servers", "/tools", "/roles", "/bindings", "/ledger/entries", "/ledger/checkpoints")
+
+
+def state() -> list[Any]:
+    kinds = (AccessRequest, Decision, Grant, Entry)
+    return [list(kind._base_manager.order_by("pk").values()) for kind in kinds] + [AccessToken.objects.count()]
+
+
+@pytest.mark.parametrize("for_admin", [False, True])
+def test_no_token_of_an_agent_decides_anything_whoever_issued_it(for_admin: bool, cast: Cast, places: dict[str, str]):
+    if for_admin:
+        cast.agent.users.add(cast.admin)
+    api = bearer(token_of(cast.agent, cast.admin if for_admin else None))
+    before = state()
+    for path, body in DECIDING:
+        sent = {name: value.format(**places) if isinstance(value, str) else value for name, value in body.items()}
+        for target in (path.format(**places), path.format(**dict.fromkeys(places, NOBODY))):
+            problem(api.post(target, sent), 403, "agents_never_decide")
+            problem(api.post(target, b"not even read"), 403, "agents_never_decide")
+    for path in (*CONFIGURATION, *READING[4:]):
+        problem(api.get(path.format(**places)), 403, "not_permitted")
+    assert state() == before
+
+
+def test_strangers_see_nothing_and_change_nothing(cast: Cast, places: dict[str, str]):
+    """carl, a member of staff without permissions, another agent, and the same agent for somebody else."""
+    other = create_agent(name="other", owner=cast.carl, team=cast.team, operator=OPERATOR)
+    cast.agent.users.add(cast.bert)
+    clerk = new_person("clerk")
+    User.objects.filter(pk=clerk.pk).update(is_staff=True)
+    people = [person(cast.carl), person(User.objects.get(pk=clerk.pk))]
+    agents = [bearer(token_of(other)), bearer(token_of(cast.agent, cast.bert))]
+    before = state()
+    for api in [*people, *agents]:
+        for name in ("requests", "grants"):
+            assert api.get(f"/{name}").json() == {"items": [], "next": None, "previous": None}
+        for path in READING[:3]:
+            real, absent = (api.get(path.format(**ids)) for ids in (places, dict.fromkeys(places, NOBODY)))
+            assert real.status_code == absent.status_code == 404, path
+            assert real.json() | {"instance": ""} == absent.json() | {"instance": ""}
+        for path in (*CONFIGURATION, *READING[4:]):
+            problem(api.get(path.format(**places)), 403, "not_permitted")
+        for path in ("/requests/{request}/cancel", "/grants/{grant}/release"):
+            assert api.post(path.format(**places)).status_code == 404
+    for api in people:
+        problem(api.get(f"/agents/{places['agent']}"), 404, "agent.unknown")
+        for path, body in DECIDING:
+            sent = {name: value.format(**places) if isinstance(value, str) else value for name, value in body.items()}
+            answer = api.post(path.format(**places), sent)
+            assert answer.status_code == (403 if "agents" in path or "tools" in path else 404), path
+    assert state() == before
+
+
+def test_without_credentials_there_is_nothing_but_the_documentation(cast: Cast, places: dict[str, str]):
+    api, before = stranger(), state()
+    for path in ("/", "/me", "/requests", "/requestable", *CONFIGURATION, *READING):
+        answer = api.get(path.format(**places))
+        problem(answer, 401, "auth.missing")
+        assert answer.headers["WWW-Authenticate"] == 'Bearer realm="jitaccess"'
+    for path, body in (*DECIDING, ("/requests", {}), ("/requests/{request}/cancel", {})):
+        problem(api.post(path.format(**places), body), 401, "auth.missing")
+    assert api.get("/openapi.json").status_code == 200
+    assert state() == before
+
+
+def test_a_session_and_a_token_at_once_are_refused(cast: Cast):
+    both = Api(person(cast.anna).client, {"Authorization": f"Bearer {token_of(cast.agent)}"})
+    problem(both.get("/me"), 400, "auth.both")
+    problem(both.post("/requests", {}), 400, "auth.both")
+
+
+def test_tokens_that_are_not_good_now_are_refused_alike(cast: Cast, clock: Clock):
+    value = token_of(cast.agent)
+    assert bearer(value).get("/me").json()["agent"] == "demo-agent"
+    problem(bearer("jit_nonsense").get("/me"), 401, "token.invalid")
+    problem(Api(Client(), {"Authorization": f"Basic {value}"}).get("/me"), 401, "auth.scheme")
+    problem(Api(Client(), {"Authorization": "Bearer"}).get("/me"), 401, "token.invalid")
+    revoke_token(token=AccessToken.objects.latest("created_at"), operator=OPERATOR)
+    problem(bearer(value).get("/me"), 401, "token.invalid")
+    late = token_of(cast.agent)
+    clock.shift(3601)
+    problem(bearer(late).get("/me"), 401, "token.invalid")
+
+
+def test_what_a_session_changes_needs_the_csrf_token(cast: Cast):
+    asked = cast.submit()
+    api = person(cast.anna, csrf=True)
+    path, body = f"/requests/{asked.pk}/approve", {"digest": asked.digest}
+    problem(api.post(path, body), 403, "auth.csrf")
+    assert not Decision.objects.exists()
+    api.client.get("/requests/")
+    api.client.get(f"/requests/{asked.pk}/")
+    token = api.client.cookies["csrftoken"].value
+    assert api.get("/me").status_code == 200
+    assert api.post(path, body, headers={"X-CSRFToken": token}).status_code == 200
+
+
+def test_somebody_who_is_no_longer_active_is_nobody(cast: Cast):
+    api = person(cast.anna)
+    User.objects.filter(pk=cast.anna.pk).update(is_active=False)
+    problem(api.get("/requests"), 401, "auth.missing")
+
+
+def test_people_and_agents_are_told_who_they_are(cast: Cast):
+    cast.agent.users.add(cast.anna)
+    assert person(cast.anna).get("/me").json() == {
+        "kind": "person",
+        "label": "anna",
+        "agent": None,
+        "user": "anna",
+        "token_expires_at": None,
+    }
+    me = bearer(token_of(cast.agent, cast.anna)).get("/me").json()
+    assert (me["kind"], me["label"]) == ("agent", "demo-agent for anna")
+    assert me["token_expires_at"]
+
+
+def test_a_team_mate_sees_a_grant_but_may_not_revoke_it(cast: Cast):
+    cast.team.members.add(cast.carl)
+    grant = cast.grant()
+    api = person(cast.carl)
+    assert api.get(f"/grants/{grant.pk}").json()["state"] == "active"
+    problem(api.post(f"/grants/{grant.pk}/revoke"), 403, "grant.not_yours")
+    revoked = person(cast.olga).post(f"/grants/{grant.pk}/revoke", {"note": "Enough."}).json()
+    assert (revoked["end_reason"], revoked["ended_by"], revoked["note"]) == ("revoked", "olga", "Enough.")
+    assert not cast.verdict("git_commit").allowed
+
