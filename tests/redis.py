@@ -61,6 +61,13 @@ class Redis:
             self._process.wait(20)
             self._process = None
 
+    def kill(self) -> None:
+        """As stop, without a chance to say good-bye."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait(20)
+        self._process = None
+
     def freeze(self) -> None:
         """Connections stay open, nobody answers."""
         assert self._process is not None

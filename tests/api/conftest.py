@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,13 +71,12 @@ def problem(response: Any, status: int, code: str) -> dict[str, Any]:
 
 
 @pytest.fixture(autouse=True)
-def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is left of other tests: what is remembered here is per process, theirs is rolled back."""
     monkeypatch.setattr(policy_now, "STORE", SnapshotStore())
     monkeypatch.setitem(throttles._away, "until", 0.0)
     for name in ("api", "api-local"):
         caches[name].clear()
-    yield
 
 
 @pytest.fixture

@@ -34,12 +34,14 @@ BODIES = {
 }
 
 
+@pytest.mark.pure  # refused before the database is asked: one run of it is enough
 @pytest.mark.parametrize("body", BODIES)
 def test_bodies_that_are_not_read_in_one_way_are_refused(body: bytes, agent: Api):
     problem(agent.post("/requests", body), 400, BODIES[body])
     assert not AccessRequest.objects.exists()
 
 
+@pytest.mark.pure  # as above
 @pytest.mark.parametrize(
     ("more", "pointer"),
     [
@@ -122,7 +124,9 @@ def test_other_methods_and_other_answers_than_json_are_refused(agent: Api):
     assert client.head("/api/v1/me", headers=headers).status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/api/", "/api/v1", "/api/v2/requests", "/api/v1/requests/", "/api/v1/nothing", "/api/x%00"])
+@pytest.mark.parametrize(
+    "path", ["/api/", "/api/v1", "/api/v2/requests", "/api/v1/requests/", "/api/v1/nothing", "/api/x%00"]
+)
 def test_what_is_not_there_is_a_problem_too(path: str):
     problem(Client().get(path), 404, "path.unknown")
     problem(Client().post(path), 404, "path.unknown")

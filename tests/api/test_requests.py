@@ -176,9 +176,9 @@ def test_a_comment_is_written_on_the_page_too(cast: Cast, agent: Api):
 def test_lists_are_filtered(cast: Cast, agent: Api):
     cast.agent.users.add(cast.carl)
     cast.team.members.add(cast.carl)
+    other = create_agent(name="other", owner=cast.olga, team=cast.team, operator=OPERATOR)
     asked = submit(agent)
     theirs = submit(bearer(token_of(cast.agent, cast.carl)))
-    other = create_agent(name="other", owner=cast.olga, team=cast.team, operator=OPERATOR)
     others = submit(bearer(token_of(other)), "git/git_add")
     cast.approve(AccessRequest.objects.get(pk=asked["request_id"]))
     anna = person(cast.anna)
@@ -208,7 +208,12 @@ def test_a_list_costs_as_many_queries_for_ten_as_for_one(cast: Cast, agent: Api)
             assert api.get(path).json()["items"]
         return len(seen)
 
-    readers = [(person(cast.anna), "/requests"), (person(cast.anna), "/grants"), (agent, "/requests"), (agent, "/grants")]
+    readers = [
+        (person(cast.anna), "/requests"),
+        (person(cast.anna), "/grants"),
+        (agent, "/requests"),
+        (agent, "/grants"),
+    ]
     admin = person(cast.admin)
     readers += [(admin, path) for path in ("/agents", "/tools", "/bindings", "/ledger/entries")]
     cast.limited(5)

