@@ -5,13 +5,16 @@ PORT ?= 8000
 DEMO ?= yes
 VENV := .venv
 
-.PHONY: help up test test-fast test-browser nightly bench lint types lock clean
+.PHONY: help up demo test test-fast test-browser nightly bench lint types lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 up: $(VENV)/.run ## start everything on this machine (PORT=8000, DEMO=no to leave the demo out)
 	@exec $(VENV)/bin/jitaccess up --host $(HOST) --port $(PORT) $(if $(filter no,$(DEMO)),--no-demo)
+
+demo: $(VENV)/.run ## the whole loop, told in the terminal on a throwaway installation (FAST=yes: no pauses)
+	@exec $(VENV)/bin/jitaccess demo $(if $(filter yes,$(FAST)),--fast)
 
 test: $(VENV)/.peers ## the whole suite: lint, types, SQLite, PostgreSQL
 	@$(VENV)/bin/python -m tests.run all

@@ -12,15 +12,20 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from bench.place import choose, describe_database, place
-from bench.report import machine
+from bench.report import machine, side_by_side
 
 # The databases each can run on: two gateway processes need PostgreSQL.
 BOTH, POSTGRESQL = ("sqlite", "postgresql"), ("postgresql",)
 SCENARIOS = {
     "capacity": (BOTH, "calls a second and latency, against the same upstream without the gateway"),
+    "lists": (BOTH, "tools/list of 10, 100 and 1,000 tools"),
+    "latency": (BOTH, "from an approval to the first call, from a revoke to the first refusal, and until clients hear"),
+    "startup": (BOTH, "from the command to the first answer"),
+    "profile": (BOTH, "where the time of a call goes"),
     "policy-writes": (BOTH, "50 policy writes a second under load: who waits, who is refused"),
     "revoke": (POSTGRESQL, "calls sent after the commit of a revoke, to two gateways"),
     "expiry": (BOTH, "calls around the end of their grant"),
@@ -43,9 +48,27 @@ def main() -> int:
     chosen.add_argument("--database", choices=databases)
     known, others = chosen.parse_known_args(rest)
     if known.database is None:
-        return max(_again([name, "--database", database, *others]) for database in databases)
+        return _on_each(name, databases, others)
     choose(known.database)
     return _run(name, others)
+
+
+def _on_each(name: str, databases: tuple[str, ...], options: list[str]) -> int:
+    """One database after the other; in the end what can be compared in one table, and --json with both."""
+    wanted = argparse.ArgumentParser(add_help=False)
+    wanted.add_argument("--json", type=Path)
+    known, others = wanted.parse_known_args(options)
+    codes, told = [], {}
+    with TemporaryDirectory() as folder:
+        for database in databases:
+            path = Path(folder, database)
+            codes.append(_again([name, "--database", database, "--json", str(path), *others]))
+            if path.exists():
+                told[database] = json.loads(path.read_text())
+    print(side_by_side(name, {database: one["figures"] for database, one in told.items()}), end="", flush=True)
+    if known.json:
+        known.json.write_text(json.dumps(told))
+    return max(codes)
 
 
 def _again(arguments: list[str]) -> int:

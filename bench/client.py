@@ -7,9 +7,9 @@ import itertools
 import json
 import re
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 import uvloop
@@ -52,15 +52,15 @@ class Answer:
 class Session:
     """One agent on one connection to one process. One call at a time."""
 
-    def __init__(self, url: str, token: str, *, agent: int = 0) -> None:
+    def __init__(self, url: str, token: str, *, agent: int = 0, server: str = SERVER) -> None:
         parts = urlsplit(url)
         assert parts.hostname
         assert parts.port
         self._address, self.agent = (parts.hostname, parts.port), agent
         self._head = (
-            f"POST /mcp/{SERVER} HTTP/1.1\r\nHost: {parts.netloc}\r\nAuthorization: Bearer {token}\r\n"
+            f"POST /mcp/{server} HTTP/1.1\r\nHost: {parts.netloc}\r\nAuthorization: Bearer {token}\r\n"
             "Content-Type: application/json\r\nAccept: application/json, text/event-stream\r\n"
-            f"MCP-Protocol-Version: {MODERN}\r\nMcp-Method: tools/call\r\n"
+            f"MCP-Protocol-Version: {MODERN}\r\n"
         )
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
@@ -72,10 +72,19 @@ class Session:
     async def call(self, tool: str, *, nonce: str = "") -> Answer:
         """Call, wait, check. Raises Wrong, or OSError when the process is gone."""
         nonce = nonce or new_nonce()
-        params = {"name": tool, "arguments": {"nonce": nonce}, "_meta": _META}
-        message = {"jsonrpc": "2.0", "id": nonce, "method": "tools/call", "params": params}
+        request = self.message("tools/call", nonce, {"name": tool, "arguments": {"nonce": nonce}}, name=tool)
+        sent, got, head, answer = await self.exchange(request)
+        return Answer(nonce, self.agent, tool, sent, got, outcome(head, answer, nonce))
+
+    def message(self, method: str, message_id: str, params: dict[str, Any], *, name: str = "") -> bytes:
+        """A request as it goes out."""
+        message = {"jsonrpc": "2.0", "id": message_id, "method": method, "params": {**params, "_meta": _META}}
         body = json.dumps(message).encode()
-        request = f"{self._head}Mcp-Name: {tool}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+        named = f"Mcp-Name: {name}\r\n" if name else ""
+        return f"{self._head}Mcp-Method: {method}\r\n{named}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+    async def exchange(self, request: bytes) -> tuple[float, float, bytes, bytes]:
+        """Send and wait: when it was sent, when all of the answer was there, and its head and body."""
         async with asyncio.timeout(PATIENCE):
             reader, writer = self._streams or await self.open()
             sent = time.monotonic()
@@ -83,8 +92,15 @@ class Session:
             head = await reader.readuntil(b"\r\n\r\n")
             length = _LENGTH.search(head)
             answer = await reader.readexactly(int(length[1]) if length else 0)
-            got = time.monotonic()
-        return Answer(nonce, self.agent, tool, sent, got, outcome(head, answer, nonce))
+            return sent, time.monotonic(), head, answer
+
+    async def tools(self) -> tuple[float, float, bytes]:
+        """The list of tools: when it was asked for, when it was there, and the answer, which somebody has to check."""
+        nonce = new_nonce()
+        sent, got, head, body = await self.exchange(self.message("tools/list", nonce, {}))
+        if not head.startswith(b"HTTP/1.1 200 ") or f'"id":"{nonce}"'.encode() not in body:
+            raise Wrong(f"{nonce}: {head.decode(errors='replace')}{body[:400].decode(errors='replace')}")
+        return sent, got, body
 
     def close(self) -> None:
         if self._streams:
@@ -115,12 +131,20 @@ def outcome(head: bytes, body: bytes, nonce: str) -> str:
     return str(denied["reason_code"])
 
 
-async def closed_loop(sessions: list[Session], tool: str, *, seconds: float) -> list[Answer]:
+class Caller(Protocol):
+    """What can call, one way or another."""
+
+    async def call(self, tool: str) -> Answer: ...
+
+    def close(self) -> None: ...
+
+
+async def closed_loop(sessions: Sequence[Caller], tool: str, *, seconds: float) -> list[Answer]:
     """Every session calls again as soon as it is answered."""
     until = time.monotonic() + seconds
     answers: list[Answer] = []
 
-    async def work(session: Session) -> None:
+    async def work(session: Caller) -> None:
         while time.monotonic() < until:
             answers.append(await session.call(tool))
 

@@ -76,12 +76,19 @@ class Place:
         return "PostgreSQL" if self.installation.database_url else "SQLite"
 
     def start(self, *, gateways: int = 1) -> None:
-        """On PostgreSQL a web process and `gateways`; on SQLite the one process of `jitaccess up`."""
+        """On PostgreSQL a web process and `gateways`, on SQLite the one process of `jitaccess up`; once."""
+        if self.gateways:
+            return
         if not self.installation.database_url:
             self.gateways = [self.installation.up("--no-demo")]
             return
         self.installation.start("web")
         self.gateways = [self.installation.start("gateway") for _ in range(gateways)]
+
+    def stop(self) -> None:
+        """What was started, so that something else can be."""
+        self.gateways = []
+        self.installation.stop()
 
     def received(self) -> dict[str, list[float]]:
         """When the upstream got each call, by nonce, on CLOCK_MONOTONIC. More than once would be a fault."""

@@ -30,8 +30,12 @@ class Report:
     goals_missed: list[str] = field(default_factory=list)
 
     def table(self, head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-        lines = [head, ["---"] * len(head), *rows]
-        self.tables.append("\n".join("| " + " | ".join(map(_shown, line)) + " |" for line in lines))
+        self.tables.append(markdown_table(head, rows))
+
+    def compared(self, head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+        """A table that is to stand beside that of the other database, row by row."""
+        kept = self.figures["compared"] = [list(head), *map(list, rows)]
+        self.table(kept[0], kept[1:])
 
     def check(self, good: bool, sentence: str) -> None:
         """Note a violation unless `good`."""
@@ -47,6 +51,24 @@ class Report:
         parts = [f"## {self.scenario} on {self.database}", *self.tables, f"Violations: {len(self.violations)}"]
         listed = [*self.violations[:50], *(f"goal missed: {one}" for one in self.goals_missed)]
         return "\n\n".join(parts) + "".join(f"\n- {one}" for one in listed)
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(map(_shown, line)) + " |" for line in lines)
+
+
+def side_by_side(scenario: str, told: dict[str, dict[str, Any]]) -> str:
+    """The tables of several databases as one; rows that begin alike stand together. "" when there is one, or none."""
+    tables = {database: figures["compared"] for database, figures in told.items() if "compared" in figures}
+    if len(tables) < 2:
+        return ""
+    head = next(iter(tables.values()))[0]
+    order = list(dict.fromkeys(row[0] for table in tables.values() for row in table[1:]))
+    rows = [["in the run on", *head]]
+    for first in order:
+        rows += [[name, *row] for name, table in tables.items() for row in table[1:] if row[0] == first]
+    return f"## {scenario}, {' and '.join(tables)}\n\n{markdown_table(rows[0], rows[1:])}\n"
 
 
 def _shown(value: object) -> str:

@@ -8,6 +8,7 @@ import random
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 
 from django.db import transaction
 from django.db.models import F
@@ -57,13 +58,15 @@ class World:
     """Agents with a token each; half of the measured server's tools are `write`: refused without a grant."""
 
     admin: User
+    approver: User
     agents: list[Agent]
     tokens: list[str]
     write: list[Tool]
 
 
+@cache
 def build(size: Size) -> World:
-    """Everything that the runs play with, in the chosen installation."""
+    """Everything that the runs play with, in the chosen installation; made once."""
     admin = User.objects.create_superuser(username="admin", email="admin@example.invalid", password=None)
     team = Team.objects.create(name="bench")
     team.members.add(admin)
@@ -74,10 +77,21 @@ def build(size: Size) -> World:
         agents = [Agent(name=f"agent-{number}", owner=admin, team=team) for number in range(size.agents)]
         Agent.objects.bulk_create(agents)
         _bind(agents, _roles(servers))
-        _requestable(servers[0], admin)
+        # Nobody approves what an agent of their own asks for.
+        approver = User.objects.create(username="approver", email="approver@example.invalid")
+        policy = ApprovalPolicy.objects.create(name="review")
+        ApproverGroup.objects.create(policy=policy, name="reviewers").users.add(admin, approver)
+        Requestable.objects.create(server=servers[0], access="write", policy=policy)
         tokens = _tokens(agents)
     write = list(Tool.objects.filter(server=servers[0], access=AccessClass.WRITE).order_by("name"))
-    return World(admin, agents, tokens, write)
+    return World(admin, approver, agents, tokens, write)
+
+
+def add_server(slug: str, tools: int) -> None:
+    """One more, half of whose tools everybody may call and half may ask for."""
+    with transaction.atomic():
+        policy = ApprovalPolicy.objects.get(name="review")
+        Requestable.objects.create(server=_server(slug, tools), access="write", policy=policy)
 
 
 def _server(slug: str, tools: int) -> Server:
@@ -117,12 +131,6 @@ def _bind(agents: list[Agent], roles: list[Role]) -> None:
         for agent in agents
         for role in choice.sample(roles, 2)
     )
-
-
-def _requestable(server: Server, admin: User) -> None:
-    policy = ApprovalPolicy.objects.create(name="review")
-    ApproverGroup.objects.create(policy=policy, name="reviewers").users.add(admin)
-    Requestable.objects.create(server=server, access="write", policy=policy)
 
 
 def _tokens(agents: list[Agent]) -> list[str]:

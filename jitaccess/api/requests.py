@@ -16,7 +16,6 @@ from jitaccess.api.parsing import Input, Nothing, Switch, Text, Whole, body, que
 from jitaccess.api.policy_now import look
 from jitaccess.api.render import full_request, listed_request, moment, seen_request
 from jitaccess.api.schema import documented, listing
-from jitaccess.kernel import strictjson
 from jitaccess.kernel.errors import Invalid
 from jitaccess.kernel.text import is_slug
 from jitaccess.policy.engine.rules import Snapshot
@@ -24,9 +23,8 @@ from jitaccess.policy.services import uses_left_of
 from jitaccess.store.clock import now
 from requests_app import represent, selectors
 from requests_app.selectors import Q, State
-from requests_app.services import Ask, Submission, cancel_request, submit_request
+from requests_app.services import MAX_CONTEXT, Ask, Submission, cancel_request, submit_request
 
-MAX_CONTEXT = 4000
 CALLS_SHOWN = 500
 _EXAMPLE = {
     "tools": ["git/git_commit", "git_add"],
@@ -180,16 +178,13 @@ def _where(asked: dict[str, Any]) -> Q:
 
 
 def _ask(asked: dict[str, Any]) -> Ask:
-    context = asked.get("context", {})
-    if len(strictjson.encode(context)) > MAX_CONTEXT:
-        raise Invalid("request.context", f"`context` may have {MAX_CONTEXT} bytes.")
     minutes = asked.get("minutes")
     return Ask(
         tools=[_tool(name, asked.get("server")) for name in asked["tools"]],
         reason=asked["reason"],
         seconds=None if minutes is None else minutes * 60,
         max_uses=asked.get("max_uses"),
-        context=context,
+        context=asked.get("context", {}),
     )
 
 

@@ -7,14 +7,17 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 from jitaccess.kernel.strictjson import Json
 from jitaccess.kernel.text import visible
 
+_Path: TypeAlias = tuple[str | int, ...]
 # Comparing word by word costs the product of both lengths: beyond this a text counts as changed as a whole.
 _WORDS = 1000
 _SHOWN = 20_000
 _WORD = re.compile(r"\s+|\w+|.", re.DOTALL)
+_NOTHING: Any = object()
 _PLAIN_NAME = re.compile(r"\w+")
 
 
@@ -46,31 +49,62 @@ def differences(pinned: str, offered: str) -> list[Difference]:
 
     What cannot be read as JSON is compared as text.
     """
+    before: dict[_Path, Json]
+    after: dict[_Path, Json]
     try:
-        before, after = (dict(_leaves(json.loads(text), "")) for text in (pinned, offered))
+        before, after = (dict(_leaves(json.loads(text), ())) for text in (pinned, offered))
     except (ValueError, RecursionError):
-        before, after = {"": pinned}, {"": offered}
-    names = [*after, *(name for name in before if name not in after)]
+        before, after = {(): pinned}, {(): offered}
+    paths = [*after, *(path for path in before if path not in after)]
     return [
-        _difference(name, before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)
+        _difference(_shown(path), before.get(path, _NOTHING), after.get(path, _NOTHING))
+        for path in paths
+        if not _same(before.get(path, _NOTHING), after.get(path, _NOTHING))
     ]
 
 
-def _leaves(value: Json, path: str) -> Iterator[tuple[str, str]]:
+def _leaves(value: Json, path: _Path) -> Iterator[tuple[_Path, Json]]:
+    """By their real path: two names that are shown alike are still two."""
     if isinstance(value, dict) and value:
         for name, member in value.items():
-            shown = visible(name, limit=100)
-            # Quoted where it could be mistaken for a path of its own.
-            step = shown if _PLAIN_NAME.fullmatch(shown) else f'"{shown}"'
-            yield from _leaves(member, f"{path}.{step}" if path else step)
+            yield from _leaves(member, (*path, name))
     elif isinstance(value, list) and any(isinstance(item, dict | list) for item in value):
         for number, item in enumerate(value):
-            yield from _leaves(item, f"{path}[{number}]")
+            yield from _leaves(item, (*path, number))
     else:
-        yield path, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        yield path, value
 
 
-def _difference(member: str, before: str | None, after: str | None) -> Difference:
+def _same(one: Any, other: Any) -> bool:
+    # Compared as JSON: to Python 1 is true, and 1.0 is 1.
+    if _NOTHING in (one, other):
+        return one is other
+    return json.dumps(one) == json.dumps(other)
+
+
+def _shown(path: _Path) -> str:
+    text = ""
+    for step in path:
+        if isinstance(step, int):
+            text += f"[{step}]"
+            continue
+        name = visible(step, limit=100)
+        # Quoted where it could be mistaken for a path of its own.
+        name = name if _PLAIN_NAME.fullmatch(name) else json.dumps(name, ensure_ascii=False)
+        text += f".{name}" if text else name
+    return text
+
+
+def _difference(member: str, one: Any, other: Any) -> Difference:
+    both_text = isinstance(one, str) and isinstance(other, str)
+    before, after = (
+        None
+        if value is _NOTHING
+        else value
+        if isinstance(value, str) and (both_text or _NOTHING in (one, other))
+        else json.dumps(value, ensure_ascii=False)
+        for value in (one, other)
+    )
     if before is None or after is None:
         return Difference(member, _whole(before), _whole(after))
     # Made visible first: words that differ only in what cannot be seen must look different.

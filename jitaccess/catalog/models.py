@@ -51,11 +51,17 @@ class Server(models.Model):
     description = models.CharField(max_length=300, blank=True)
     instructions = models.TextField(blank=True, help_text="Told to agents with the gateway's own instructions.")
     enabled = models.BooleanField(default=True)
-    transport = models.CharField(max_length=5, choices=Transport.choices, default=Transport.STDIO, editable=False)
-    url = models.CharField("URL", max_length=500, blank=True, help_text="The MCP endpoint: https://…/mcp")
-    era = models.CharField("protocol", max_length=6, choices=Era.choices, default=Era.AUTO)
+    # db_default: the release before, which does not know these columns, goes on while a migration runs.
+    transport = models.CharField(
+        max_length=5, choices=Transport.choices, default=Transport.STDIO, db_default=Transport.STDIO, editable=False
+    )
+    url = models.CharField(
+        "URL", max_length=500, blank=True, default="", db_default="", help_text="The MCP endpoint: https://…/mcp"
+    )
+    era = models.CharField("protocol", max_length=6, choices=Era.choices, default=Era.AUTO, db_default=Era.AUTO)
     shared = models.BooleanField(
         default=False,
+        db_default=False,
         help_text="It keeps no state and no identity of its own, so that everybody may use one connection.",
     )
 
@@ -130,7 +136,7 @@ class Tool(models.Model):
     definition = models.TextField()
     digest = models.CharField(max_length=80)
     pin = models.CharField(max_length=80, blank=True)
-    pinned_definition = models.TextField(blank=True, editable=False)
+    pinned_definition = models.TextField(blank=True, default="", db_default="", editable=False)
     present = models.BooleanField(default=True, help_text="The server still offers it.")
 
     class Meta:

@@ -46,11 +46,8 @@ class ServerForm(FormBase):
     """A server that is there. Its address is judged before anything connects to it."""
 
     def clean_url(self) -> str:
-        url: str = self.cleaned_data["url"]
-        if not url:
-            raise forms.ValidationError(_ONLY_HTTP)
         try:
-            return checked_url(url)
+            return checked_url(self.cleaned_data["url"])
         except JitAccessError as error:
             raise forms.ValidationError(error.detail, code=error.code) from None
 
@@ -94,6 +91,7 @@ class ServerAdmin(RecordedAdmin):
     def formfield_for_dbfield(self, db_field: Any, request: Any, **kwargs: Any) -> Any:
         field = super().formfield_for_dbfield(db_field, request, **kwargs)
         if db_field.name == "url" and field is not None:
+            field.required = True
             field.help_text = _ONLY_HTTP
             field.widget.attrs["class"] = "vLargeTextField"
         return field
@@ -137,7 +135,9 @@ class ServerAdmin(RecordedAdmin):
             "", '<li><a href="{}">{}</a>: {}</li>', ((url, row.header, state_of(row)) for url, row in rows)
         )
         add = reverse("admin:jit_catalog_servercredential_add")
-        return format_html('<ul>{}<li><a href="{}?server={}">Add a credential</a></li></ul>', listed, add, server.pk)
+        return format_html(
+            '<ul class="given">{}<li><a href="{}?server={}">Add a credential</a></li></ul>', listed, add, server.pk
+        )
 
     @admin.action(description="Disable selected servers", permissions=["change"])
     def disable(self, request: HttpRequest, queryset: QuerySet[Server]) -> None:

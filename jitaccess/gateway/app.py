@@ -18,7 +18,7 @@ from uuid import uuid4
 from django.conf import settings
 from django.db import Error as DatabaseTrouble
 
-from jitaccess.gateway import wire
+from jitaccess.gateway import tracing, wire
 from jitaccess.gateway.builtin.definitions import NAMES
 from jitaccess.gateway.calls import Call, no_server, record_knock
 from jitaccess.gateway.core import Clock, Gateway, Seen
@@ -146,6 +146,7 @@ class Application:
 
     async def _answer(self, context: Context, headers: Headers, receive: Receive, send: Send) -> None:
         session_id, principal, message = "", context.principal, context.message
+        tracing.carry(headers.get("traceparent"), message.meta)
         if not message.modern and message.method != "initialize":
             session = resume_session(headers.get("mcp-session-id"), principal, server=context.endpoint.slug)
             session_id = session.id

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 
 from jitaccess.audit.events import Event, Outcome
 from jitaccess.audit.redact import redact
-from jitaccess.gateway import denials
+from jitaccess.gateway import denials, tracing
 from jitaccess.gateway.batch import TRIES, Admitted, Intent
 from jitaccess.gateway.core import Clock, Gateway
 from jitaccess.gateway.endpoint import Target
 from jitaccess.gateway.upstream.connection import Connection
 from jitaccess.gateway.upstream.errors import RemoteError, UpstreamError
+from jitaccess.gateway.upstream.handshake import MODERN
 from jitaccess.gateway.wire import INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, RpcError
 from jitaccess.identity.principal import Principal
 from jitaccess.kernel import strictjson
@@ -62,7 +63,8 @@ async def call_tool(gateway: Gateway, call: Call) -> JsonObject:
         connection = await _connect(gateway, call) if _seems_allowed(gateway, call) else None
         intent = call.intent(args_digest, shown)
         try:
-            admitted = await gateway.admission.admit(intent)
+            with tracing.span("admit", server=call.target.server_name):
+                admitted = await gateway.admission.admit(intent)
         except Unavailable:
             return _refusal(call, "unavailable", None, None)
         if not admitted.allowed:
@@ -76,7 +78,8 @@ async def call_tool(gateway: Gateway, call: Call) -> JsonObject:
             return _failed(gateway, call, admitted, connection)
         step("forward.starting")
         if admitted.may_start():
-            return await _forward(gateway, call, admitted, connection)
+            with tracing.span("forward", server=call.target.server_name):
+                return await _forward(gateway, call, admitted, connection)
         gateway.admission.not_sent(admitted, "could not start within a second")
     return _refusal(call, "policy_busy", None, None)
 
@@ -121,9 +124,9 @@ async def _connect(gateway: Gateway, call: Call) -> Connection | UpstreamError:
 async def _forward(gateway: Gateway, call: Call, admitted: Admitted, connection: Connection) -> JsonObject:
     started = time.monotonic()
     try:
-        answer = await connection.request(
-            "tools/call", {"name": call.target.tool, "arguments": call.arguments}, timeout=gateway.call_timeout
-        )
+        asked: JsonObject = {"name": call.target.tool, "arguments": call.arguments}
+        asked |= tracing.onward(modern=connection.era == MODERN)
+        answer = await connection.request("tools/call", asked, timeout=gateway.call_timeout)
         step("forward.answered")
         size = _check(answer)
     except RemoteError as error:

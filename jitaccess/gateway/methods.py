@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import msgspec
 
 from jitaccess import __version__
-from jitaccess.gateway import wire
+from jitaccess.gateway import tracing, wire
 from jitaccess.gateway.builtin import access
 from jitaccess.gateway.builtin.definitions import DEFINITIONS, INSTRUCTIONS, NAMES, CallTool
 from jitaccess.gateway.calls import Call, call_tool
@@ -107,7 +107,8 @@ async def _call_tool(context: Context) -> JsonObject:
         return _complete(context, await access.use(name, asked))
     target = context.endpoint.target(context.snapshot, name)
     call = Call(context.principal, target, arguments, context.clock)
-    return _complete(context, await call_tool(context.gateway, call))
+    with tracing.receive("tools/call"):
+        return _complete(context, await call_tool(context.gateway, call))
 
 
 def _inner(arguments: JsonObject) -> CallTool:

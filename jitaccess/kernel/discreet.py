@@ -69,7 +69,7 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         record = _without_strangers_traceback(record)
         moment = datetime.fromtimestamp(record.created, UTC)
-        said = {
+        said: dict[str, str | int | float] = {
             "time": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "level": record.levelname.lower(),
             "logger": record.name,

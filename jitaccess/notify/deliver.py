@@ -8,10 +8,12 @@ from datetime import timedelta
 from django.db.models import F
 
 from jitaccess.audit.events import Event
+from jitaccess.audit.models import Entry
+from jitaccess.catalog.models import Tool
 from jitaccess.kernel.text import visible
 from jitaccess.notify import console, email
 from jitaccess.notify.models import Delivery
-from jitaccess.notify.notice import Channel, notice_of
+from jitaccess.notify.notice import Channel, notice_of, quarantine_notice
 from jitaccess.store.clock import JitNow, now
 from requests_app import selectors
 
@@ -54,10 +56,24 @@ def _attempt(delivery: Delivery) -> bool:
 
 def _send(delivery: Delivery) -> str:
     """Send it, or say why nobody needs it any more."""
+    if delivery.request is None:
+        return _send_quarantine(delivery)
     request = selectors.requests_by_id([delivery.request])[delivery.request]
     if not delivery.user.is_active:
         return "not sent: the person is no longer active"
     if delivery.event == Event.REQUEST_SUBMITTED and not request.pending:
         return "not sent: decided before it went out"
     CHANNELS[delivery.channel](notice_of(delivery, request))
+    return ""
+
+
+def _send_quarantine(delivery: Delivery) -> str:
+    entry = Entry.objects.get(uid=delivery.entry)
+    changed = Tool.objects.filter(server=entry.server, present=True).exclude(pin="").exclude(pin=F("digest"))
+    tools = list(changed.order_by("name").values_list("name", flat=True))
+    if not tools:
+        return "not sent: reviewed, or as it was, before it went out"
+    if not delivery.user.is_active:
+        return "not sent: the person is no longer active"
+    CHANNELS[delivery.channel](quarantine_notice(delivery, server=entry.server_name, tools=tools))
     return ""

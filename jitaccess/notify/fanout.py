@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
+
 from django.conf import settings
 from django.db import transaction
 
@@ -41,6 +44,13 @@ def fan_out(*, limit: int = 500) -> int:
             for channel in settings.NOTIFY_CHANNELS
             if channel != "email" or person.email
         ]
+        rows += [
+            Delivery(entry=entry.uid, event=entry.event, request=None, user=person, channel=channel, due_at=moment)
+            for entry in _quarantines(leaf.entry for leaf in leaves)
+            for person in _reviewers()
+            for channel in settings.NOTIFY_CHANNELS
+            if channel != "email" or person.email
+        ]
         Delivery.objects.bulk_create(rows, ignore_conflicts=True)
         advance(cursor, leaves[-1].seq)
     return len(leaves)
@@ -55,3 +65,20 @@ def _audience(entry: Entry, request: AccessRequest) -> list[User]:
     if entry.user and not entry.agent:
         concerned.pop(entry.user, None)
     return list(concerned.values())
+
+
+def _quarantines(entries: Iterable[Entry]) -> list[Entry]:
+    """Tools that changed after their review: one entry for each server, however many of its tools changed at once."""
+    found: dict[object, Entry] = {}
+    for entry in entries:
+        if entry.event == Event.TOOL_CHANGED:
+            data = json.loads(entry.data)
+            if data.get("pin") and data["pin"] != data.get("digest"):
+                found.setdefault(entry.server, entry)
+    return list(found.values())
+
+
+def _reviewers() -> list[User]:
+    """Who may review tools."""
+    who = User.objects.with_perm("jit_catalog.change_tool", backend="django.contrib.auth.backends.ModelBackend")
+    return list(who.filter(is_staff=True))

@@ -14,7 +14,7 @@ class Delivery(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     entry = models.UUIDField(help_text="The ledger entry that caused it.")
     event = models.CharField(max_length=64)
-    request = models.UUIDField()
+    request = models.UUIDField(null=True, help_text="Empty: it is about the tools of a server.")
     user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="+")
     channel = models.CharField(max_length=16)
     attempts = models.PositiveIntegerField(default=0)

@@ -59,3 +59,14 @@ def notice_of(delivery: Delivery, request: AccessRequest) -> Notice:
     says = visible(says, limit=200)
     body = f"{says}.\n\n{tools}\n\nThe agent's own words:\n{reason}\n\nOpen the request: {url}\n"
     return Notice(to=delivery.user.username, address=delivery.user.email, subject=says, body=body, url=url)
+
+
+def quarantine_notice(delivery: Delivery, *, server: str, tools: list[str]) -> Notice:
+    """Tools changed after their review. Their names only: what a server says is read on the review page, made inert."""
+    url = f"{settings.PUBLIC_URL}/admin/jit_catalog/tool/?state=changed&q={server}"
+    says = visible(f"Changed since its review: {', '.join(tools[:3])} of {server}", limit=180)
+    says += f" and {len(tools) - 3} more" if len(tools) > 3 else ""
+    body = (
+        f"{says}.\n\nNobody can call what changed until somebody has looked at it and classified it again.\n\n{url}\n"
+    )
+    return Notice(to=delivery.user.username, address=delivery.user.email, subject=says, body=body, url=url)

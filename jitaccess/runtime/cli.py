@@ -17,7 +17,7 @@ from typing import Any
 from django.core.exceptions import ImproperlyConfigured
 
 from jitaccess.kernel.errors import JitAccessError
-from jitaccess.runtime import audit_commands, clock_commands, key_commands, process_commands, server_commands
+from jitaccess.runtime import audit_commands, clock_commands, key_commands, process_commands, server_commands, snippets
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -70,6 +70,9 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--no-demo", action="store_true", help="do not set up the demo on the first run")
     _listening(up)
     up.set_defaults(run=_up, role="up")
+    story = commands.add_parser("demo", help="the whole loop, told in the terminal, on a throwaway installation")
+    story.add_argument("--fast", action="store_true", help="without pauses for reading")
+    story.set_defaults(run=_demo, offline=True)
     for role, what in (
         ("web", "pages for people; without Redis with worker, beat and sequencer"),
         ("gateway", "the MCP gateway"),
@@ -114,6 +117,7 @@ def _agents(commands: Any) -> None:
     token.add_argument("--ttl", default="30m", help="how long it is good, at most 60m (default 30m)")
     token.add_argument("--json", action="store_true")
     token.set_defaults(run=_token)
+    snippets.add(agents)
     listing = agents.add_parser("list", help="all agents")
     listing.add_argument("--json", action="store_true")
     listing.set_defaults(run=_list_agents)
@@ -128,6 +132,15 @@ def _up(arguments: argparse.Namespace) -> int:
 
     up(host=arguments.host, port=arguments.port, want_demo=not arguments.no_demo, celery=not arguments.no_worker)
     return 0
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    try:
+        from jitaccess.runtime.story.play import play
+    except ModuleNotFoundError as error:
+        print(f"jitaccess: the demo needs the extra: pip install 'jitaccess[demo]' ({error})", file=sys.stderr)
+        return 1
+    return play(fast=arguments.fast)
 
 
 def _serve(arguments: argparse.Namespace) -> int:

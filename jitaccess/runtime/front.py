@@ -11,13 +11,12 @@ from typing import Any
 from uuid import uuid4
 
 from jitaccess.gateway.http import Receive, Scope, Send
+from jitaccess.gateway.tracing import trace_id
 from jitaccess.kernel.discreet import request_id
 
 log = logging.getLogger("jitaccess.access")
 
 Networks = Iterable[IPv4Network | IPv6Network]
-# W3C Trace Context 1, 3.2.2: version, trace-id, parent-id, flags.
-_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
 _PORT = re.compile(r"(\[[0-9a-fA-F:.]+\]|[0-9.]+):[0-9]+")
 # Asked every few seconds by machines; nobody wants to read it.
 _UNTOLD = ("/healthz", "/readyz", "/metrics")
@@ -36,8 +35,7 @@ class Front:
             await self._app(scope, receive, send)
             return
         believe(scope, self._proxies)
-        given = _TRACEPARENT.fullmatch(_header(scope, b"traceparent"))
-        name = given[1].decode() if given else uuid4().hex
+        name = trace_id(_header(scope, b"traceparent").decode("latin-1")) or uuid4().hex
         status, started = 0, time.monotonic()
 
         async def answering(event: Any) -> None:

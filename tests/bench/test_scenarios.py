@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import pytest
 
 from bench.checks import check_upstream
 from bench.client import ALLOWED, Answer, Wrong, outcome
-from bench.report import ROOT, Report, quantiles
+from bench.report import ROOT, Report, quantiles, side_by_side
+from bench.sampler import place_of
 from tests.installation import ON_POSTGRESQL
 
 DATABASE = "postgresql" if ON_POSTGRESQL else "sqlite"
@@ -33,10 +35,100 @@ def bench(folder: Path, scenario: str, *options: str) -> dict[str, Any]:
     return dict(found["figures"])
 
 
-def test_capacity_counts_calls_whose_answers_were_right(tmp_path: Path) -> None:
-    figures = bench(tmp_path, "capacity", "--seconds", "0.3", "--rounds", "1", "--sessions", "1,4")
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Every measurement with small numbers: what each reported, by scenario."""
+    out = tmp_path_factory.mktemp("small") / "told.json"
+    command = [sys.executable, "-m", "tests.bench.small", DATABASE, str(out)]
+    env = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
+    run = subprocess.run(command, cwd=ROOT, env=env, text=True, capture_output=True, check=False)
+    assert out.exists(), run.stdout + run.stderr
+    return dict(json.loads(out.read_text()))
+
+
+def rows(told: dict[str, Any], number: int = 0) -> list[list[str]]:
+    """The cells of a table, without its head; every line must be as long as the head."""
+    cells = [[cell.strip() for cell in line[1:-1].split("|")] for line in told["tables"][number].split("\n")]
+    assert len({len(line) for line in cells}) == 1
+    return cells[2:]
+
+
+@pytest.mark.parametrize("scenario", ["capacity", "lists", "latency", "profile", "startup"])
+def test_what_is_measured_breaks_no_guarantee(small: dict[str, Any], scenario: str) -> None:
+    assert small[scenario]["violations"] == []
+    assert small[scenario]["tables"]
+
+
+def test_capacity_compares_the_gateway_with_the_same_upstream_without_it(small: dict[str, Any]) -> None:
+    figures = small["capacity"]["figures"]
+    assert [(row[0], row[1].split(",")[0]) for row in rows(small["capacity"])] == [
+        (count, way) for count in ("1", "40") for way in ("direct", "pass-through", "gateway")
+    ]
     assert figures["calls"] > 0
-    assert figures["calls_per_second_4"] > 0
+    assert figures["calls_per_second_40"] > 0
+    gateway = rows(small["capacity"])[-1]
+    assert float(gateway[-2]) > 10, "MiB"
+    assert bool(gateway[-3]) == ON_POSTGRESQL, "only there the database has processes of its own"
+
+
+def test_lists_are_whole_and_the_locked_half_says_so(small: dict[str, Any]) -> None:
+    assert [row[:2] for row in rows(small["lists"])] == [["10", "2"], ["100", "2"]]
+    few, many = (float(row[-2]) for row in rows(small["lists"]))
+    assert many > few > 1, "KiB"
+
+
+def test_every_gateway_is_waited_for_after_a_decision(small: dict[str, Any]) -> None:
+    assert {row[1] for row in rows(small["latency"])} == {"6" if ON_POSTGRESQL else "3"}
+    assert len(rows(small["latency"])) == 4
+    assert small["latency"]["figures"]["refused_after_approval"] == 0
+
+
+def test_the_steps_of_a_call_and_what_threads_do_are_told_for_each_load(small: dict[str, Any]) -> None:
+    steps, threads, parts, places = (rows(small["profile"], number) for number in range(4))
+    assert len(steps) == 8
+    assert len(threads) == 4
+    assert "SQL: driver and database" in {row[0] for row in parts}
+    assert any("gateway/batch.py" in row[1] for row in places)
+    assert small["profile"]["figures"]["samples"] > 0
+
+
+def test_starts_are_timed_until_a_call_is_answered(small: dict[str, Any]) -> None:
+    commands = {row[0] for row in rows(small["startup"])}
+    separate = {"jitaccess gateway", "jitaccess web"} if ON_POSTGRESQL else set()
+    assert commands == {"jitaccess up", "jitaccess --help"} | separate
+    assert all(float(value) > 0 for row in rows(small["startup"]) for value in row[2:])
+
+
+def test_tables_of_two_databases_become_one_whose_rows_can_be_compared() -> None:
+    told = {}
+    for database in ("sqlite", "postgresql"):
+        report = Report("capacity", database)
+        report.compared(("sessions", "calls/s"), [[1, 10.0], [8, 20.0]])
+        told[database] = json.loads(json.dumps(report.figures))
+    lines = side_by_side("capacity", told).splitlines()
+    assert lines[0] == "## capacity, sqlite and postgresql"
+    assert lines[2] == "| in the run on | sessions | calls/s |"
+    assert lines[4:6] == ["| sqlite | 1 | 10.0 |", "| postgresql | 1 | 10.0 |"]
+    assert side_by_side("capacity", {"sqlite": told["sqlite"]}) == ""
+    assert side_by_side("revoke", {"sqlite": {}, "postgresql": {}}) == ""
+
+
+def test_a_stack_counts_for_the_innermost_part_and_who_waits_for_work_counts_for_none() -> None:
+    ready, over, found = threading.Event(), threading.Event(), []
+
+    def work() -> None:
+        ready.set()
+        over.wait()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    ready.wait()
+    assert thread.ident
+    found.append(place_of(sys._current_frames()[thread.ident]))
+    over.set()
+    thread.join()
+    assert found == [None]
+    assert place_of(sys._getframe()) == ("other", "bench/test_scenarios.py " + sys._getframe().f_code.co_name)
 
 
 def test_under_policy_writes_every_agent_gets_calls_through_and_revokes_bind(tmp_path: Path) -> None:

@@ -207,6 +207,7 @@ def test_before_during_and_after_a_rotation_everything_opens(data: st.DataObject
 
         patch.setattr(settings, "SEALING_KEYS_FILE", None)
         patch.setattr(settings, "SEALING_KEYS", rings[0])
+        Server.objects.all().delete()
         server = add_http_server(slug="files", url=URL, headers=values, operator=OPERATOR)
         for number in range(2, 2 + data.draw(st.integers(1, 3))):
             rings.insert(0, generate_key(f"k{number}"))
@@ -221,7 +222,6 @@ def test_before_during_and_after_a_rotation_everything_opens(data: st.DataObject
             assert (again.resealed, again.current) == (0, len(values))
         patch.setattr(settings, "SEALING_KEYS", rings[0])
         assert credentials_of(server) == values, "without the old keys"
-        server.delete()
 
 
 def test_a_rotation_that_fails_half_way_has_not_happened(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +142,13 @@ def test_the_commands_of_compose_make_an_installation(
         eventually(
             lambda: any((tmp_path / "run/jitaccess-checkpoints").glob("*")) or not _entries(server), what="signed"
         )
+        checked = {name: _run(name, secrets, tmp_path, command=["check", "--deploy"]) for name in ("web", "migrate")}
+        for process in checked.values():
+            process.popen.wait(60)
+            process.stop()
+        assert checked["web"].popen.returncode == 0, checked["web"].output
+        assert checked["migrate"].popen.returncode == 1
+        assert "may change the ledger" in checked["migrate"].output, "the owner is told from who runs"
         secret = [path.read_text().strip() for path in secrets.glob("*") if "url" not in path.name]
         for process in running.values():
             assert not [one for one in secret if one in process.output]
@@ -156,8 +163,8 @@ def _entries(server: str) -> int:
         return int(connection.execute("SELECT count(*) FROM jit_audit_entry").fetchone()[0])  # type: ignore[index]
 
 
-def _run(name: str, secrets: Path, tmp_path: Path) -> Process:
-    """The entry point with the service's command and environment; volumes are folders here."""
+def _run(name: str, secrets: Path, tmp_path: Path, *, command: Sequence[str] = ()) -> Process:
+    """The entry point with the service's command (or another) and environment; volumes are folders here."""
     service = COMPOSE["services"][name]
     values = {key: str(value).replace("/run/secrets", str(secrets)) for key, value in service["environment"].items()}
     for key, value in values.items():
@@ -177,7 +184,7 @@ def _run(name: str, secrets: Path, tmp_path: Path) -> Process:
     }
     if "JITACCESS_SERVERS_FILE" in values:
         values["JITACCESS_SERVERS_FILE"] = str(DOCKER / "etc/servers.json")
-    command = [str(part) for part in service["command"]]
+    command = list(command) or [str(part) for part in service["command"]]
     if "--port" in command:
         command[command.index("--port") + 1] = "0"
     return Process(command, values, program=("sh", str(DOCKER / "entrypoint.sh")))

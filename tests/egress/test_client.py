@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime
+import datetime as dt
 import gzip
 import ssl
 import zlib
@@ -142,7 +142,7 @@ def test_a_name_that_leads_to_a_private_address_is_refused_before_anything_is_se
         lookup, _ = answers("127.0.0.1")
         async with serving(hello) as server, opened(Allowance(), lookup=lookup) as client:
             for url in ("https://rebind.example/", "https://rebind.example:8443/"):
-                with pytest.raises(EgressRefused, match="leads to 127.0.0.1, which is a loopback address"):
+                with pytest.raises(EgressRefused, match=r"leads to 127\.0\.0\.1, which is a loopback address"):
                     await fetch(client, url)
             assert server.connections == set()
 
@@ -210,15 +210,15 @@ def test_nothing_of_the_environment_is_used_and_no_cookie_kept(monkeypatch: pyte
 def _certificate(folder: Path) -> ssl.SSLContext:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "mcp.test")])
-    today = datetime.datetime.now(datetime.UTC)
+    today = dt.datetime.now(dt.UTC)
     certificate = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(1)
-        .not_valid_before(today - datetime.timedelta(days=1))
-        .not_valid_after(today + datetime.timedelta(days=1))
+        .not_valid_before(today - dt.timedelta(days=1))
+        .not_valid_after(today + dt.timedelta(days=1))
         .add_extension(x509.SubjectAlternativeName([x509.DNSName("mcp.test")]), critical=False)
         .sign(key, hashes.SHA256())
     )
@@ -373,7 +373,7 @@ def test_one_origin_takes_no_more_than_its_places_and_nobody_elses(monkeypatch: 
 def test_a_header_cannot_be_smuggled_in_with_a_value() -> None:
     async def work() -> None:
         async with serving(hello) as server, opened() as client:
-            with pytest.raises(ValueError, match="(?i)newline|header|line"):
+            with pytest.raises(ValueError, match=r"(?i)newline|header|line"):
                 await fetch(client, server.url(), headers={"X-Key": "a\r\nX-Other: b"})
             assert server.requests == []
 

@@ -1,6 +1,6 @@
 """An MCP server (2025-11-25, stdio) that offers what a file says, and says so when the file changes.
 
-    python offering_server.py TOOLS.json
+python offering_server.py TOOLS.json
 """
 
 import json

@@ -8,13 +8,14 @@ from django.core import mail
 
 from jitaccess.audit.models import Cursor
 from jitaccess.audit.sequencer import sequence
+from jitaccess.catalog.services import import_tools
 from jitaccess.notify import deliver
 from jitaccess.notify.fanout import fan_out
 from jitaccess.notify.models import Delivery
 from jitaccess.notify.tasks import deliver as task
 from jitaccess.store.clock import now
 from requests_app.services import deny_request, release_grant, revoke_grant
-from tests.cast import Cast
+from tests.cast import Cast, definition
 
 
 @pytest.fixture(autouse=True)
@@ -186,3 +187,39 @@ def test_a_question_that_was_answered_meanwhile_is_not_sent(cast: Cast) -> None:
 
 def test_the_pause_doubles_from_five_seconds_up_to_ten_minutes() -> None:
     assert [deliver.backoff(n).total_seconds() for n in (1, 2, 3, 7, 8, 9, 10_000)] == [5, 10, 20, 320, 600, 600, 600]
+
+
+def change_tools(cast: Cast, *names: str) -> None:
+    """The git server says something else about these tools."""
+    offered = [definition(name, description="other" if name in names else f"The tool {name}") for name in cast.tools]
+    import_tools(server=cast.server, definitions=offered, operator=cast.operator)
+
+
+def test_tools_that_changed_since_their_review_are_told_once_to_those_who_may_review_them(cast: Cast) -> None:
+    change_tools(cast, "git_log", "git_add")
+    catch_up()
+    assert owed() == {("tool.changed", "admin", "console"), ("tool.changed", "admin", "email")}
+    task()
+    [mail_sent] = mail.outbox
+    assert mail_sent.subject == "[jitaccess] Changed since its review: git_add, git_log of git"
+    assert "https://desk.example/admin/jit_catalog/tool/?state=changed" in mail_sent.body
+    assert "other" not in mail_sent.body, "the server's own words are for the review page"
+
+
+def test_a_tool_that_is_as_it_was_before_the_notice_goes_out_is_not_told(cast: Cast) -> None:
+    change_tools(cast, "git_log")
+    catch_up()
+    change_tools(cast)
+    catch_up()
+    task()
+    assert mail.outbox == []
+    assert {row.error for row in Delivery.objects.all()} == {"not sent: reviewed, or as it was, before it went out"}
+
+
+def test_a_tool_that_was_never_reviewed_is_not_told(cast: Cast) -> None:
+    offered = [definition(name) for name in (*cast.tools, "new_one")]
+    import_tools(server=cast.server, definitions=offered, operator=cast.operator)
+    offered[-1]["description"] = "another"
+    import_tools(server=cast.server, definitions=offered, operator=cast.operator)
+    catch_up()
+    assert owed() == set()

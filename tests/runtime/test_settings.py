@@ -43,7 +43,14 @@ def test_every_variable_that_is_read_is_declared_and_every_declared_one_is_read(
 
 def test_a_name_that_nobody_reads_is_told_with_what_was_meant() -> None:
     said = strangers(
-        ["PATH", "JITACCESS_PUBLIC_UR", "JITACCESS_XYLOPHONE_ON", "JITACCESS_TEST_X", "JITACCESS_KEYS_FILE", "JITACCESS_VAR"]
+        [
+            "PATH",
+            "JITACCESS_PUBLIC_UR",
+            "JITACCESS_XYLOPHONE_ON",
+            "JITACCESS_TEST_X",
+            "JITACCESS_KEYS_FILE",
+            "JITACCESS_VAR",
+        ]
     )
     assert said == [
         "JITACCESS_PUBLIC_UR is set, but nobody reads it: did you mean JITACCESS_PUBLIC_URL?",

@@ -32,7 +32,6 @@ from requests_app.services import Ask, cancel_request, release_grant, submit_req
 POLL_SECONDS = 0.4
 # Of one principal in one process; one more is answered at once.
 MAX_WAITS = 4
-MAX_CONTEXT = 4000
 T = TypeVar("T", bound=d.Arguments)
 
 
@@ -68,8 +67,6 @@ async def use(name: str, asked: Asked) -> JsonObject:
 
 async def _request_access(asked: Asked) -> Reply:
     arguments = _parse(d.RequestAccess, asked.arguments)
-    if len(strictjson.encode(arguments.context)) > MAX_CONTEXT:
-        raise Invalid("request.context", f"`context` may have {MAX_CONTEXT} bytes.")
     seconds = arguments.minutes * 60 if arguments.minutes is not None else None
     snapshot, _ = await asked.gateway.look(asked.principal)
     ask = Ask(

@@ -83,11 +83,14 @@ class Exchange:
     async def _result(self, response: Response, *, in_session: bool) -> JsonObject:
         if not 200 <= response.status < 300:
             raise await self._refusal(response, in_session=in_session)
+        if response.status in (202, 204):
+            raise nonsense(self._slug, f"it takes a request without answering it (HTTP {response.status})")
         if response.content_type == "text/event-stream":
             return await self._from_stream(response)
         if response.content_type == "application/json":
             return self._read(decode(await response.read(MAX_ANSWER), self._slug))
-        raise self._no_answer(response)
+        kind = visible(response.content_type, limit=60) or "nothing"
+        raise nonsense(self._slug, f"it answers with {kind} instead of JSON or an event stream")
 
     async def _from_stream(self, response: Response) -> JsonObject:
         async with contextlib.aclosing(messages(response, self._slug)) as found:
@@ -102,18 +105,16 @@ class Exchange:
         call_id = message.get("id")
         # An error without id is about a request that the server could not read; only one was sent here.
         ours = type(call_id) is int and call_id == self._call_id
-        if message.get("jsonrpc") != "2.0" or not (ours or (call_id is None and "error" in message)):
+        if (
+            message.get("jsonrpc") != "2.0"
+            or "method" in message
+            or not (ours or (call_id is None and "error" in message))
+        ):
             raise nonsense(self._slug, "its answer has the id of another request, or is no JSON-RPC message")
         answer = read_answer(message, modern=self._connection.modern)
         if isinstance(answer, dict):
             return answer
         raise answer or nonsense(self._slug, "its answer is neither a JSON-RPC result nor an error")
-
-    def _no_answer(self, response: Response) -> UpstreamError:
-        if response.status in (202, 204):
-            return nonsense(self._slug, f"it takes a request without answering it (HTTP {response.status})")
-        kind = visible(response.content_type, limit=60) or "nothing"
-        return nonsense(self._slug, f"it answers with {kind} instead of JSON or an event stream")
 
     async def _refusal(self, response: Response, *, in_session: bool) -> Exception:
         status, slug = response.status, self._slug

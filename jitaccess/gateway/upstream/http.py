@@ -263,15 +263,16 @@ class HttpConnection:
         if self.modern:
             return await self._call_modern(message, Exchange(self, call_id, on_progress), progress)
         for last in (False, True):
-            greeted = self._greeted
+            greeted, in_session = self._greeted, self.in_session
             try:
                 response = await self.post(message, self.legacy_headers(), progress)
-                return await Exchange(self, call_id, on_progress).answer(response, in_session=self.in_session)
+                return await Exchange(self, call_id, on_progress).answer(response, in_session=in_session)
             except SessionLost as lost:
                 # It was not taken, so it may be sent again, in a new session; once.
                 progress.sent = False
                 if last:
-                    raise self._failed("upstream.unavailable", "It loses its sessions at once", sent=False) from lost
+                    self._down()
+                    raise self._failed("upstream.unavailable", "it loses its sessions at once", sent=False) from lost
                 await self._renew(greeted)
         raise AssertionError
 
@@ -308,7 +309,6 @@ class HttpConnection:
         async with self._renewing:
             if self._greeted != greeted:
                 return
-            self._session = None
             try:
                 await self._greet("legacy")
             except (RemoteError, UpstreamError) as error:
@@ -346,7 +346,7 @@ class HttpConnection:
 
     def _checked(self, session: str | None) -> str | None:
         if session is not None and not (len(session) <= 1024 and all("\x21" <= char <= "\x7e" for char in session)):
-            raise self._failed("upstream.invalid_response", "Its session id is not visible ASCII", sent=True)
+            raise self._failed("upstream.invalid_response", "its session id is not visible ASCII", sent=True)
         return session
 
     def _adopt(self, greeting: Greeting) -> None:

@@ -41,6 +41,9 @@ class _Trouble:
         if self.failures > free:
             self.retry_at = now + _backoff(self.failures - free)
 
+    def forget(self) -> None:
+        self.failures, self.retry_at = 0, 0.0
+
 
 @dataclass(slots=True)
 class _Slot:
@@ -186,8 +189,10 @@ class Pool:
     def _bury(self, slot: _Slot) -> None:
         slot.connection = None
         now = self._clock()
+        if slot.over_http:
+            return  # the next greeting shows whether the server is there, and costs less than a process
         if now - slot.started_at >= QUICK_DEATH_SECONDS:
-            slot.trouble.failures, slot.trouble.retry_at = 0, 0.0
+            slot.trouble.forget()
         else:
             slot.trouble.add("it ended soon after its start", now, free=1)  # one accident is repaired at once
 
@@ -231,6 +236,8 @@ class Pool:
         # 2026-07-28 versioning: the era belongs to the server, so it is asked once per configuration.
         self._eras[server.slug] = (server, "modern" if connection.era == MODERN else "legacy")
         slot.connection, slot.started_at = connection, self._clock()
+        if slot.over_http:
+            slot.trouble.forget()
         return connection
 
     def _listener(self, key: Key) -> Callable[[str, JsonObject], None] | None:

@@ -200,7 +200,9 @@ def test_a_slow_drip_ends_with_the_time_limit_of_the_call(run: Run, era: str, ki
 
 
 @pytest.mark.parametrize("kind", ["json", "stream", "event"])
-def test_an_answer_over_the_size_cap_is_an_error_and_is_not_read_on(run: Run, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_over_the_size_cap_is_an_error_and_is_not_read_on(
+    run: Run, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(answers, "MAX_ANSWER", 1 << 20)
     monkeypatch.setattr(answers, "messages", _capped(answers.messages))
     monkeypatch.setattr(sse, "MAX_EVENT", 1 << 20)
@@ -270,7 +272,9 @@ def test_a_server_that_is_gone_was_sent_nothing_and_the_connection_ends(run: Run
     run(work())
 
 
-def test_a_name_that_cannot_be_resolved_or_connected_to_is_said_at_the_start(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_cannot_be_resolved_or_connected_to_is_said_at_the_start(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(egress, "CONNECT_SECONDS", 0.1)
 
     async def hang(host: str, port: int) -> list[str]:
@@ -280,7 +284,9 @@ def test_a_name_that_cannot_be_resolved_or_connected_to_is_said_at_the_start(run
         async with clients() as client:
             client._resolver._lookup = hang
             config = WebServer(url="https://mcp.test/").config()
-            with pytest.raises(UpstreamError, match=r"mcp.test:443 cannot be reached: no connection within 0.1") as caught:
+            with pytest.raises(
+                UpstreamError, match=r"mcp.test:443 cannot be reached: no connection within 0.1"
+            ) as caught:
                 await HttpConnection.open(config, client=client)
             assert (caught.value.code, caught.value.sent) == (DOWN, False)
 

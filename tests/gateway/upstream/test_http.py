@@ -47,7 +47,9 @@ def test_a_modern_server_is_discovered_and_gets_meta_and_headers_on_each_request
         assert "DELETE" not in server.methods()
         for seen in server.seen:
             headers = seen.request.headers
-            assert headers["MCP-Protocol-Version"] == seen.message["params"]["_meta"][META + "protocolVersion"] == MODERN
+            assert (
+                headers["MCP-Protocol-Version"] == seen.message["params"]["_meta"][META + "protocolVersion"] == MODERN
+            )
             assert headers["Mcp-Method"] == seen.method
             assert headers["Authorization"] == "Bearer up"
             assert headers["Content-Type"] == "application/json"
@@ -183,9 +185,7 @@ def test_a_server_without_sessions_gets_none(run: Run) -> None:
     run(work())
 
 
-@pytest.mark.parametrize(
-    "session", ["a" * 1025, "a b", "\u00e9"], ids=["too long", "a space", "not ASCII"]
-)
+@pytest.mark.parametrize("session", ["a" * 1025, "a b", "\u00e9"], ids=["too long", "a space", "not ASCII"])
 def test_a_session_id_that_is_no_header_value_is_refused(run: Run, session: str) -> None:
     async def bad(seen: Seen) -> Any:
         return seen.json({"protocolVersion": "2025-06-18", "capabilities": {}}, headers={"Mcp-Session-Id": session})
@@ -278,7 +278,10 @@ def test_an_answer_in_a_stream_arrives_with_progress_and_notifications_before_it
         async with connected(server, on_notification=lambda *event: heard.append(event)) as connection:
             for _ in range(3):
                 answer: Any = await connection.request(
-                    "tools/call", {"name": "t", "_meta": {"progressToken": "mine"}}, timeout=5, on_progress=progress.append
+                    "tools/call",
+                    {"name": "t", "_meta": {"progressToken": "mine"}},
+                    timeout=5,
+                    on_progress=progress.append,
                 )
                 assert answer["content"][0] == {"type": "text", "text": "\u2028ä", "x-unknown": [1]}
                 await until(lambda: not connection._side)
@@ -375,7 +378,9 @@ def test_a_call_that_is_given_up_is_cancelled_at_the_server_in_the_way_of_its_er
 
 
 @pytest.mark.parametrize("era", ["modern", "legacy"])
-def test_list_changed_arrives_and_a_broken_stream_is_opened_again(run: Run, era: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_list_changed_arrives_and_a_broken_stream_is_opened_again(
+    run: Run, era: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(listener, "WAIT_SECONDS", (0.01, 0.02))
     heard: asyncio.Queue[Any] = asyncio.Queue()
 

@@ -111,11 +111,22 @@ def test_a_modern_call_carries_the_headers_its_tool_asks_for(run: Run, caplog: p
             with caplog.at_level(logging.WARNING):
                 assert [tool["name"] for tool in await connection.list_tools()] == ["query", "plain"]
             assert 'the tool "bad" is left out' in caplog.text
-        assert server.methods() == ["server/discover", "tools/list", "tools/call", "tools/call", "tools/call", "tools/list"]
+        assert server.methods() == [
+            "server/discover",
+            "tools/list",
+            "tools/call",
+            "tools/call",
+            "tools/call",
+            "tools/list",
+        ]
         first, second, third = (seen.request.headers for seen in server.calls())
         assert first["Mcp-Param-Region"] == second["Mcp-Param-Region"] == "us-west1"
         assert "Mcp-Param-Region" not in third
-        assert {"Mcp-Name": "query", "Mcp-Method": "tools/call", "MCP-Protocol-Version": MODERN}.items() <= first.items()
+        assert {
+            "Mcp-Name": "query",
+            "Mcp-Method": "tools/call",
+            "MCP-Protocol-Version": MODERN,
+        }.items() <= first.items()
 
     run(work())
 

@@ -29,7 +29,9 @@ def url(request: Any) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(
-    ("era", "spoken"), [("auto", MODERN), ("modern", MODERN), ("legacy", "2025-11-25")], ids=["auto", "modern", "legacy"]
+    ("era", "spoken"),
+    [("auto", MODERN), ("modern", MODERN), ("legacy", "2025-11-25")],
+    ids=["auto", "modern", "legacy"],
 )
 def test_tools_are_listed_and_called(run: Run, url: str, era: Any, spoken: str) -> None:
     async def work() -> None:

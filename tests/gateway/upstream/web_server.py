@@ -103,7 +103,12 @@ class WebServer:
         if seen.method == "server/discover":
             meta = {"io.modelcontextprotocol/serverInfo": {"name": "web", "version": "1"}}
             return seen.json(
-                {"resultType": "complete", "supportedVersions": [MODERN], "capabilities": self.capabilities, "_meta": meta}
+                {
+                    "resultType": "complete",
+                    "supportedVersions": [MODERN],
+                    "capabilities": self.capabilities,
+                    "_meta": meta,
+                }
             )
         return self.common(seen, status=404)
 
@@ -163,9 +168,7 @@ def _app(server: WebServer) -> web.Application:
 async def connected(server: WebServer, *, on_notification: Any = None, **changes: Any) -> AsyncIterator[HttpConnection]:
     """A running server and a connection to it."""
     async with serving(server), clients() as client:
-        connection = await HttpConnection.open(
-            server.config(**changes), client=client, on_notification=on_notification
-        )
+        connection = await HttpConnection.open(server.config(**changes), client=client, on_notification=on_notification)
         try:
             yield connection
         finally:

@@ -1,0 +1,151 @@
+"""Run `jitaccess ARGUMENTS` as it is, and keep a record of where the time goes.
+
+    python -m bench.sampler OUT gateway --port 0
+
+Every few milliseconds a thread looks at what the others are doing (what waits for work is left out), and the steps of a
+call are timed where they begin and end. OUT gets all of it as JSON when the process is stopped; moments are
+CLOCK_MONOTONIC. What libuv and the other C parts of the event loop do has no frame and cannot be seen like this.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import django
+
+EVERY = 0.004
+DATABASE, FRAMEWORK, OTHER = "SQL: driver and database", "SQL: made by Django", "other"
+# The innermost frame that one of these knows says to what a sample belongs; the first that fits.
+PARTS = (
+    ("/psycopg", DATABASE),
+    ("/django/db/backends/", DATABASE),
+    ("/jitaccess/store/sqlite/", DATABASE),
+    ("/django/", FRAMEWORK),
+    ("/jitaccess/policy/", "policy"),
+    ("/jitaccess/gateway/upstream/", "upstream"),
+    ("/jitaccess/gateway/http.py", "wire"),
+    ("/jitaccess/gateway/app.py", "wire"),
+    ("/jitaccess/gateway/wire.py", "wire"),
+    ("/jitaccess/kernel/strictjson.py", "wire"),
+    ("/jitaccess/runtime/", "wire"),
+    ("/jitaccess/audit/", "ledger, without its SQL"),
+    ("/jitaccess/", "rest of the gateway"),
+    ("/uvicorn/", "uvicorn, asyncio"),
+    ("/asyncio/", "uvicorn, asyncio"),
+)
+OURS = ("/jitaccess/", "/requests_app/")
+BETWEEN = ("/jitaccess/store/sqlite/", "/jitaccess/store/metrics.py")  # every statement passes through them
+# Where threads wait for work, unless it is for the database.
+WAITS = ("/threading.py", "/queue.py", "/selectors.py", "/concurrent/futures/thread.py", "/asyncio/runners.py")
+# The event loop, the batch writer, and who reads for other requests. The rest of `up` has its own work.
+WATCHED = ("MainThread", "admission", "gateway-")
+
+samples: list[tuple[float, str, str]] = []
+steps: list[tuple[str, float, float, int]] = []
+threads: dict[int, str] = {}
+
+
+def place_of(frame: FrameType | None) -> tuple[str, str] | None:
+    """To what part a stack belongs, and the innermost function of ours in it. None when it waits for work."""
+    innermost, part, where, waits = "", "", "", False
+    while frame is not None:
+        file, function = frame.f_code.co_filename, frame.f_code.co_name
+        if not innermost:
+            innermost = f"{'/'.join(Path(file).parts[-2:])} {function}"
+            waits = file.endswith(WAITS)
+        part = part or next((name for fragment, name in PARTS if fragment in file), "")
+        if any(one in file for one in OURS) and not any(one in file for one in BETWEEN):
+            where = f"{file.rpartition(next(one for one in OURS if one in file))[2]} {function}"
+            break
+        frame = frame.f_back
+    if waits and part != DATABASE:
+        return None
+    return part or OTHER, where or innermost
+
+
+def look() -> None:
+    """Until the process ends."""
+    while True:
+        time.sleep(EVERY)
+        at = time.monotonic()
+        named = {thread.ident: thread for thread in threading.enumerate()}
+        for ident, frame in sys._current_frames().items():  # noqa: SLF001 - the only way to see other threads
+            thread = named.get(ident)
+            if thread is None:
+                continue
+            threads[thread.native_id or 0] = thread.name
+            if thread.name.startswith(WATCHED) and (found := place_of(frame)):
+                samples.append((at, *found))
+
+
+def timed(owner: Any, name: str, label: str, size: Callable[..., int] = lambda *_, **__: 1) -> None:
+    """Time every call of a function or coroutine function; `size` says for how many calls of tools it is."""
+    function = getattr(owner, name)
+
+    @functools.wraps(function)
+    def plain(*args: Any, **kwargs: Any) -> Any:
+        began = time.monotonic()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            steps.append((label, began, time.monotonic(), size(*args, **kwargs)))
+
+    @functools.wraps(function)
+    async def awaited(*args: Any, **kwargs: Any) -> Any:
+        began = time.monotonic()
+        try:
+            return await function(*args, **kwargs)
+        finally:
+            steps.append((label, began, time.monotonic(), size(*args, **kwargs)))
+
+    setattr(owner, name, awaited if function.__code__.co_flags & 0x80 else plain)
+
+
+def timed_requests(application: Any) -> None:
+    """Time each request until its answer is handed over: what is tidied up after that makes nobody wait."""
+    serve = application.__call__
+
+    async def answering(self: Any, scope: Any, receive: Any, send: Any) -> None:
+        began = time.monotonic()
+
+        async def sent(event: Any) -> None:
+            await send(event)
+            if event["type"] == "http.response.body" and not event.get("more_body"):
+                steps.append(("request", began, time.monotonic(), 1))
+
+        await serve(self, scope, receive, sent)
+
+    application.__call__ = answering
+
+
+def main() -> int:
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "jitaccess.settings")
+    django.setup()
+    from jitaccess.gateway import admission, app, calls
+    from jitaccess.runtime import cli
+
+    timed_requests(app.Application)
+    timed(admission.Admission, "admit", "admission")
+    timed(admission, "admit_batch", "batch", lambda intents, **_: len(intents))
+    timed(calls, "_forward", "forward")
+    timed(admission, "write_endings", "endings", lambda endings, **_: len(endings))
+    sys.setswitchinterval(0.0005)  # or what does not give way would be sampled where it next does
+    threading.Thread(target=look, name="sampler", daemon=True).start()
+    try:
+        return cli.main(sys.argv[2:])
+    finally:
+        told = {"samples": samples, "steps": steps, "threads": threads}
+        Path(sys.argv[1]).write_text(json.dumps(told))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,113 @@
+"""`jitaccess agents snippet`: what it prints is valid, works as it stands, and keeps the token out of commands."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shlex
+from typing import Any
+
+import httpx2
+import pytest
+from mcp.client.client import Client
+from mcp.client.streamable_http import streamable_http_client
+
+from jitaccess.runtime.snippets import CLIENTS, EVERY_SERVER, PLACEHOLDER, snippet
+from tests.installation import Installation
+
+
+def entry_of(config: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The only server of a client's file, and its name."""
+    ((name, entry),) = (config.get("mcpServers") or config["servers"]).items()
+    return name, entry
+
+
+def reach(config: dict[str, Any]) -> tuple[str, dict[str, str]]:
+    """The URL and the headers that a client with this file sends; mcp-remote fills in its variables itself."""
+    _, entry = entry_of(config)
+    if "url" in entry:
+        return entry["url"], entry["headers"]
+    args = entry["args"]
+    name, _, value = args[args.index("--header") + 1].partition(":")
+    for variable, content in entry["env"].items():
+        value = value.replace(f"${{{variable}}}", content)
+    return args[args.index("mcp-remote") + 1], {name: value}
+
+
+async def tools(url: str, headers: dict[str, str]) -> set[str]:
+    async with (
+        httpx2.AsyncClient(headers=headers, timeout=30) as http,
+        Client(streamable_http_client(url, http_client=http)) as client,
+    ):
+        return {tool.name for tool in (await client.list_tools()).tools}
+
+
+def test_every_snippet_reaches_the_gateway_just_as_it_is_printed(installation: Installation) -> None:
+    url = installation.up().url
+    printed = installation.cli("agents", "snippet", "demo-agent", "--client", "cursor", "--ttl", "5m")
+    token = reach(json.loads(printed.stdout))[1]["Authorization"].removeprefix("Bearer ")
+    assert token not in printed.stderr
+    assert "good until" in printed.stderr
+    assert "UTC" in printed.stderr
+    assert ".cursor/mcp.json" in printed.stderr
+
+    for server, expected in ((EVERY_SERVER, "git__git_log"), ("git", "git_log")):
+        configs = {client: snippet(client, server=server, url=url, token=token).config for client in CLIENTS}
+        for client, config in configs.items():
+            name, _ = entry_of(config)
+            assert name == ("jitaccess" if server == EVERY_SERVER else "git")
+            assert expected in asyncio.run(tools(*reach(config))), f"{client}, {server}"
+
+    machine = installation.cli("agents", "snippet", "demo-agent", "--server", "git", "--for", "olga", "--json")
+    data = json.loads(machine.stdout)
+    assert machine.stderr == ""
+    assert (data["client"], data["server"]) == ("claude-code", "git")
+    assert "git_log" in asyncio.run(tools(*reach(data["config"])))
+    issued = installation.ledger("token.issued")
+    assert issued[-1]["data"]["for_user"] == "olga"
+
+    before = len(issued)
+    empty = installation.cli("agents", "snippet", "demo-agent", "--client", "vscode", "--no-token", "--json")
+    assert json.loads(empty.stdout)["token"] is None
+    unknown = installation.cli("agents", "snippet", "demo-agent", "--server", "nowhere", check=False)
+    assert unknown.returncode == 1
+    assert "nowhere" in unknown.stderr
+    assert unknown.stdout == ""
+    assert len(installation.ledger("token.issued")) == before, "a token was issued for nothing"
+
+
+@pytest.mark.pure
+@pytest.mark.parametrize("client", sorted(CLIENTS))
+@pytest.mark.parametrize("server", [EVERY_SERVER, "git"])
+def test_the_token_stands_in_no_command_and_in_no_argument(client: str, server: str) -> None:
+    made = snippet(client, server=server, url="https://desk.example", token="jit_secret value")
+    commands = [shlex.join(command) for command in made.commands]
+    assert [tuple(shlex.split(command)) for command in commands] == list(made.commands)
+    _, entry = entry_of(made.config)
+    for text in (*commands, *made.hints, *made.files, *entry.get("args", ())):
+        assert "jit_secret" not in text
+        assert text in (*commands, *made.hints, *made.files) or " " not in text, "Windows splits arguments at spaces"
+    assert json.dumps(made.config).count("Bearer jit_secret value") == 1
+
+
+@pytest.mark.pure
+@pytest.mark.parametrize("client", sorted(CLIENTS))
+def test_without_a_token_there_is_a_placeholder_or_a_question(client: str) -> None:
+    config = snippet(client, server=EVERY_SERVER, url="https://desk.example", token=None).config
+    _, headers = reach(config)
+    if client == "vscode":
+        (asked,) = config["inputs"]
+        assert headers == {"Authorization": f"Bearer ${{input:{asked['id']}}}"}
+        assert asked["password"] is True
+    else:
+        assert headers == {"Authorization": f"Bearer {PLACEHOLDER}"}
+
+
+@pytest.mark.pure
+@pytest.mark.parametrize(
+    ("url", "allowed"),
+    [("http://127.0.0.1:8000", False), ("https://desk.example", False), ("http://desk.internal:8000", True)],
+)
+def test_mcp_remote_is_told_to_bear_with_plain_http_only_where_it_must(url: str, allowed: bool) -> None:
+    _, entry = entry_of(snippet("claude-desktop", server="git", url=url, token="t").config)
+    assert ("--allow-http" in entry["args"]) is allowed
