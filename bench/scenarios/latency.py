@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from bench.checks import check_upstream, codes
-from bench.client import ALLOWED, PATIENCE, Answer, Session, Wrong, drive
+from bench.client import ALLOWED, PATIENCE, SERVER, Answer, Session, Wrong, drive
 from bench.listening import Listener
 from bench.place import Place
 from bench.report import Report, quantiles
-from bench.world import SERVER, SMALL, Size, World, build
+from bench.world import SMALL, Size, World, build
 from jitaccess.catalog.models import Tool
 from jitaccess.identity.services import authenticate
 from jitaccess.policy.engine.rules import Subject

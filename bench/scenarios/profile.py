@@ -84,7 +84,7 @@ def _tell_steps(report: Report, steps: list[tuple[str, float, float, int]], phas
     rows: dict[str, list[object]] = defaultdict(list)
     for phase in phases:
         start, end = phase.seconds
-        took: dict[str, float] = Counter()
+        took: dict[str, float] = defaultdict(float)
         calls: Counter[str] = Counter()
         batches: Counter[str] = Counter()
         for label, began, ended, size in steps:

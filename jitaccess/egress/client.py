@@ -34,9 +34,13 @@ Lookup = Callable[[str, int], Awaitable[list[str]]]
 
 @dataclass(slots=True)
 class Progress:
-    """Whether anything of a request may have reached the server: to be asked after a timeout or a cancellation."""
+    """Whether anything of a request may have reached the server: to be asked after a timeout or a cancellation.
+
+    `permit` is asked at the last moment, when name, route and TLS are there, and whether a byte may still go out.
+    """
 
     sent: bool = False
+    permit: Callable[[], bool] | None = None
 
 
 class Response:
@@ -228,7 +232,10 @@ class _Resolver(AbstractResolver):
 
 async def _note_sent(_: aiohttp.ClientSession, context: SimpleNamespace, __: object) -> None:
     """Called just before the first byte goes out."""
-    context.trace_request_ctx.sent = True
+    progress: Progress = context.trace_request_ctx
+    if progress.permit is not None and not progress.permit():
+        raise EgressFailed("egress.too_late", "It took too long until the request could go out.", sent=False)
+    progress.sent = True
 
 
 def _failure(error: BaseException, target: Target, progress: Progress) -> EgressFailed:

@@ -17,7 +17,8 @@ class EgressFailed(Unavailable):
     """The request was tried. `sent` is False when it is certain that no byte of it reached the server.
 
     Codes: egress.unreachable (no name, no route, refused, too slow to connect), egress.tls (no trust in its
-    certificate), egress.busy (a cap of ours), egress.broken (connection lost, or not HTTP), egress.too_large,
+    certificate), egress.busy (a cap of ours), egress.too_late (not permitted any more when it could have gone out),
+    egress.broken (connection lost, or not HTTP), egress.too_large,
     egress.encoding (a Content-Encoding that nobody asked for).
     """
 

@@ -14,7 +14,7 @@ from jitaccess.gateway.batch import TRIES, Admitted, Intent
 from jitaccess.gateway.core import Clock, Gateway
 from jitaccess.gateway.endpoint import Target
 from jitaccess.gateway.upstream.connection import Connection
-from jitaccess.gateway.upstream.errors import RemoteError, UpstreamError
+from jitaccess.gateway.upstream.errors import TOO_LATE, RemoteError, UpstreamError
 from jitaccess.gateway.upstream.handshake import MODERN
 from jitaccess.gateway.wire import INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, RpcError
 from jitaccess.identity.principal import Principal
@@ -31,6 +31,10 @@ from requests_app import selectors
 MAX_RESULT = 4 * 1024 * 1024
 # Arguments up to this many bytes are digested where they are: a thread costs more.
 SMALL = 4096
+
+
+class _TooLate(Exception):
+    """Nothing was sent, and what was admitted is not good any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +81,12 @@ async def call_tool(gateway: Gateway, call: Call) -> JsonObject:
         if isinstance(connection, UpstreamError):
             return _failed(gateway, call, admitted, connection)
         step("forward.starting")
-        if admitted.may_start():
+        try:
             with tracing.span("forward", server=call.target.server_name):
                 return await _forward(gateway, call, admitted, connection)
-        gateway.admission.not_sent(admitted, "could not start within a second")
+        except _TooLate:
+            gateway.admission.not_sent(admitted, "could not start within a second")
+            await connection.make_ready()
     return _refusal(call, "policy_busy", None, None)
 
 
@@ -126,7 +132,7 @@ async def _forward(gateway: Gateway, call: Call, admitted: Admitted, connection:
     try:
         asked: JsonObject = {"name": call.target.tool, "arguments": call.arguments}
         asked |= tracing.onward(modern=connection.era == MODERN)
-        answer = await connection.request("tools/call", asked, timeout=gateway.call_timeout)
+        answer = await connection.request("tools/call", asked, timeout=gateway.call_timeout, permit=admitted.may_start)
         step("forward.answered")
         size = _check(answer)
     except RemoteError as error:
@@ -137,6 +143,8 @@ async def _forward(gateway: Gateway, call: Call, admitted: Admitted, connection:
         )
         raise RpcError(error.rpc_code, error.message if small else text, data=error.data if small else None) from error
     except UpstreamError as error:
+        if error.code == TOO_LATE:
+            raise _TooLate from error
         return _failed(gateway, call, admitted, error)
     except asyncio.CancelledError:
         gateway.admission.finish(

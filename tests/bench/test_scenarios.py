@@ -16,7 +16,9 @@ from bench.checks import check_upstream
 from bench.client import ALLOWED, Answer, Wrong, outcome
 from bench.report import ROOT, Report, quantiles, side_by_side
 from bench.sampler import place_of
-from tests.installation import ON_POSTGRESQL
+from jitaccess.kernel import strictjson
+from jitaccess.kernel.strictjson import JsonObject
+from tests.installation import ON_POSTGRESQL, eventually
 
 DATABASE = "postgresql" if ON_POSTGRESQL else "sqlite"
 
@@ -113,22 +115,33 @@ def test_tables_of_two_databases_become_one_whose_rows_can_be_compared() -> None
     assert side_by_side("revoke", {"sqlite": {}, "postgresql": {}}) == ""
 
 
-def test_a_stack_counts_for_the_innermost_part_and_who_waits_for_work_counts_for_none() -> None:
-    ready, over, found = threading.Event(), threading.Event(), []
-
-    def work() -> None:
-        ready.set()
-        over.wait()
-
-    thread = threading.Thread(target=work)
+def test_who_waits_for_work_is_in_no_sample() -> None:
+    over = threading.Event()
+    thread = threading.Thread(target=over.wait)
     thread.start()
-    ready.wait()
     assert thread.ident
-    found.append(place_of(sys._current_frames()[thread.ident]))
+    ident = thread.ident
+    eventually(lambda: place_of(sys._current_frames()[ident]) is None, what="the thread waits")
     over.set()
     thread.join()
-    assert found == [None]
-    assert place_of(sys._getframe()) == ("other", "bench/test_scenarios.py " + sys._getframe().f_code.co_name)
+    assert place_of(sys._getframe()) is not None
+
+
+def test_a_sample_belongs_to_the_innermost_part_and_function_that_is_known() -> None:
+    def decode(text: str) -> JsonObject:
+        return strictjson.decode(text.encode())
+
+    found: list[tuple[str, str] | None] = []
+
+    def look(*_: object) -> None:
+        found.append(place_of(sys._getframe(1)))
+
+    sys.setprofile(look)
+    try:
+        decode("{}")
+    finally:
+        sys.setprofile(None)
+    assert ("wire", "kernel/strictjson.py decode") in found
 
 
 def test_under_policy_writes_every_agent_gets_calls_through_and_revokes_bind(tmp_path: Path) -> None:

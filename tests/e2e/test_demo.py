@@ -98,7 +98,8 @@ def test_a_step_that_goes_otherwise_is_named_with_what_came_instead(tmp_path: Pa
     told = tell(environment(folder, GIT_TEMPLATE_DIR=str(hook.parent.parent)))
     assert told.returncode == 1
     assert "Step 6 (The commit goes through) did not go as told" in told.stdout
-    assert "not today" in told.stdout.partition("came:")[2]
+    assert "told:  the commit goes through" in told.stdout
+    assert "Error executing tool git_commit: Hook(" in told.stdout.partition("came:")[2]
     assert "7  A person takes it back" not in told.stdout
     assert "went as told" not in told.stdout
     assert_nothing_is_left(folder)

@@ -90,6 +90,27 @@ def test_a_session_is_good_in_any_process(
     assert any(tool["name"] == "git_log" for tool in listed.json()["result"]["tools"])
 
 
+def test_an_open_stream_hears_of_a_decision_in_another_process_though_nobody_polls(installation: Installation) -> None:
+    web = installation.start("web")
+    gateway = installation.start("gateway", env={"JITACCESS_TEST_POLL_SECONDS": "3600"})
+    token = installation.token()
+
+    async def use() -> None:
+        anna = await asyncio.to_thread(installation.sign_in, "anna", web.url)
+        async with connect(gateway.url, token, era=MODERN) as agent:
+            asked = await agent.call("request_access", tools=["git_add"], reason="to stage", minutes=5)
+            request_id = asked.structured_content["request_id"]
+            assert agent.changes.empty()
+            assert (await asyncio.to_thread(anna.decide, request_id, "approve")).status_code == 200
+            await agent.next_change()
+            state = (await agent.call("check_request", request_id=request_id)).structured_content
+            answer = await asyncio.to_thread(anna.post, f"/grants/{state['grant']['grant_id']}/revoke/")
+            assert answer.status_code == 200
+            await agent.next_change()
+
+    asyncio.run(use())
+
+
 def test_one_web_process_leads_and_another_takes_over_when_it_is_killed(installation: Installation) -> None:
     assert ON_POSTGRESQL
     first, second = installation.start("web"), installation.start("web")

@@ -28,8 +28,7 @@ def redis() -> Iterator[Redis]:
 
 @pytest.fixture
 def whole(installation: Installation, redis: Redis) -> dict[str, Process]:
-    # Nobody polls policy: what streams hear of, they hear by a wake-up from another process.
-    installation.environment |= {"REDIS_URL": redis.url, "JITACCESS_TEST_POLL_SECONDS": "3600"}
+    installation.environment |= {"REDIS_URL": redis.url}
     found = {role: installation.launch(role) for role in ("web", "gateway", "worker", "beat")}
     for process in found.values():
         process.wait_ready()

@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from django.db import connection
 
+from jitaccess.gateway import batch
 from jitaccess.gateway.upstream.config import HttpServer
+from jitaccess.identity.services import set_agent_enabled
 from tests.cast import Cast
 from tests.gateway.harness import Client, Served, data, eventually, ledger, settled, told
 from tests.gateway.upstream.web_server import Seen, WebServer, serving
@@ -102,3 +105,57 @@ def test_an_upstream_that_is_not_allowed_is_never_connected_to(
     eventually(settled)
     assert told() == ["call.authorized", "call.failed"]
     assert "JITACCESS_EGRESS_ALLOW" in data(ledger("call.failed")[0])["detail"]
+
+
+def test_what_could_not_go_out_within_the_second_is_not_sent_but_admitted_again(
+    client: Client, upstream: WebServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The newer era first reads the list that says which arguments are mirrored; the older one may lose its session."""
+    monkeypatch.setattr(batch, "FORWARD_WITHIN", 0.3)
+    method = "tools/list" if upstream.era == "modern" else "tools/call"
+    if upstream.era == "legacy":
+        client.call("git_log")
+        eventually(settled)
+        upstream.seen.clear()
+    before = len(ledger())
+
+    async def slow_once(seen: Seen) -> web.StreamResponse:
+        del upstream.on[method]
+        await asyncio.sleep(0.5)
+        if method == "tools/call":
+            return seen.error(-32001, "Session not found", status=404, id=None)
+        return upstream.common(seen, status=200)
+
+    upstream.on[method] = slow_once
+    assert not client.call("git_log").get("isError")
+    eventually(settled)
+    assert told()[before:] == ["call.authorized", "call.not_sent", "call.authorized", "call.completed"]
+    # The older server said itself that it did not take the first.
+    assert len(upstream.calls()) == (1 if upstream.era == "modern" else 2)
+
+
+@pytest.mark.parametrize("upstream", ["modern"], indirect=True)
+def test_a_call_revoked_while_the_connection_was_made_is_refused_and_never_goes_out(
+    client: Client, upstream: WebServer, cast: Cast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch, "FORWARD_WITHIN", 0.3)
+
+    async def slow(seen: Seen) -> web.StreamResponse:
+        await asyncio.to_thread(
+            in_thread, lambda: set_agent_enabled(agent=cast.agent, enabled=False, operator=cast.operator)
+        )
+        await asyncio.sleep(0.5)
+        return upstream.common(seen, status=200)
+
+    upstream.on["tools/list"] = slow
+    assert client.refusal("git_log") == "locked_down"
+    eventually(settled)
+    assert upstream.calls() == []
+    assert told() == ["call.authorized", "call.not_sent", "call.denied"]
+
+
+def in_thread(work: Callable[[], object]) -> None:
+    try:
+        work()
+    finally:
+        connection.close()

@@ -12,7 +12,7 @@ from jitaccess.kernel.strictjson import JsonObject
 
 from .config import ServerConfig, StdioServer
 from .http import HttpConnection
-from .messages import OnNotification, OnProgress
+from .messages import OnNotification, OnProgress, Permit
 from .stdio import StdioConnection
 
 
@@ -36,9 +36,12 @@ class Connection(Protocol):
         *,
         timeout: float,  # noqa: ASYNC109 - a timeout is told to the server
         on_progress: OnProgress | None = None,
+        permit: Permit | None = None,
     ) -> JsonObject: ...
 
     async def list_tools(self, *, timeout: float = 30) -> list[JsonObject]: ...  # noqa: ASYNC109 - as above
+
+    async def make_ready(self) -> None: ...
 
     async def close(self) -> None: ...
 

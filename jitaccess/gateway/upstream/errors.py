@@ -5,6 +5,8 @@ from __future__ import annotations
 from jitaccess.kernel.errors import Unavailable
 from jitaccess.kernel.strictjson import Json
 
+TOO_LATE = "upstream.too_late"
+
 
 class UpstreamError(Unavailable):
     """The upstream could not be asked, or gave no usable answer.
@@ -14,9 +16,9 @@ class UpstreamError(Unavailable):
     handed over and its effect is unknown, so it must not be repeated blindly.
 
     Codes: upstream.unavailable (not started, no handshake, not alive, HTTP 401, 403 or 5xx), upstream.busy (a cap is
-    reached, of ours or the server's),
-    upstream.died (ended in mid-call), upstream.timeout, upstream.invalid_response (answered, but not with a
-    JSON-RPC result of the right shape and size), upstream.cancelled (closed by us in mid-call).
+    reached, of ours or the server's), upstream.died (ended in mid-call), upstream.timeout, upstream.invalid_response
+    (answered, but not with a JSON-RPC result of the right shape and size), upstream.too_late (`permit` said no at the
+    last moment), upstream.cancelled (closed by us in mid-call).
     """
 
     def __init__(self, code: str, detail: str, *, sent: bool = False, **params: object) -> None:

@@ -20,10 +20,10 @@ from jitaccess.kernel.text import visible
 from . import headers as mcp_headers
 from .answers import Exchange, SessionLost
 from .config import Era, HttpServer
-from .errors import RemoteError, UpstreamError
+from .errors import TOO_LATE, RemoteError, UpstreamError
 from .handshake import MODERN, Greeting, greet
 from .listener import listen
-from .messages import MAX_PENDING, OnNotification, OnProgress, list_tools, notification, refusal, with_meta
+from .messages import MAX_PENDING, OnNotification, OnProgress, Permit, list_tools, notification, refusal, with_meta
 from .messages import request as request_message
 from .process import logger
 
@@ -97,6 +97,7 @@ class HttpConnection:
         *,
         timeout: float,  # noqa: ASYNC109 - a timeout is told to the server, asyncio.timeout cannot do that
         on_progress: OnProgress | None = None,
+        permit: Permit | None = None,
     ) -> JsonObject:
         """As StdioConnection.request. A timeout and the cancellation of the task cancel the call at the server."""
         if not self.alive:
@@ -105,7 +106,7 @@ class HttpConnection:
             raise UpstreamError(
                 "upstream.busy", f'The server "{self.server.slug}" has {MAX_PENDING} calls in progress.'
             )
-        progress = Progress()
+        progress = Progress(permit=permit)
         call_id = self._next_id()
         work = self._loop.create_task(self._call(call_id, method, params, on_progress, progress))
         self._calls.add(work)
@@ -146,6 +147,12 @@ class HttpConnection:
                 mirrors[str(tool["name"])] = mirror
         self._mirrors = mirrors
         return kept
+
+    async def make_ready(self) -> None:
+        """Ask something harmless, so that what is asked next need not wait for a connection or a list. Never raises."""
+        with contextlib.suppress(UpstreamError, RemoteError):
+            await self._mirrored("tools/call" if self.modern else "", {})
+            await self.request("server/discover" if self.modern else "ping", {}, timeout=TELL_SECONDS)
 
     async def close(self) -> None:
         """End the session; what is still pending fails with upstream.cancelled. Idempotent."""
@@ -190,7 +197,7 @@ class HttpConnection:
             raise self.failed(error) from error
 
     def failed(self, error: EgressFailed) -> UpstreamError:
-        codes = {"egress.broken": "upstream.died", "egress.busy": "upstream.busy"}
+        codes = {"egress.broken": "upstream.died", "egress.busy": "upstream.busy", "egress.too_late": TOO_LATE}
         answered = "upstream.invalid_response" if error.sent else "upstream.unavailable"
         return self._failed(codes.get(error.code, answered), error.detail, sent=error.sent)
 

@@ -23,6 +23,7 @@ _METHOD_NOT_FOUND: JsonObject = {"code": -32601, "message": "Method not found"}
 
 OnNotification = Callable[[str, JsonObject], None]
 OnProgress = Callable[[JsonObject], None]
+Permit = Callable[[], bool]
 
 
 def request(call_id: int, method: str, params: JsonObject) -> JsonObject:

@@ -13,12 +13,13 @@ from jitaccess.kernel.strictjson import Json, JsonObject
 from jitaccess.kernel.text import visible
 
 from .config import Era, StdioServer
-from .errors import RemoteError, UpstreamError
+from .errors import TOO_LATE, RemoteError, UpstreamError
 from .handshake import MODERN, Greeting, greet, modern_meta
 from .messages import (
     MAX_PENDING,
     OnNotification,
     OnProgress,
+    Permit,
     list_tools,
     nonsense,
     notification,
@@ -132,17 +133,20 @@ class StdioConnection:
         *,
         timeout: float,  # noqa: ASYNC109 - a timeout is told to the server, asyncio.timeout cannot do that
         on_progress: OnProgress | None = None,
+        permit: Permit | None = None,
     ) -> JsonObject:
         """Ask and return the result object as the server wrote it (also resultType "input_required").
 
         `timeout` is in seconds. The per-request `_meta` of the era is added here; clientCapabilities inside
         params["_meta"] are kept, so what is announced is what the caller decided, or nothing. A progress token is
         ours as the id is, because two callers may choose the same: pass `on_progress` to get the params of
-        notifications/progress. Raises UpstreamError, or RemoteError with the server's own error. A timeout and the
-        cancellation of the task send notifications/cancelled.
+        notifications/progress. `permit` is asked just before the first byte. Raises UpstreamError, or RemoteError with
+        the server's own error. A timeout and the cancellation of the task send notifications/cancelled.
         """
         if not self.alive:
             raise UpstreamError("upstream.unavailable", f'The server "{self.server.slug}" is not running.')
+        if permit is not None and not permit():
+            raise UpstreamError(TOO_LATE, f'It took too long until "{self.server.slug}" could be asked.')
         call = self._post(
             method,
             with_meta(params, modern=self._modern, progress_token=self._last_id + 1 if on_progress else None),
@@ -170,6 +174,9 @@ class StdioConnection:
         if "tools" not in self.capabilities:
             return []
         return await list_tools(self.server.slug, self.request, timeout)
+
+    async def make_ready(self) -> None:
+        """A running server is ready."""
 
     async def close(self) -> None:
         """End the server and all its children; what is still pending fails with upstream.cancelled. Idempotent."""

@@ -30,8 +30,9 @@ NEXT = (
 def play(*, fast: bool) -> int:
     """Tell the story; 0 when everything went as told, 1 when not, 130 when interrupted."""
     terminal = Terminal()
-    before = {name: signal.getsignal(name) for name in (signal.SIGTERM, signal.SIGHUP)}
-    for name in before:
+    before = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells make background jobs ignore it
+    for name in (signal.SIGTERM, signal.SIGHUP):
         # As Ctrl-C: asyncio cancels what runs, and the stage is cleared.
         signal.signal(name, lambda *_: signal.raise_signal(signal.SIGINT))
     started = time.monotonic()

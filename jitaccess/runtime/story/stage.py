@@ -54,7 +54,9 @@ class Stage:
         return self._log.read_text(errors="replace") if self._log.exists() else ""
 
     async def start(self) -> None:
-        """Until it serves. Raises Unavailable when it ends before, or takes too long."""
+        """Until it serves. Raises Unavailable when git is missing, when it ends before, or takes too long."""
+        if not shutil.which("git"):
+            raise Unavailable("git.missing", "git is needed for the demo and was not found. Install it.")
         with self._log.open("wb") as log:
             # A session of its own: Ctrl-C reaches the story, which then stops this in order.
             self._up = subprocess.Popen(  # noqa: ASYNC220, S603 - our own command; starting it takes no time

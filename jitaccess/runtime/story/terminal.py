@@ -25,8 +25,8 @@ _STYLES = {
     "purple": "35",
     "cyan": "36",
 }
-_FINE = {"ok": "✓", "bad": "✗", "rule": "─", "bar": "│", "to": "→", "from": "←", "spin": "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏", "more": "…"}
-_PLAIN = {"ok": "+", "bad": "x", "rule": "-", "bar": "|", "to": ">", "from": "<", "spin": "|/-\\", "more": "..."}
+_FINE = {"ok": "✓", "bad": "✗", "rule": "─", "bar": "│", "to": "→", "spin": "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏", "more": "…"}
+_PLAIN = {"ok": "+", "bad": "x", "rule": "-", "bar": "|", "to": ">", "spin": "|/-\\", "more": "..."}
 _WIDEST, _NARROWEST = 96, 40
 _MARGIN = 2
 
