@@ -65,7 +65,7 @@ def _on_each(name: str, databases: tuple[str, ...], options: list[str]) -> int:
             codes.append(_again([name, "--database", database, "--json", str(path), *others]))
             if path.exists():
                 told[database] = json.loads(path.read_text())
-    print(side_by_side(name, {database: one["figures"] for database, one in told.items()}), end="", flush=True)
+    print(side_by_side(name, {one["database"]: one["figures"] for one in told.values()}), end="", flush=True)
     if known.json:
         known.json.write_text(json.dumps(told))
     return max(codes)
@@ -96,7 +96,7 @@ def _run(name: str, arguments: list[str]) -> int:
         print(report.markdown(), machine(describe_database()), sep="\n\n", flush=True)
     if chosen.json:
         missed = {"violations": report.violations, "goals_missed": report.goals_missed}
-        chosen.json.write_text(json.dumps({"figures": report.figures} | missed))
+        chosen.json.write_text(json.dumps({"database": report.database, "figures": report.figures} | missed))
     return 1 if report.violations or report.goals_missed else 0
 
 

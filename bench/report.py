@@ -72,7 +72,9 @@ def side_by_side(scenario: str, told: dict[str, dict[str, Any]]) -> str:
 
 
 def _shown(value: object) -> str:
-    return f"{value:,.1f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+    if isinstance(value, float):
+        return f"{value:.2f}" if value < 1 else f"{value:,.1f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def quantiles(seconds: Iterable[float]) -> list[float]:

@@ -11,6 +11,7 @@ from jitaccess.audit.events import Event
 from jitaccess.audit.recorder import Actor, Facts, record
 from jitaccess.catalog.models import Server, ServerCredential, Transport
 from jitaccess.egress.addresses import read_url
+from jitaccess.kernel.discreet import hide
 from jitaccess.kernel.errors import Invalid, NotFound, Unavailable
 from jitaccess.kernel.secretbox import KeyRing, key_id
 from jitaccess.kernel.strictjson import Json
@@ -28,6 +29,8 @@ _OWN = re.compile(
     r"|last-event-id|proxy-.*",
     re.IGNORECASE,
 )
+# Such parts of a value never stand in the log; shorter ones, like "Bearer", are words.
+SHORTEST_HIDDEN = 8
 
 
 def checked_header(name: str) -> str:
@@ -74,7 +77,9 @@ def credentials_of(server: Server) -> dict[str, str]:
     """The headers of a server with their secrets: to be sent, never to be shown. Raises Unavailable when one cannot
     be opened; half of them are none.
     """
-    return {row.header: open_credential(server, row) for row in server.credentials.all()}
+    found = {row.header: open_credential(server, row) for row in server.credentials.all()}
+    hide(*(part for value in found.values() for part in value.split() if len(part) >= SHORTEST_HIDDEN))
+    return found
 
 
 def open_credential(server: Server, row: ServerCredential) -> str:

@@ -103,8 +103,8 @@ def _demo_lines() -> list[str]:
     return [
         f"\nMCP server for agents: {url}",
         f"A token for {demo.AGENT}:  {token}",
-        "\nConnect a client, for example Claude Code:",
-        f'  claude mcp add --transport http git {url} --header "Authorization: Bearer $({token})"',
+        "\nConnect a client, for example Claude Code, in the folder you work in:",
+        f"  {command} agents snippet {demo.AGENT} --server git > .mcp.json",
         "\nThen try, in the client:",
         '  1. "Show the log of the repository."         works: reading is allowed from the start',
         '  2. "Commit what is staged."                  refused; the agent is told to ask with request_access',

@@ -12,7 +12,12 @@ import pytest
 from mcp.client.client import Client
 from mcp.client.streamable_http import streamable_http_client
 
+from jitaccess.catalog.services import set_server_enabled
+from jitaccess.identity.models import AccessToken
+from jitaccess.kernel.errors import Invalid, NotFound
+from jitaccess.runtime.cli import _parser
 from jitaccess.runtime.snippets import CLIENTS, EVERY_SERVER, PLACEHOLDER, snippet
+from tests.cast import OPERATOR, Cast
 from tests.installation import Installation
 
 
@@ -58,22 +63,37 @@ def test_every_snippet_reaches_the_gateway_just_as_it_is_printed(installation: I
             assert name == ("jitaccess" if server == EVERY_SERVER else "git")
             assert expected in asyncio.run(tools(*reach(config))), f"{client}, {server}"
 
-    machine = installation.cli("agents", "snippet", "demo-agent", "--server", "git", "--for", "olga", "--json")
-    data = json.loads(machine.stdout)
-    assert machine.stderr == ""
-    assert (data["client"], data["server"]) == ("claude-code", "git")
-    assert "git_log" in asyncio.run(tools(*reach(data["config"])))
-    issued = installation.ledger("token.issued")
-    assert issued[-1]["data"]["for_user"] == "olga"
 
-    before = len(issued)
-    empty = installation.cli("agents", "snippet", "demo-agent", "--client", "vscode", "--no-token", "--json")
-    assert json.loads(empty.stdout)["token"] is None
-    unknown = installation.cli("agents", "snippet", "demo-agent", "--server", "nowhere", check=False)
-    assert unknown.returncode == 1
-    assert "nowhere" in unknown.stderr
-    assert unknown.stdout == ""
-    assert len(installation.ledger("token.issued")) == before, "a token was issued for nothing"
+def run(*arguments: str) -> int:
+    parsed = _parser().parse_args(["agents", "snippet", *arguments])
+    return int(parsed.run(parsed))
+
+
+def test_for_programs_everything_is_in_one_object(cast: Cast, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(cast.agent.name, "--server", "git", "--for", "olga", "--json") == 0
+    out, err = capsys.readouterr()
+    data = json.loads(out)
+    assert err == ""
+    token = AccessToken.objects.get()
+    assert token.user == cast.olga
+    assert (data["client"], data["server"], data["expires_at"]) == ("claude-code", "git", token.expires_at.isoformat())
+    assert reach(data["config"])[1] == {"Authorization": f"Bearer {data['token']}"}
+
+
+def test_no_token_is_issued_when_none_is_wanted_or_the_server_is_not_there(
+    cast: Cast, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(cast.agent.name, "--client", "vscode", "--no-token") == 0
+    out, err = capsys.readouterr()
+    assert "promptString" in out
+    assert "There is no token in it yet" in err
+    with pytest.raises(NotFound, match="nowhere"):
+        run(cast.agent.name, "--server", "nowhere")
+    set_server_enabled(server=cast.server, enabled=False, operator=OPERATOR)
+    with pytest.raises(Invalid, match="disabled"):
+        run(cast.agent.name, "--server", "git")
+    assert capsys.readouterr().out == ""
+    assert not AccessToken.objects.exists()
 
 
 @pytest.mark.pure

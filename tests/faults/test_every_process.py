@@ -52,8 +52,10 @@ def at_work(world: World) -> None:
 
 def tidied(world: World) -> Callable[[], bool]:
     """Whether a grant that is over by the clock has been ended by the worker."""
-    return lambda: not world.installation.query(
-        "SELECT 1 FROM jit_requests_grant WHERE ended_at IS NULL AND expires_at < jit_now()"
+    return lambda: (
+        not world.installation.query(
+            "SELECT 1 FROM jit_requests_grant WHERE ended_at IS NULL AND expires_at < jit_now()"
+        )
     )
 
 
