@@ -18,7 +18,9 @@ from tests.clocks import Clock
 
 HERE = Path(__file__).parent
 # Tests in these folders touch no database: one run of them is enough.
-PURE = ("kernel", "policy/engine", "gateway/upstream")
+PURE = ("kernel", "policy/engine", "gateway/upstream", "egress")
+# These are about the protocol: what is under it is either database.
+ABOUT_THE_PROTOCOL = ("test_bodies.py", "test_headers.py", "test_methods.py", "test_http_upstreams.py")
 
 settings.register_profile("default", max_examples=200, deadline=None, database=None, print_blob=True)
 settings.register_profile(
@@ -42,7 +44,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         _drop(config, items, [item for item in items if item.get_closest_marker("browser")])
     folders = tuple(f"{HERE}/{folder}/" for folder in PURE)
     for item in items:
-        if str(item.path).startswith(folders):
+        if str(item.path).startswith(folders) or item.path.name in ABOUT_THE_PROTOCOL:
             item.add_marker(pytest.mark.pure)
 
 

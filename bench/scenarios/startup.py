@@ -18,7 +18,10 @@ from bench.report import ROOT, Report
 from bench.world import READ, SMALL, World, build
 from tests.installation import COMMAND, Process, free_port
 
-OPTIONS = {"repeat": (5, "starts of each")}
+OPTIONS = {
+    "repeat": (5, "starts of each"),
+    "commands": ("up,gateway,web", "what is started; on SQLite there is only `up`"),
+}
 HEAD = ("command", "what", "median", "least", "most")
 WITHIN = 60.0
 Found = dict[str, list[float]]
@@ -28,13 +31,15 @@ def run(place: Place, options: Namespace) -> Report:
     """One start after the other, each stopped again."""
     report = Report("startup", place.database)
     world = build(SMALL)
-    if not (place.installation.var / "url").exists():  # which the first start leaves
+    commands = [one for one in options.commands.split(",") if one == "up" or place.installation.database_url]
+    if "up" in commands and not (place.installation.var / "url").exists():  # which its first start leaves
         place.installation.up("--no-demo").stop()
     rows: list[list[object]] = []
-    for arguments in [["up", "--no-demo"], *([["gateway"], ["web"]] if place.installation.database_url else [])]:
-        serves = arguments[0] != "web"
+    for command in commands:
+        arguments = [command, "--no-demo"] if command == "up" else [command]
+        serves = command != "web"
         found = _each(options.repeat, lambda: _start(place, arguments, world if serves else None))  # noqa: B023 - called here
-        rows += [[f"jitaccess {arguments[0]}", what, *_three(values)] for what, values in found.items()]
+        rows += [[f"jitaccess {command}", what, *_three(values)] for what, values in found.items()]
     found = _each(options.repeat, lambda: _help(place))
     rows += [["jitaccess --help", what, *_three(values)] for what, values in found.items()]
     report.compared(HEAD, rows)

@@ -13,7 +13,8 @@ from jitaccess.kernel.strictjson import Json
 from jitaccess.kernel.text import visible
 
 _Path: TypeAlias = tuple[str | int, ...]
-# Comparing word by word costs the product of both lengths: beyond this a text counts as changed as a whole.
+# Comparing word by word costs the product of both lengths and more: beyond so many in one definition a text counts as
+# changed as a whole.
 _WORDS = 1000
 _SHOWN = 20_000
 _WORD = re.compile(r"\s+|\w+|.", re.DOTALL)
@@ -56,11 +57,15 @@ def differences(pinned: str, offered: str) -> list[Difference]:
     except (ValueError, RecursionError):
         before, after = {(): pinned}, {(): offered}
     paths = [*after, *(path for path in before if path not in after)]
-    return [
-        _difference(_shown(path), before.get(path, _NOTHING), after.get(path, _NOTHING))
-        for path in paths
-        if not _same(before.get(path, _NOTHING), after.get(path, _NOTHING))
-    ]
+    found: list[Difference] = []
+    left = _WORDS
+    for path in paths:
+        one, other = before.get(path, _NOTHING), after.get(path, _NOTHING)
+        if not _same(one, other):
+            difference, cost = _difference(_shown(path), one, other, left)
+            found.append(difference)
+            left -= cost
+    return found
 
 
 def _leaves(value: Json, path: _Path) -> Iterator[tuple[_Path, Json]]:
@@ -95,7 +100,8 @@ def _shown(path: _Path) -> str:
     return text
 
 
-def _difference(member: str, one: Any, other: Any) -> Difference:
+def _difference(member: str, one: Any, other: Any, words: int) -> tuple[Difference, int]:
+    """And how many words were compared for it, of at most `words`."""
     both_text = isinstance(one, str) and isinstance(other, str)
     before, after = (
         None
@@ -106,18 +112,19 @@ def _difference(member: str, one: Any, other: Any) -> Difference:
         for value in (one, other)
     )
     if before is None or after is None:
-        return Difference(member, _whole(before), _whole(after))
+        return Difference(member, _whole(before), _whole(after)), 0
     # Made visible first: words that differ only in what cannot be seen must look different.
     old, new = (_WORD.findall(visible(text, limit=_SHOWN, multiline=True)) for text in (before, after))
-    if max(len(old), len(new)) > _WORDS or old == new:
-        return Difference(member, _whole(before), _whole(after))
+    cost = max(len(old), len(new))
+    if cost > words or old == new:
+        return Difference(member, _whole(before), _whole(after)), 0
     left: list[Piece] = []
     right: list[Piece] = []
     for what, i, j, k, end in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
         for side, words in ((left, old[i:j]), (right, new[k:end])):
             if words:
                 side.append(Piece("".join(words), what != "equal"))
-    return Difference(member, tuple(left) or _whole(""), tuple(right) or _whole(""))
+    return Difference(member, tuple(left) or _whole(""), tuple(right) or _whole("")), cost
 
 
 def _whole(text: str | None) -> tuple[Piece, ...]:

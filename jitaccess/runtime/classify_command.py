@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import json
 
 from jitaccess.catalog.diff import Piece, differences
 from jitaccess.catalog.flags import Neighbours, flags_of
 from jitaccess.catalog.models import AccessClass, Server, Tool
+from jitaccess.catalog.pins import PINNED_MEMBERS
 from jitaccess.catalog.services import classify_tool, server_by_slug
 from jitaccess.kernel.canonical import digest
 from jitaccess.kernel.errors import Conflict, Invalid, NotFound
 from jitaccess.kernel.text import visible
 
 _CLASSES = tuple(choice.value for choice in AccessClass if choice != AccessClass.UNCLASSIFIED)
-_SHOWN = 2000
+_SHOWN = 20_000  # as in a diff: what is cut off nobody has reviewed
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -58,7 +60,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def seen_code(tools: list[Tool]) -> str:
     """A short code for the very definitions that were shown, and what was known of them."""
-    shown = [[tool.name, tool.digest, tool.pin, tool.access] for tool in tools]
+    # The id is random and nothing that a server can learn: one that could compute the code would find, within seconds,
+    # a harmless and a harmful definition with the same one.
+    shown = [[str(tool.pk), tool.name, tool.digest, tool.pin, tool.access] for tool in tools]
     return digest(shown, domain="jitaccess-review-v1")[7:19]
 
 
@@ -105,7 +109,7 @@ def _show(server: Server, tools: list[Tool], neighbours: Neighbours, code: str) 
         if tool.pin and tool.quarantined:
             _show_changes(tool)
         elif not tool.pin:
-            print(_indented(visible(str(tool.parsed.get("description", "")), limit=_SHOWN, multiline=True)))
+            _show_definition(tool)
         for flag in flags_of(tool, neighbours):
             print(f"    WARNING: {flag.text}")
     print(f"\nTo pin these definitions: jitaccess servers classify {server.slug} --seen {code} TOOL=CLASS …")
@@ -114,6 +118,16 @@ def _show(server: Server, tools: list[Tool], neighbours: Neighbours, code: str) 
             "To believe the server about new tools without warnings: "
             f"jitaccess servers classify {server.slug} --seen {code} --all-as-suggested"
         )
+
+
+def _show_definition(tool: Tool) -> None:
+    """All that will be pinned: what steers a model can stand in a parameter as well as in the description."""
+    definition = tool.parsed
+    print(_indented(visible(str(definition.get("description", "")), limit=_SHOWN, multiline=True)))
+    for member in PINNED_MEMBERS:
+        if member in definition and member not in {"name", "description"}:
+            text = json.dumps(definition[member], ensure_ascii=False)
+            print(f"    {member}: {visible(text, limit=_SHOWN)}")
 
 
 def _show_changes(tool: Tool) -> None:

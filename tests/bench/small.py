@@ -27,6 +27,7 @@ SCENARIOS: dict[str, dict[str, Any]] = {
 def main() -> None:
     database, out = sys.argv[1:]
     choose(database)
+    SCENARIOS["startup"]["commands"] = "up" if database == "sqlite" else "gateway"
     told = {}
     from bench.world import SMALL, build
 
