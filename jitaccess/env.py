@@ -15,6 +15,9 @@ from jitaccess.kernel import discreet
 from jitaccess.variables import VARIABLES
 
 _TIMEOUTS = "-c idle_in_transaction_session_timeout=5s -c lock_timeout=5s -c statement_timeout=30s"
+# A host that loses its power says no goodbye; by TCP's defaults whoever waits for its answer waits for minutes, or for
+# hours. Seconds, and milliseconds for what it did not acknowledge.
+_SILENCE = {"keepalives_idle": "5", "keepalives_interval": "2", "keepalives_count": "3", "tcp_user_timeout": "11000"}
 
 
 def text(name: str, default: str = "") -> str:
@@ -163,5 +166,5 @@ def postgres(url: str) -> dict[str, object]:
         "CONN_HEALTH_CHECKS": True,
         "CONN_MAX_AGE": 60,
         # A session that hangs must not hold a lock that a revoke waits for, nor a server that is away a thread.
-        "OPTIONS": {"connect_timeout": "5", "options": _TIMEOUTS} | query,
+        "OPTIONS": {"connect_timeout": "5", "options": _TIMEOUTS} | _SILENCE | query,
     }

@@ -15,6 +15,7 @@ from uuid import UUID
 from django.db.models import Q as Q  # noqa: PLC0414 - for interfaces that add filters
 from django.db.models import QuerySet
 
+from jitaccess.audit.events import Event
 from jitaccess.audit.models import Entry
 from jitaccess.identity.models import User
 from jitaccess.identity.principal import Principal
@@ -330,6 +331,11 @@ def timeline_of(request: AccessRequest, *, calls: int = 500) -> list[Entry]:
     uses = list(Entry.objects.filter(grant=grant.pk, call__isnull=False).order_by("-uid")[:calls]) if grant else []
     # By the database's clock: uids carry the clock of whichever host wrote them.
     return sorted([*life, *uses], key=lambda entry: (entry.at, entry.uid))
+
+
+def comments_by(user: User, request: AccessRequest) -> int:
+    """How many remarks this person has made on a request."""
+    return Entry.objects.filter(request=request.pk, event=Event.REQUEST_COMMENTED, user=user.pk).count()
 
 
 def how_it_ended(request: AccessRequest) -> str:

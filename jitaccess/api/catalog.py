@@ -65,7 +65,7 @@ class ToolList(Endpoint):
     def get(self, request: Request) -> Response:
         caller_of(request).insist_on_reading("jit_catalog.tool")
         asked = query(request, ToolQuery)
-        rows = Tool.objects.select_related("server")
+        rows = Tool.objects.select_related("server").defer("definition", "pinned_definition")  # not shown, and large
         if "server" in asked:
             rows = rows.filter(server__slug=asked["server"])
         if "access" in asked:
@@ -124,8 +124,11 @@ class RequestableList(Endpoint):
         if principal.agent is None:
             raise Forbidden("request.not_an_agent", "Only agents ask for tools.")
         snapshot, at = look(principal)
-        who, items = Who(principal.agent, principal.user), []
+        who = Who(principal.agent, principal.user)
+        items: list[Any] = []
         for server in sorted(snapshot.servers.values(), key=lambda one: one.slug):
+            if len(items) >= MAX_REQUESTABLE:
+                break
             if asked.get("server", server.slug) != server.slug:
                 continue
             listed = listed_tools(snapshot, who=who, server=server, at=at)

@@ -11,6 +11,7 @@ from jitaccess.audit.events import Event
 from jitaccess.audit.recorder import Actor, Facts, record
 from jitaccess.catalog.models import Server, ServerCredential, Transport
 from jitaccess.egress.addresses import read_url
+from jitaccess.egress.errors import EgressRefused
 from jitaccess.kernel.discreet import hide
 from jitaccess.kernel.errors import Invalid, NotFound, Unavailable
 from jitaccess.kernel.secretbox import KeyRing, key_id
@@ -87,7 +88,7 @@ def open_credential(server: Server, row: ServerCredential) -> str:
     keys = ring()
     try:
         return keys.open(row.sealed, context=_context(server, row.header)).decode()
-    except Invalid:
+    except (Invalid, EgressRefused):  # an address that cannot be read is another address, too
         key = visible(row.key, limit=32)
         why = (
             "it was moved here, was set for another address, or is damaged. Set it again"
@@ -120,10 +121,10 @@ def rotate_credentials(keys: KeyRing, *, operator: Actor) -> Rotation:
             if row.key == newest:
                 current += 1
                 continue
-            context = _context(row.server, row.header)
             try:
+                context = _context(row.server, row.header)
                 value = keys.open(row.sealed, context=context)
-            except Invalid:
+            except (Invalid, EgressRefused):
                 unreadable.append(str(row))
                 continue
             ServerCredential.objects.filter(pk=row.pk).update(sealed=keys.seal(value, context=context))

@@ -17,6 +17,7 @@ _Path: TypeAlias = tuple[str | int, ...]
 # changed as a whole.
 _WORDS = 1000
 _SHOWN = 20_000
+_STEPS = 8  # of a long path, at either end
 _WORD = re.compile(r"\s+|\w+|.", re.DOTALL)
 _NOTHING: Any = object()
 _PLAIN_NAME = re.compile(r"\w+")
@@ -89,7 +90,10 @@ def _same(one: Any, other: Any) -> bool:
 
 def _shown(path: _Path) -> str:
     text = ""
-    for step in path:
+    for place, step in enumerate(path):
+        if _STEPS <= place < len(path) - _STEPS:
+            text += "…" if place == _STEPS else ""
+            continue
         if isinstance(step, int):
             text += f"[{step}]"
             continue
@@ -100,8 +104,8 @@ def _shown(path: _Path) -> str:
     return text
 
 
-def _difference(member: str, one: Any, other: Any, words: int) -> tuple[Difference, int]:
-    """And how many words were compared for it, of at most `words`."""
+def _difference(member: str, one: Any, other: Any, budget: int) -> tuple[Difference, int]:
+    """And how many words were compared for it, of at most `budget`."""
     both_text = isinstance(one, str) and isinstance(other, str)
     before, after = (
         None
@@ -116,7 +120,7 @@ def _difference(member: str, one: Any, other: Any, words: int) -> tuple[Differen
     # Made visible first: words that differ only in what cannot be seen must look different.
     old, new = (_WORD.findall(visible(text, limit=_SHOWN, multiline=True)) for text in (before, after))
     cost = max(len(old), len(new))
-    if cost > words or old == new:
+    if cost > budget or old == new:
         return Difference(member, _whole(before), _whole(after)), 0
     left: list[Piece] = []
     right: list[Piece] = []

@@ -14,6 +14,7 @@ from jitaccess.kernel.strictjson import Json
 from jitaccess.kernel.text import has_hidden, hidden_in, visible
 
 _EXCERPT = 80
+_PATH = 150  # characters of either end
 _SHORT = 7  # names below this are too alike anyway
 # Written for a model instead of for whoever uses the tool: the usual words of tool poisoning. RE2: linear time.
 _INSTRUCTIONS = re2.compile(
@@ -117,12 +118,17 @@ def _texts(value: Json, path: str = "") -> Iterator[tuple[str, str]]:
         yield path, value
     elif isinstance(value, dict):
         for name, member in value.items():
-            here = f"{path}.{name}" if path else name
+            here = _clipped(f"{path}.{name}" if path else name)
             yield f"{path or 'the definition'} (a member's name)", name
             yield from _texts(member, here)
     elif isinstance(value, list):
         for number, item in enumerate(value):
             yield from _texts(item, f"{path}[{number}]")
+
+
+def _clipped(path: str) -> str:
+    """Its beginning and its end: a long name with many members in it would be written out for each of them."""
+    return path if len(path) <= 2 * _PATH else f"{path[:_PATH]}…{path[-_PATH:]}"
 
 
 def _parsed(definition: str) -> Json:

@@ -9,6 +9,7 @@ from django.db import transaction
 from django.db.models import F
 
 from jitaccess.audit.events import Event
+from jitaccess.audit.models import Entry
 from jitaccess.audit.recorder import Actor, Facts, record
 from jitaccess.catalog.models import AccessClass, Server, Tool
 from jitaccess.catalog.pins import acceptable_name, pin_of
@@ -17,6 +18,10 @@ from jitaccess.kernel.canonical import canonical
 from jitaccess.kernel.errors import Conflict, Invalid, NotFound
 from jitaccess.kernel.strictjson import JsonObject
 from jitaccess.kernel.text import is_slug, visible
+
+MAX_DEFINITION = 256 * 1024  # bytes: a larger one nobody can review, and each process keeps it
+_BAD_NAME = "name reserved, repeated or not acceptable"
+_TOO_LARGE = f"definition larger than {MAX_DEFINITION} bytes"
 
 
 def register_server(*, slug: str, operator: Actor, description: str = "", instructions: str = "") -> Server:
@@ -61,7 +66,8 @@ def import_tools(*, server: Server, definitions: Iterable[JsonObject], operator:
     """Take over what the server offers now; returns counts of imported, changed, removed and refused tools.
 
     New tools arrive unreviewed (no pin) and changed ones quarantined: neither can be called. Names that are
-    reserved, offered twice or not acceptable are refused and recorded. Definitions must be canonicalisable JSON.
+    reserved, offered twice or not acceptable, and definitions beyond MAX_DEFINITION, are refused and recorded.
+    Definitions must be canonicalisable JSON.
     """
     offered = list(definitions)
     names = Counter(str(definition.get("name")) for definition in offered)
@@ -72,11 +78,10 @@ def import_tools(*, server: Server, definitions: Iterable[JsonObject], operator:
         seen: set[str] = set()
         for definition in offered:
             name = str(definition.get("name"))
-            if not acceptable_name(definition.get("name")) or names[name] > 1:
+            bad = not acceptable_name(definition.get("name")) or names[name] > 1
+            if bad or len(canonical(definition)) > MAX_DEFINITION:
                 counts["refused"] += 1
-                _note(
-                    Event.TOOL_CHANGED, server, name, operator, {"refused": "name reserved, repeated or not acceptable"}
-                )
+                _refuse(server, name, operator, _BAD_NAME if bad else _TOO_LARGE)
                 continue
             seen.add(name)
             _take_over(server, known.get(name), definition, operator, counts)
@@ -86,6 +91,14 @@ def import_tools(*, server: Server, definitions: Iterable[JsonObject], operator:
                 counts["removed"] += 1
                 _note(Event.TOOL_REMOVED, server, name, operator, {})
     return counts
+
+
+def _refuse(server: Server, name: str, operator: Actor, why: str) -> None:
+    """On record once: a server is asked for ever, and offers it each time."""
+    data: dict[str, strictjson.Json] = {"refused": why}
+    same = Entry.objects.filter(event=Event.TOOL_CHANGED, server=server.pk, data=canonical(data).decode())
+    if not same.filter(tool=visible(name, limit=128)).exists():
+        _note(Event.TOOL_CHANGED, server, name, operator, data)
 
 
 def _take_over(

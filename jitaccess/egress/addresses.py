@@ -42,15 +42,18 @@ _TRANSITION = (
 )
 # RFC 6890, IETF protocol assignments; 192.0.0.192 is a cloud's metadata service. Older Pythons call most of it global.
 _ASSIGNMENTS = ipaddress.IPv4Network("192.0.0.0/24")
-_CGNAT = ipaddress.IPv4Network("100.64.0.0/10")  # RFC 6598; clouds have services of theirs there
+_CGNAT = ipaddress.IPv4Network("100.64.0.0/10")  # RFC 6598
+# Where clouds hand out credentials to whoever asks from a machine of theirs, in addresses that look merely private:
+# AWS and Google over IPv6, Alibaba. The others are link-local or in the assignments above.
+_METADATA = frozenset(map(ipaddress.ip_address, ("fd00:ec2::254", "fd20:ce::254", "100.100.100.200")))
 
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
     """What may be reached although it is not public: names, and networks, each for one port or (None) for all.
 
-    A name covers private, loopback and carrier-grade NAT addresses that it resolves to, but not link-local ones (the
-    cloud's metadata service) or those that are no host at all: only a network covers these.
+    A name covers private, loopback and carrier-grade NAT addresses that it resolves to, but not link-local ones, a
+    cloud's metadata service, or those that are no host at all: only a network covers these.
     """
 
     names: frozenset[tuple[str, int | None]] = frozenset()
@@ -181,6 +184,8 @@ def _problem(address: Address) -> str | None:
         return "the unspecified address"
     if address.is_link_local or (isinstance(address, ipaddress.IPv6Address) and address.is_site_local):
         return "a link-local address"
+    if address in _METADATA:
+        return "a cloud's metadata service"
     if address.is_multicast:
         return "a multicast address"
     if address.is_loopback:

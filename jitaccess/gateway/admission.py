@@ -18,10 +18,20 @@ from uuid import UUID
 from django.db import close_old_connections, connection
 
 from jitaccess.audit.events import Event, Outcome
-from jitaccess.gateway.batch import AWAY, Admitted, Ending, Intent, UnheardCommit, admit_batch, write_endings
+from jitaccess.gateway.batch import (
+    AWAY,
+    Admitted,
+    Ending,
+    Intent,
+    UnheardCommit,
+    admit_batch,
+    gives_back,
+    write_endings,
+)
 from jitaccess.gateway.clock_guard import ClockGuard
 from jitaccess.gateway.instances import LEASE
 from jitaccess.kernel.errors import Unavailable
+from jitaccess.kernel.steps import step
 from jitaccess.kernel.strictjson import Json
 from jitaccess.policy.snapshots import SnapshotStore
 from jitaccess.store import metrics
@@ -110,12 +120,43 @@ class Admission:
                 endings, self._endings = self._endings[:MAX_BATCH], self._endings[MAX_BATCH:]
                 if self._stopping and not calls and not endings:
                     break
+            if calls and endings and self._write_together(endings, calls):
+                continue
             if endings and not self._write_endings(endings) and not calls:
                 if self._stopping:
                     break
                 time.sleep(0.5)  # the database is away; without calls there is nobody to refuse meanwhile
             self._write_calls(calls)
         connection.close()
+
+    def _write_together(self, endings: list[Ending], calls: Sequence[_Waiting]) -> bool:
+        """One commit for both. False: each has to be tried by itself, because one may be to blame and not the other.
+
+        Ends that give uses back go alone: two processes would take the rows of uses in different orders.
+        """
+        if any(gives_back(ending) for ending in endings):
+            return False
+        try:
+            close_old_connections()
+            answers = self._commit([waiting.intent for waiting in calls], endings)
+        except UnheardCommit as error:
+            self._keep(endings)  # whether they are on record is as unsure; a second time says nothing new
+            self._unheard(calls, error)
+        except AWAY as error:
+            self._keep(endings)
+            log.warning("%d calls refused: the ledger cannot be written (%s)", len(calls), error)
+            self._refuse(calls)
+        except Exception:  # noqa: BLE001 - said by whoever is to blame
+            return False
+        else:
+            step("complete.committed")
+            self._answer(calls, answers)
+        return True
+
+    def _keep(self, endings: list[Ending]) -> None:
+        """They are tried again with the next batch."""
+        with self._ready:
+            self._endings[:0] = endings
 
     def _write_endings(self, endings: list[Ending]) -> bool:
         """False when the database is away; then they wait. One that cannot be written must not hold up the others."""
@@ -124,8 +165,7 @@ class Admission:
             write_endings(endings, instance=self.instance)
         except AWAY as error:
             log.error("endings of %d calls are not on record yet: %s", len(endings), error)  # noqa: TRY400 - no traceback per retry
-            with self._ready:
-                self._endings[:0] = endings
+            self._keep(endings)
             return False
         except Exception:
             if len(endings) == 1:
@@ -145,9 +185,7 @@ class Admission:
             close_old_connections()
             answers = self._commit([waiting.intent for waiting in calls])
         except UnheardCommit as error:
-            log.warning("%d calls refused: %s", len(calls), error)
-            self._take_back([answer for answer in error.answers if answer.allowed], str(error))
-            self._refuse(calls)
+            self._unheard(calls, error)
         except (*AWAY, Unavailable) as error:
             log.warning("%d calls refused: the ledger cannot be written (%s)", len(calls), error)
             self._refuse(calls)
@@ -160,9 +198,17 @@ class Admission:
             log.exception("a call was refused, because it cannot be recorded", exc_info=error)
             self._refuse(calls)
         else:
-            for waiting, answer in zip(calls, answers, strict=True):
-                metrics.CALLS.labels("allowed" if answer.allowed else "denied", answer.code).inc()
-                waiting.settle(answer)
+            self._answer(calls, answers)
+
+    def _answer(self, calls: Sequence[_Waiting], answers: Sequence[Admitted]) -> None:
+        for waiting, answer in zip(calls, answers, strict=True):
+            metrics.CALLS.labels("allowed" if answer.allowed else "denied", answer.code).inc()
+            waiting.settle(answer)
+
+    def _unheard(self, calls: Sequence[_Waiting], error: UnheardCommit) -> None:
+        log.warning("%d calls refused: %s", len(calls), error)
+        self._take_back([answer for answer in error.answers if answer.allowed], str(error))
+        self._refuse(calls)
 
     def _take_back(self, answers: list[Admitted], why: str) -> None:
         """Nothing of these calls was sent, if they are on record at all: at once, and once more when a commit that was
@@ -185,7 +231,7 @@ class Admission:
                 Unavailable("ledger.unavailable", "The gateway cannot record calls right now, so it refuses them.")
             )
 
-    def _commit(self, intents: list[Intent]) -> list[Admitted]:
+    def _commit(self, intents: list[Intent], endings: Sequence[Ending] = ()) -> list[Admitted]:
         metrics.BATCH_SIZE.observe(len(intents))
         with metrics.BATCH_SECONDS.time():
             return admit_batch(
@@ -194,6 +240,7 @@ class Admission:
                 instance=self.instance,
                 guard=self._guard,
                 lease_until=lambda: self.lease_until,
+                endings=endings,
             )
 
 

@@ -110,8 +110,9 @@ def admit_batch(
     instance: UUID,
     guard: ClockGuard,
     lease_until: Callable[[], float],
+    endings: Sequence[Ending] = (),
 ) -> list[Admitted]:
-    """Decide and record, in order.
+    """Decide and record, in order; with the ends of other calls in the same commit, none of which gives uses back.
 
     The policy version often moves between two batches: the Snapshot then catches up outside the transaction, and the
     batch begins anew. The last try reads one state of the database throughout, so that not even a storm of changes
@@ -132,6 +133,7 @@ def admit_batch(
                     if still or connection.vendor == "sqlite":
                         snapshot = store.catch_up(now)
                 if snapshot.stamp == now.stamp:
+                    _write_ends(endings, instance)
                     answers = _Batch(intents, snapshot, instance, now.clock, read_at).write(guard)
             if answers is not None:
                 step("admit.committed")
@@ -145,6 +147,7 @@ def admit_batch(
             store.catch_up(now)
     with transaction.atomic():
         read_at = _read_at(lease_until())
+        _write_ends(endings, instance)
         batch = _Batch(intents, store.current, instance, head().clock, read_at)
         return batch.write(guard, barred="policy_busy")
 
@@ -254,26 +257,32 @@ def write_endings(endings: Sequence[Ending], *, instance: UUID) -> None:
     for this process was believed dead. Unless nobody heard that an earlier try, or the call's own batch, succeeded.
     """
     with transaction.atomic():
-        calls = OpenCall.objects.filter(pk__in=[one.admitted.intent.call for one in endings])
-        still_open = set(calls.select_for_update().values_list("pk", flat=True))
-        late = _late([one for one in endings if one.admitted.intent.call not in still_open])
-        record_many(
-            _facts(one, instance, late=one in late)
-            for one in endings
-            if one.admitted.intent.call in still_open or one in late
-        )
-        unused = Counter(
-            one.admitted.verdict.counted
-            for one in endings
-            if one.admitted.intent.call in still_open
-            and (one.event is Event.CALL_NOT_SENT or one.data.get("sent") is False)
-        )
-        del unused[None]
-        if unused:
-            return_uses({binding: count for binding, count in unused.items() if binding})
-        calls.delete()
-        step("complete.written")
+        _write_ends(endings, instance)
     step("complete.committed")
+
+
+def gives_back(ending: Ending) -> bool:
+    """Whether a use that was taken is returned: nothing of the call was sent."""
+    unsent = ending.event is Event.CALL_NOT_SENT or ending.data.get("sent") is False
+    return ending.admitted.verdict.counted is not None and unsent
+
+
+def _write_ends(endings: Sequence[Ending], instance: UUID) -> None:
+    if not endings:
+        return
+    calls = OpenCall.objects.filter(pk__in=[one.admitted.intent.call for one in endings])
+    still_open = set(calls.select_for_update().values_list("pk", flat=True))
+    late = _late([one for one in endings if one.admitted.intent.call not in still_open])
+    record_many(
+        _facts(one, instance, late=one in late)
+        for one in endings
+        if one.admitted.intent.call in still_open or one in late
+    )
+    unused = [one for one in endings if one.admitted.intent.call in still_open and gives_back(one)]
+    if unused:
+        return_uses(Counter(one.admitted.verdict.counted for one in unused if one.admitted.verdict.counted))
+    calls.delete()
+    step("complete.written")
 
 
 def _late(closed: list[Ending]) -> list[Ending]:

@@ -43,6 +43,7 @@ POLL_SECONDS = float(os.environ.get("JITACCESS_TEST_POLL_SECONDS", "1"))  # test
 HOUSEKEEPING_SECONDS = 5.0
 RENEW_SECONDS = 300.0
 DB_THREADS = 8
+END_SECONDS = 2.0  # a lease that is not ended runs out
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +124,10 @@ class Gateway:
         await asyncio.gather(self.pool.close(), asyncio.to_thread(self._wakeups.stop))
         await asyncio.to_thread(self.admission.stop)
         with contextlib.suppress(Exception):
-            await self.db(instances.end_lease, self.instance)
-        for executor, threads in ((self._executor, DB_THREADS), (self._own, OWN_THREADS)):
-            await self._close_connections(executor, threads)
+            await asyncio.wait_for(self.db(instances.end_lease, self.instance), END_SECONDS)
+        executors = {self._executor: DB_THREADS, self._own: OWN_THREADS}
+        await asyncio.gather(*(self._close_connections(executor, threads) for executor, threads in executors.items()))
+        for executor in executors:
             executor.shutdown(wait=False, cancel_futures=True)
 
     async def _close_connections(self, executor: ThreadPoolExecutor, threads: int) -> None:

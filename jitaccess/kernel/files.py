@@ -10,12 +10,18 @@ from pathlib import Path
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Put `content` in the place of the file at `path`, durably and for its owner only (mode 0600). Raises OSError."""
+    """Put `content` in the place of the file at `path`, durably and for its owner only (mode 0600), who stays the same
+    where we may see to it. Raises OSError.
+    """
     path = path.resolve()  # through a link: it is the file that is meant, not its name
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb") as file:
+            # Whom the file belongs to must be able to read it still, also when root changes it.
+            with contextlib.suppress(FileNotFoundError, PermissionError):
+                before = path.stat()
+                os.fchown(file.fileno(), before.st_uid, before.st_gid)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

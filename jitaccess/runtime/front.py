@@ -82,7 +82,8 @@ def _address(text: str) -> IPv4Address | IPv6Address | None:
     if found := _PORT.fullmatch(text):
         text = found[1]
     try:
-        address = ip_address(text.strip("[]"))
+        # A scope (RFC 4007) may be any text, which would go on record.
+        address = ip_address(text.strip("[]").partition("%")[0])
     except ValueError:
         return None
     return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address

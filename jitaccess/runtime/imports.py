@@ -28,11 +28,13 @@ _PLACEHOLDER = re.compile(r"\$\{[^}]*\}")
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One entry: `stdio` for the operator's file, or `url` with `headers` (secrets) for a row, or why it is neither."""
+    """One entry: `stdio` for the operator's file, or `url` with `headers` for a row, or why it is neither. `stdio` and
+    `headers` hold secrets.
+    """
 
     name: str
     slug: str
-    stdio: Mapping[str, Any] | None = None
+    stdio: Mapping[str, Any] | None = field(default=None, repr=False)
     url: str = ""
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     era: str = "auto"

@@ -55,13 +55,12 @@ def _worker(arguments: argparse.Namespace) -> int:
     app = _prepared(arguments)
     from jitaccess.runtime import workers
 
-    workers.run_worker(
+    return workers.run_worker(
         app,
         concurrency=arguments.concurrency,
         health_port=(port := workers.health_port(arguments.health_port)),
         on_ready=lambda: _say("worker", port),
     )
-    return 0
 
 
 def _beat(arguments: argparse.Namespace) -> int:

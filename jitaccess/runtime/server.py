@@ -7,6 +7,7 @@ import contextlib
 import math
 import os
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
@@ -26,6 +27,7 @@ from jitaccess.runtime.background import Background
 from jitaccess.runtime.front import Front
 
 UP_STOP_SECONDS = 2
+LEAVE_SECONDS = 2.0
 
 
 class _Server(uvicorn.Server):
@@ -61,6 +63,16 @@ class _Server(uvicorn.Server):
         # Open event streams would hold the graceful stop until its timeout.
         self._switch.begin_shutdown()
         await super().shutdown(sockets)
+
+
+def leave(code: int = 0) -> None:
+    """End this process within seconds, when all is written that could be: Python would first join every thread, and
+    one that waits for a database that is gone without a word may wait for ever.
+    """
+    sys.stdout.flush()
+    later = threading.Timer(LEAVE_SECONDS, os._exit, (code,))
+    later.daemon = True
+    later.start()
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -117,6 +129,7 @@ def serve(
     )
     with contextlib.suppress(KeyboardInterrupt):
         _Server(config, switch, on_ready).run(sockets=[listener])
+    leave()
 
 
 def directory() -> Directory:

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import getpass
 import json
-import os
-import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +11,7 @@ from django.conf import settings
 
 from jitaccess.kernel.errors import Invalid, NotFound
 from jitaccess.kernel.text import visible
-
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_NEVER = (
-    "A secret on the command line ends up in the shell's history and the list of processes. Say where it is instead: "
-    "--header-from NAME=VARIABLE, --header-from NAME=@FILE, or --header-from NAME to be asked for it."
-)
+from jitaccess.runtime.given_secrets import NEVER, read_secrets
 
 
 class _Parser(argparse.ArgumentParser):
@@ -172,7 +163,7 @@ def _add(arguments: argparse.Namespace) -> int:
     from jitaccess.runtime.cli import operator
 
     if arguments.header:
-        raise Invalid("servers.secret", _NEVER)
+        raise Invalid("servers.secret", NEVER)
     name = checked_slug(arguments.name)
     if bool(arguments.url) == bool(arguments.command):
         raise Invalid(
@@ -199,7 +190,7 @@ def _refuse_known(name: str) -> None:
 def _add_url(name: str, arguments: argparse.Namespace, who: Any) -> None:
     if arguments.cwd or arguments.env_from:
         raise Invalid("servers.usage", "--cwd and --env-from are for programs, not for a URL.")
-    headers = _secrets(arguments.header_from)
+    headers = read_secrets(arguments.header_from)
     put_http_server(name, arguments.url, headers, era=arguments.era, shared=arguments.shared, who=who, enable=True)
 
 
@@ -239,7 +230,7 @@ def _add_program(name: str, arguments: argparse.Namespace, who: Any) -> None:
     if arguments.header_from:
         raise Invalid("servers.usage", "--header-from is for a URL; what a program needs is given with --env-from.")
     entry: dict[str, Any] = {"command": arguments.command[0], "args": arguments.command[1:]}
-    if env := _secrets(arguments.env_from):
+    if env := read_secrets(arguments.env_from):
         entry["env"] = env
     if arguments.cwd:
         entry["cwd"] = str(Path(arguments.cwd).resolve())
@@ -255,44 +246,6 @@ def _add_program(name: str, arguments: argparse.Namespace, who: Any) -> None:
                 set_server_enabled(server=server, enabled=True, operator=who)
 
     change_file(lambda entries: entries.update({name: entry}), commit=in_database)
-
-
-def _secrets(words: list[str]) -> dict[str, str]:
-    """NAME=VARIABLE, NAME=@FILE, NAME=- or NAME, read. No error repeats what stands after the =."""
-    values: dict[str, str] = {}
-    for word in words:
-        name, given, source = word.partition("=")
-        shown = visible(name, limit=40)
-        if not given:
-            values[name] = getpass.getpass(f"{shown}: ") if sys.stdin.isatty() else _from_input(shown)
-        elif source == "-":
-            values[name] = _from_input(shown)
-        elif source.startswith("@"):
-            values[name] = _from_file(shown, Path(source[1:]))
-        elif _VARIABLE.fullmatch(source) and source in os.environ:
-            values[name] = os.environ[source]
-        else:
-            raise Invalid(
-                "servers.secret", f"What stands after {shown}= is not the name of a variable that is set here. {_NEVER}"
-            )
-        if not values[name]:
-            raise Invalid("servers.secret", f"The value for {shown} is empty.")
-    return values
-
-
-def _from_input(name: str) -> str:
-    line = sys.stdin.readline().rstrip("\r\n")
-    if not line:
-        raise Invalid("servers.secret", f"There was no value for {name} on standard input.")
-    return line
-
-
-def _from_file(name: str, path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise Invalid("servers.secret", f"The file for {name} cannot be read: {why}.") from None
 
 
 def _import(arguments: argparse.Namespace) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from django.conf import settings
 
-from jitaccess.gateway.upstream.config import load_servers_file
+from jitaccess.gateway.upstream.config import servers_in
 from jitaccess.kernel import strictjson
 from jitaccess.kernel.errors import Invalid
 from jitaccess.kernel.files import folder_locked, replace_file
@@ -31,25 +30,32 @@ def change_file(change: Callable[[Entries], None], *, commit: Callable[[], None]
     has happened.
     """
     path: Path = settings.SERVERS_FILE
-    with folder_locked(path.resolve().parent):
-        document = _document()
-        before = path.read_bytes() if path.exists() else None
-        had = json.dumps(document)
-        change(_servers(document))
-        if json.dumps(document) == had:
-            commit()
-            return
-        content = json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n"
-        _check(path, content)
-        replace_file(path, content)
-        try:
-            commit()
-        except BaseException:
-            if before is None:
-                path.unlink(missing_ok=True)
-            else:
-                replace_file(path, before)
-            raise
+    try:
+        with folder_locked(path.resolve().parent):
+            _change_locked(path, change, commit)
+    except OSError as error:
+        raise Invalid("servers_file.unwritable", f"{path} cannot be changed: {error.strerror}.") from error
+
+
+def _change_locked(path: Path, change: Callable[[Entries], None], commit: Callable[[], None]) -> None:
+    document = _document()
+    before = path.read_bytes() if path.exists() else None
+    had = json.dumps(document)
+    change(_servers(document))
+    if json.dumps(document) == had:
+        commit()
+        return
+    content = json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n"
+    servers_in(content, path)  # what would not load must not be written: the same reader says so
+    replace_file(path, content)
+    try:
+        commit()
+    except BaseException:
+        if before is None:
+            path.unlink(missing_ok=True)
+        else:
+            replace_file(path, before)
+        raise
 
 
 def _document() -> Entries:
@@ -79,16 +85,3 @@ def _servers(document: Entries) -> Entries:
     if not isinstance(servers, dict):
         raise Invalid("servers_file.invalid", f'{settings.SERVERS_FILE}: "mcpServers" must be an object.')
     return servers
-
-
-def _check(path: Path, content: bytes) -> None:
-    """What would not load must not be written: the same reader says so, on a draft beside the file."""
-    draft = path.with_name(f"{path.name}.draft")
-    try:
-        replace_file(draft, content)
-        load_servers_file(draft)
-    except Invalid as error:
-        raise Invalid(error.code, error.detail.replace(str(draft), str(path))) from None
-    finally:
-        with contextlib.suppress(OSError):
-            draft.unlink()

@@ -38,7 +38,7 @@ def up(*, host: str, port: int, want_demo: bool, celery: bool) -> None:
         serve(
             role="up", listener=listener, gateway=True, web=True, celery=celery, alone=alone, on_ready=_say_what_to_do
         )
-    print("Stopped.")
+    print("Stopped.", flush=True)
 
 
 def _announce(host: str, port: int) -> None:

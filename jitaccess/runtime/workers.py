@@ -22,7 +22,7 @@ from jitaccess.runtime.background import ELECTION_SECONDS, Background
 from jitaccess.runtime.celery import Scheduler
 from jitaccess.runtime.front import Front
 from jitaccess.runtime.gauges import Gauges, of_installation
-from jitaccess.runtime.server import bind
+from jitaccess.runtime.server import bind, leave
 from jitaccess.runtime.vitals import PATHS, Vitals
 from jitaccess.store.leader import Leadership
 
@@ -70,8 +70,11 @@ class Health:
             await send_empty(send, 404)
 
 
-def run_worker(app: Celery, *, concurrency: int, health_port: int, on_ready: Callable[[], None]) -> None:
-    """Celery's worker, the sequencer and the signer until a signal; what was taken is done first (warm shutdown)."""
+def run_worker(app: Celery, *, concurrency: int, health_port: int, on_ready: Callable[[], None]) -> int:
+    """Celery's worker, the sequencer and the signer until a signal; what was taken is done first (warm shutdown).
+
+    Returns the exit code: 1 when the worker has ended by itself, which Celery's log explains.
+    """
     background = Background(None)
     worker: Any = app.WorkController(
         pool_cls="threads",
@@ -87,7 +90,10 @@ def run_worker(app: Celery, *, concurrency: int, health_port: int, on_ready: Cal
     }
     health = Health("worker", checks, Gauges([of_installation]), port=health_port)
 
+    told = threading.Event()
+
     def stop() -> None:
+        told.set()
         health.drain()
         worker_state.should_stop = 0  # type: ignore[assignment]  # an exit code; the stubs know only None
 
@@ -103,6 +109,8 @@ def run_worker(app: Celery, *, concurrency: int, health_port: int, on_ready: Cal
         health.drain()
         background.stop()
         health.stop()
+    leave(code := 0 if told.is_set() else 1)
+    return code
 
 
 def run_beat(app: Celery, *, health_port: int, on_ready: Callable[[], None]) -> None:
@@ -134,6 +142,7 @@ def run_beat(app: Celery, *, health_port: int, on_ready: Callable[[], None]) -> 
     leadership.give_up()
     connection.close()
     health.stop()
+    leave()
 
 
 class _Beat:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from typing import Any
 
-from django.db import DatabaseError, connections
+from django.db import Error, connections
 
 
 class Leadership:
@@ -34,7 +34,7 @@ class Leadership:
             self._run("SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3")
             if self._ask("SELECT pg_try_advisory_lock(%s)", self._key):
                 return True
-        except DatabaseError:
+        except Error:
             pass  # whoever has the database leads
         self.give_up()
         return False

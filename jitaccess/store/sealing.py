@@ -30,7 +30,7 @@ def ring() -> KeyRing:
                 _seen = mark, KeyRing.from_text(ring_text())
             except (OSError, UnicodeDecodeError, Invalid) as error:
                 if _seen is None or isinstance(mark, str):
-                    raise
+                    raise _unusable(error) from None
                 log.error("the key ring %s cannot be used, the last one stays: %s", settings.SEALING_KEYS_FILE, error)  # noqa: TRY400
                 _seen = mark, _seen[1]
         return _seen[1]
@@ -46,6 +46,13 @@ def ring_file() -> Path | None:
     """Where the ring lies, or None when it comes from the environment."""
     path: Path | None = settings.SEALING_KEYS_FILE
     return path
+
+
+def _unusable(error: Exception) -> Invalid:
+    if isinstance(error, Invalid):
+        return error
+    why = error.strerror if isinstance(error, OSError) else "it is not text"
+    return Invalid("keyring.invalid", f"The key ring {ring_file()} cannot be read: {why}.")
 
 
 def _mark() -> object:

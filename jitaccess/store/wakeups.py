@@ -18,8 +18,6 @@ from psycopg import sql
 log = logging.getLogger(__name__)
 
 CHANNEL = "jitaccess_policy"
-# A host that loses its power says no goodbye; by TCP's defaults we would listen to nobody for two hours.
-KEEPALIVES = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}
 PAUSES = (0.2, 10.0)  # seconds after the first failed connection, and at most
 LOOK_SECONDS = 0.5  # how often a thread that listens looks whether it shall stop
 
@@ -85,8 +83,7 @@ class Wakeups:
             pause = min(pause * 2, most)
 
     def _connect(self) -> psycopg.Connection:
-        parameters = connections["default"].get_connection_params() | KEEPALIVES
-        return psycopg.connect(**parameters, autocommit=True)
+        return psycopg.connect(**connections["default"].get_connection_params(), autocommit=True)
 
     def _listen(self, connection: psycopg.Connection) -> None:
         while not self._stopping.is_set():

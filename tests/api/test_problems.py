@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 from django.db import OperationalError
-from django.test import Client
+from django.test import Client, RequestFactory
+from django.urls import resolve
 
 from jitaccess.api import requests as views
 from jitaccess.api.parsing import MAX_BODY
 from jitaccess.kernel.errors import Conflict, Forbidden, Invalid, JitAccessError, NotFound, Unavailable
+from jitaccess.runtime.wsgi import application
 from requests_app.models import AccessRequest
 from tests.api.conftest import Api, ask, person, problem, stranger
 from tests.cast import Cast
@@ -173,3 +175,12 @@ def test_text_is_shown_without_what_cannot_be_seen(agent: Api):
 
 def test_strangers_learn_nothing_from_errors_about_input():
     problem(stranger().post("/requests", b"{"), 401, "auth.missing")
+
+
+@pytest.mark.parametrize("kind", ["application/json; a*=bogus''x", "x; charset=bogus", "a; b" * 9000, "\xff"])
+def test_a_content_type_that_cannot_be_read_is_no_server_error(kind: str, agent: Api):
+    """As it is served: Django's own request raises before anything can answer."""
+    base = RequestFactory().post("/api/v1/requests", b"{}", "application/json", headers=agent.headers).environ
+    request = application.request_class({**base, "CONTENT_TYPE": kind})
+    answer = resolve(request.path).func(request)
+    assert (answer.status_code, answer.data["code"]) == (415, "body.media_type")

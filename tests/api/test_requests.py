@@ -10,6 +10,7 @@ from django.apps import apps
 from jitaccess.audit.models import Entry
 from jitaccess.identity.services import create_agent
 from requests_app.models import AccessRequest, Grant
+from requests_app.services import comment
 from tests.api.conftest import NOBODY, Api, ask, bearer, person, problem, token_of
 from tests.cast import OPERATOR, Cast, definition
 
@@ -240,3 +241,12 @@ def test_ids_that_are_none_and_ids_of_nothing_answer_404(cast: Cast, agent: Api)
     problem(agent.get("/requests/%00"), 404, "path.unknown")
     problem(agent.get(f"/requests/{NOBODY}"), 404, "request.unknown")
     problem(agent.post(f"/grants/{NOBODY}/release"), 404, "grant.unknown")
+
+
+def test_nobody_buries_a_request_in_comments(cast: Cast, agent: Api, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(comment, "MAX_COMMENTS", 2)
+    path = f"/requests/{submit(agent)['request_id']}/comment"
+    for expected in (201, 201, 409):
+        assert person(cast.anna).post(path, {"text": "Hm."}).status_code == expected
+    assert person(cast.bert).post(path, {"text": "Hm?"}).status_code == 201, "another person is not kept from it"
+    assert Entry.objects.filter(event="request.commented").count() == 3

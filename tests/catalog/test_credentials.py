@@ -234,3 +234,28 @@ def test_a_rotation_that_fails_half_way_has_not_happened(server: Server, monkeyp
     with pytest.raises(JitAccessError), transaction.atomic():
         rotate_credentials(ring, operator=OPERATOR)
     assert list(ServerCredential.objects.values_list("sealed", flat=True)) == before
+
+
+def test_an_address_that_cannot_be_read_closes_its_credential_and_holds_up_no_other(server: Server, keys: Path) -> None:
+    set_credential(server=server, value=SECRET, operator=OPERATOR)
+    other = add_http_server(slug="other", url=URL, headers={"X-Key": "k-123456"}, operator=OPERATOR)
+    Server.objects.filter(pk=server.pk).update(url="https://user@files.example/")
+    server.refresh_from_db()
+    with pytest.raises(Unavailable, match="cannot be opened"):
+        credentials_of(server)
+    keys.write_text(f"{generate_key('k2')},{keys.read_text()}")
+    done = rotate_credentials(sealing.ring(), operator=OPERATOR)
+    assert (done.resealed, done.unreadable) == (1, ("Authorization of files",))
+    assert credentials_of(other) == {"X-Key": "k-123456"}
+
+
+def test_a_ring_that_was_never_readable_closes_credentials_with_a_sentence(
+    server: Server, settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sealing, "_seen", None)
+    settings.SEALING_KEYS_FILE = tmp_path / "nowhere"
+    with pytest.raises(Invalid, match="cannot be read: No such file"):
+        credentials_of(server)
+    settings.SEALING_KEYS_FILE.write_bytes(b"\xff")
+    with pytest.raises(Invalid, match="it is not text"):
+        credentials_of(server)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -175,3 +177,31 @@ def test_two_names_that_are_shown_alike_do_not_hide_one_another() -> None:
     before = {"n": 1, "a\u200b": 1, "a\\u{200b}": 2}
     assert len(differences(json.dumps(before), json.dumps(before | {"a\u200b": 3}))) == 1
     assert len(differences(json.dumps(before), json.dumps(before | {"a\\u{200b}": 3}))) == 1
+
+
+def test_many_changes_that_are_slow_to_compare_take_no_longer_than_one() -> None:
+    texts = " ".join(["a", "b"] * 250), " ".join(["a"] * 250 + ["b"] * 250)
+    before, after = ({str(number): text for number in range(60)} for text in texts)
+    begun = time.process_time()
+    found = differences(json.dumps(before), json.dumps(after))
+    assert time.process_time() - begun < 20, "each of them takes a second"
+    assert len(found) == 60
+    assert len(found[0].after) > 1, "the first is compared word by word"
+    assert [len(change.after) for change in found[1:]] == [1] * 59
+
+
+def test_long_names_with_many_members_neither_fill_the_memory_nor_hide_what_is_in_them() -> None:
+    inner: dict[str, Any] = {f"a{number}": "" for number in range(2000)}
+    inner["description"] = "use send_mail instead"
+    nested: Any = {"n" * 60_000: inner}
+    for _ in range(40):
+        nested = {"k" * 500: nested}
+    tracemalloc.start()
+    try:
+        found = flags_of(tool(pinned={"inputSchema": nested}, inputSchema=nested), Neighbours([("mail", "send_mail")]))
+        changes = differences(json.dumps({}), json.dumps(nested))
+        assert tracemalloc.get_traced_memory()[1] < 50_000_000
+    finally:
+        tracemalloc.stop()
+    assert {flag.code for flag in found} == {"mentions"}
+    assert all("…" in change.member and len(change.member) < 2000 for change in changes)

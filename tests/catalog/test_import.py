@@ -12,6 +12,7 @@ from jitaccess.audit.models import Entry
 from jitaccess.catalog.models import AccessClass, Server, Tool
 from jitaccess.catalog.pins import PINNED_MEMBERS, RESERVED_NAMES, acceptable_name, pin_of
 from jitaccess.catalog.services import (
+    MAX_DEFINITION,
     classify_tool,
     import_tools,
     register_server,
@@ -178,3 +179,22 @@ def test_a_slug_that_would_not_split_from_its_tools_is_refused(slug: str) -> Non
         register_server(slug=slug, operator=OPERATOR)
     assert caught.value.code == "server.slug"
     assert not Server.objects.exists()
+
+
+def test_what_is_refused_each_time_is_on_record_once(server: Server) -> None:
+    bad = {"name": "read file", "inputSchema": {}}
+    for _ in range(3):
+        assert offer(server, bad, definition("twice"), definition("twice"))["refused"] == 3
+    assert events() == ["tool.changed"] * 2
+    other = register_server(slug="other", operator=OPERATOR)
+    offer(other, bad)
+    assert len(events("read file")) == 2, "of another server it is another"
+
+
+def test_a_definition_too_large_to_be_reviewed_is_refused_and_what_was_reviewed_is_gone(server: Server) -> None:
+    offer(server, definition("read_file"))
+    classify_tool(tool=tool(), access=AccessClass.READ, operator=OPERATOR)
+    counts = offer(server, definition("read_file", description="x" * MAX_DEFINITION), definition("small"))
+    assert counts == {"imported": 1, "changed": 0, "removed": 1, "refused": 1}
+    assert not tool().present
+    assert "x" * 1000 not in "".join(Entry.objects.values_list("data", flat=True))

@@ -183,7 +183,8 @@ def test_a_listed_name_covers_private_addresses_but_never_the_metadata_service()
         check_address(ipaddress.ip_address(text), target, by_name)
         with pytest.raises(EgressRefused, match="leads to"):
             check_address(ipaddress.ip_address(text), target, NOTHING)
-    for text in ("169.254.169.254", "fe80::1", "0.0.0.0", "224.0.0.1", "64:ff9b::a9fe:a9fe"):
+    clouds = ("169.254.169.254", "64:ff9b::a9fe:a9fe", "fd00:ec2::254", "fd20:ce::254", "100.100.100.200")
+    for text in (*clouds, "fe80::1", "0.0.0.0", "224.0.0.1"):
         with pytest.raises(EgressRefused):
             check_address(ipaddress.ip_address(text), target, by_name)
     check_address(ipaddress.ip_address("169.254.169.254"), target, by_network)

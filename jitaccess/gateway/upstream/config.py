@@ -45,8 +45,9 @@ class StdioServer:
 
     slug: str
     command: str
-    args: tuple[str, ...]
-    env: Mapping[str, str]
+    # Programs are given their secrets in either.
+    args: tuple[str, ...] = field(repr=False)
+    env: Mapping[str, str] = field(repr=False)
     cwd: str | None
     era: Era = "auto"
     shared: bool = False
@@ -84,6 +85,11 @@ def load_servers_file(path: str | Path) -> dict[str, ServerConfig]:
             body = file.read(_MAX_FILE_BYTES + 1)
     except OSError as error:
         _refuse(path, f"cannot be read: {error.strerror}")
+    return servers_in(body, path)
+
+
+def servers_in(body: bytes, path: str | Path) -> dict[str, ServerConfig]:
+    """As load_servers_file, from what is, or shall be, the content of the file at `path`."""
     if len(body) > _MAX_FILE_BYTES:
         _refuse(path, f"is larger than {_MAX_FILE_BYTES} bytes")
     try:

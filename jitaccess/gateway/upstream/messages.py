@@ -6,6 +6,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from jitaccess.kernel import strictjson
 from jitaccess.kernel.strictjson import Json, JsonObject
 
 from .errors import RemoteError, UpstreamError
@@ -14,6 +15,7 @@ from .handshake import META, modern_meta
 MAX_PENDING = 256  # calls in progress on one connection
 MAX_TOOLS = 1000
 MAX_TOOL_PAGES = 100
+MAX_LIST_BYTES = 8 << 20  # of all pages: they are held together, and so is what is kept of them
 
 LIST_CHANGED = "notifications/tools/list_changed"
 # Per-request fields of the modern era: a legacy server gets its own in `initialize`.
@@ -75,10 +77,12 @@ def nonsense(slug: str, what: str) -> UpstreamError:
 async def list_tools(slug: str, ask: Callable[..., Awaitable[JsonObject]], seconds: float) -> list[JsonObject]:
     """Return the tools of all pages as the server wrote them; `ask` is the connection's `request`.
 
-    Beyond MAX_TOOLS or MAX_TOOL_PAGES it raises upstream.invalid_response: half a list would hide the other half.
+    Beyond MAX_TOOLS, MAX_TOOL_PAGES or MAX_LIST_BYTES it raises upstream.invalid_response: half a list would hide the
+    other half.
     """
     deadline = time.monotonic() + seconds
     tools: list[JsonObject] = []
+    size = 0
     cursors: set[str] = set()
     params: JsonObject = {}
     for _ in range(MAX_TOOL_PAGES):
@@ -91,8 +95,11 @@ async def list_tools(slug: str, ask: Callable[..., Awaitable[JsonObject]], secon
             if not isinstance(tool, dict) or not isinstance(tool.get("name"), str):
                 raise nonsense(slug, "a listed tool is not an object with a name")
             tools.append(tool)
+            size += len(strictjson.encode(tool))
         if len(tools) > MAX_TOOLS:
             raise nonsense(slug, f"it lists more than {MAX_TOOLS} tools")
+        if size > MAX_LIST_BYTES:
+            raise nonsense(slug, f"its tool list is larger than {MAX_LIST_BYTES} bytes")
         if cursor is None:
             return tools
         if not isinstance(cursor, str) or cursor in cursors:

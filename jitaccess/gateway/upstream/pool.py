@@ -136,8 +136,8 @@ class Pool:
 
     @property
     def children(self) -> int:
-        """How many run, or are being started."""
-        return sum(slot.occupied for slot in self._slots.values())
+        """How many processes run, or are being started. Asked from any thread: `list` copies without a pause."""
+        return sum(slot.occupied and not slot.over_http for slot in list(self._slots.values()))
 
     async def reap_idle(self) -> None:
         """Close what nobody used for idle_seconds, and forget dead entries. The owner calls this now and then."""
@@ -221,6 +221,10 @@ class Pool:
     async def _start(self, key: Key, slot: _Slot) -> Connection:
         server = slot.server
         known, era = self._eras.get(server.slug, (None, server.era))
+        if key[1] is None and not server.shared:
+            # What principals share because it has no sessions must not become one session of theirs, should another
+            # start have found meanwhile that the server is not what it was.
+            known, era = server, "modern"
         try:
             connection = await open_connection(
                 replace(server, era=era if known == server else server.era),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from jitaccess.policy.engine.decide import Verdict, Visibility, Who, decide, visibility
+from jitaccess.policy.engine.decide import Verdict, Visibility, Who, decide_all, visibility
 from jitaccess.policy.engine.rules import ServerFacts, Snapshot, ToolFacts
 
 
@@ -19,9 +19,8 @@ class Listed:
 def listed_tools(snapshot: Snapshot, *, who: Who, server: ServerFacts, at: datetime) -> list[Listed]:
     """The tools of `server` that this principal may know about, by name: visible ones and locked stubs."""
     found = []
-    for name in sorted(server.tools):
-        verdict = decide(snapshot, who=who, server=server.id, tool=name, at=at)
+    for tool, verdict in decide_all(snapshot, who=who, server=server.id, at=at):
         seen = visibility(verdict)
         if seen is not Visibility.HIDDEN:
-            found.append(Listed(server.tools[name], seen, verdict))
+            found.append(Listed(tool, seen, verdict))
     return found

@@ -26,8 +26,9 @@ class RoleRule:
     tools: PatternSet
     access: frozenset[str]
 
-    def matches(self, *, server_slug: str, tool: ToolFacts) -> bool:
-        return self.servers.matches(server_slug) and (tool.access in self.access or self.tools.matches(tool.name))
+    def covers(self, tool: ToolFacts) -> bool:
+        """Whether it is about this tool, on a server that it is about."""
+        return tool.access in self.access or self.tools.matches(tool.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,11 +121,11 @@ class RequestableFacts:
     max_uses: int | None = None
 
     def covers(self, *, server: UUID, team: UUID, tool: ToolFacts) -> bool:
-        return (
-            self.server == server
-            and self.team in (None, team)
-            and (tool.access in self.access or self.tools.matches(tool.name))
-        )
+        return self.server == server and self.team in (None, team) and self.names(tool)
+
+    def names(self, tool: ToolFacts) -> bool:
+        """Whether it is about this tool of its server."""
+        return tool.access in self.access or self.tools.matches(tool.name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,3 +152,11 @@ def test_a_header_that_is_the_gateways_is_refused(tmp_path: Path, name: str) -> 
     entry = {"url": "https://example.com/mcp", "headers": {name: "x"}}
     with pytest.raises(Invalid, match="set by the gateway"):
         load_servers_file(write(tmp_path, {"mcpServers": {"far": entry}}))
+
+
+def test_no_configuration_shows_what_a_server_is_given_in_confidence(tmp_path: Path) -> None:
+    program = {"command": "x", "args": ["--key=hush-1"], "env": {"KEY": "hush-2"}}
+    far = {"url": "https://far.example/mcp?key=hush-3", "headers": {"X-Key": "hush-4"}}
+    servers = load_servers_file(write(tmp_path, {"mcpServers": {"near": program, "far": far}}))
+    assert "hush" not in repr(servers)
+    assert "command='x'" in repr(servers)
