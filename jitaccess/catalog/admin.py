@@ -21,7 +21,7 @@ from jitaccess.catalog.diff import Difference, differences
 from jitaccess.catalog.flags import Flag, Neighbours, flags_of
 from jitaccess.catalog.models import AccessClass, Tool
 from jitaccess.kernel.errors import JitAccessError
-from jitaccess.kernel.text import has_hidden, visible
+from jitaccess.kernel.text import fits, has_hidden, visible
 
 __all__ = ["ToolAdmin", "server_admin"]  # Django looks for admins in this module alone
 
@@ -67,7 +67,7 @@ class Review:
     def of(cls, tool: Tool, state: str, neighbours: Neighbours) -> Review:
         text = pretty(tool.definition)
         shown = visible(text, limit=SHOWN, multiline=True)
-        whole = len(shown) < SHOWN
+        whole = fits(text, limit=SHOWN)
         changes = None
         if whole and tool.pin and tool.quarantined and tool.pinned_definition:
             changes = differences(tool.pinned_definition, tool.definition)

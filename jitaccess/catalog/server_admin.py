@@ -67,7 +67,7 @@ class NewServerForm(ServerForm):
 
 @admin.register(Server)
 class ServerAdmin(RecordedAdmin):
-    list_display = ("slug", "description", "enabled", "reached_at", "asked")
+    list_display = ("slug", "enabled", "reached_at", "asked")
     list_filter = ("enabled", "transport")
     list_select_related = ("health",)
     search_fields = ("slug", "description", "url")

@@ -19,7 +19,7 @@ from jitaccess.kernel.errors import Conflict, Invalid, NotFound
 from jitaccess.kernel.strictjson import JsonObject
 from jitaccess.kernel.text import is_slug, visible
 
-MAX_DEFINITION = 256 * 1024  # bytes: a larger one nobody can review, and each process keeps it
+MAX_DEFINITION = 512 * 1024  # bytes: a larger one nobody can review, and each process keeps it
 _BAD_NAME = "name reserved, repeated or not acceptable"
 _TOO_LARGE = f"definition larger than {MAX_DEFINITION} bytes"
 

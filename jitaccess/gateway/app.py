@@ -191,6 +191,9 @@ class Application:
             await asyncio.wait({task})
             if not task.cancelled():
                 task.result()
+            elif self.gateway.over:
+                said = "The gateway is being stopped; whether this was carried out is not known."
+                raise RpcError(wire.INTERNAL_ERROR, said, status=503)
             elif not gone.done():
                 raise RpcError(wire.INVALID_REQUEST, "Cancelled.")
         finally:

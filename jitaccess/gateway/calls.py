@@ -147,9 +147,8 @@ async def _forward(gateway: Gateway, call: Call, admitted: Admitted, connection:
             raise _TooLate from error
         return _failed(gateway, call, admitted, error)
     except asyncio.CancelledError:
-        gateway.admission.finish(
-            admitted, Event.CALL_OUTCOME_UNKNOWN, Outcome.ERROR, {"why": "the client left or cancelled the call"}
-        )
+        why = "the gateway was stopped" if gateway.over else "the client left or cancelled the call"
+        gateway.admission.finish(admitted, Event.CALL_OUTCOME_UNKNOWN, Outcome.ERROR, {"why": why})
         raise
     except Exception:
         gateway.admission.finish(admitted, Event.CALL_OUTCOME_UNKNOWN, Outcome.ERROR, {"why": "the gateway failed"})

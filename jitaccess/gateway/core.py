@@ -81,6 +81,7 @@ class Gateway:
     large: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
     busy: Counter[str] = field(default_factory=Counter)
     waits: Counter[str] = field(default_factory=Counter)
+    over: bool = False
     instance: UUID = field(init=False)
     admission: Admission = field(init=False)
     pool: Pool = field(init=False)
@@ -117,8 +118,8 @@ class Gateway:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for call in (calls := list(self.in_flight.values())):
-            call.cancel()
+        calls = list(self.in_flight.values())
+        self.cut()
         # What they owe the ledger must be with the batch writer before it stops.
         await asyncio.gather(*calls, return_exceptions=True)
         await asyncio.gather(self.pool.close(), asyncio.to_thread(self._wakeups.stop))
@@ -146,6 +147,12 @@ class Gateway:
         """Streams end first: an open one would hold the server's graceful stop until its timeout."""
         self._running = False
         self.streams.shut()
+
+    def cut(self) -> None:
+        """Cancel the calls that have not ended in the time they were given: their clients are told, and the ledger."""
+        self.over = True
+        for call in list(self.in_flight.values()):
+            call.cancel()
 
     @property
     def running(self) -> bool:

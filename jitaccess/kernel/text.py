@@ -20,6 +20,7 @@ _INVISIBLE = frozenset(
     for point in block
 )
 _SLUG = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
+_LONGEST = len(r"\u{10ffff}")
 _EMOJI_STYLE = frozenset("\ufe0e\ufe0f")
 
 
@@ -63,6 +64,11 @@ def visible(text: str, *, limit: int, multiline: bool = False) -> str:
     while size > limit - 1 and pieces:
         size -= len(pieces.pop())
     return "".join(pieces) + "…"
+
+
+def fits(text: str, *, limit: int) -> bool:
+    """Say whether `visible` would show all of `text`. The length of what it shows does not: a cut may come earlier."""
+    return len(text) <= limit and len(visible(text, limit=_LONGEST * limit, multiline=True)) <= limit
 
 
 def has_hidden(text: str) -> bool:

@@ -87,6 +87,11 @@ class Switch:
         if self._gateway is not None:
             self._gateway.begin_shutdown()
 
+    def cut(self) -> None:
+        """Called when calls in flight have had their time."""
+        if self._gateway is not None:
+            self._gateway.cut()
+
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
         try:
@@ -100,11 +105,16 @@ class Switch:
             return
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        await asyncio.gather(
+        # One that fails must not cut short what the others still owe: endings of calls, children, the lease.
+        results = await asyncio.gather(
             asyncio.to_thread(self._background.stop) if self._background else asyncio.sleep(0),
             self._gateway.stop() if self._gateway else asyncio.sleep(0),
             self._vitals.close(),
+            return_exceptions=True,
         )
+        for failed in results:
+            if isinstance(failed, BaseException):
+                log.error("a part of this process did not stop in good order", exc_info=failed)
         await send({"type": "lifespan.shutdown.complete"})
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from celery import Celery, beat
 from celery.schedules import schedule
 from django.conf import settings
+from django.db import InterfaceError, OperationalError
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "jitaccess.settings")
 
@@ -37,6 +38,16 @@ def steady_now() -> datetime:
     Beat counts its intervals with it: by the wall clock nothing would be tidied for an hour after a jump back by one.
     """
     return _STARTED_AT + timedelta(seconds=time.monotonic() - _STARTED)
+
+
+def _one_line(record: logging.LogRecord) -> bool:
+    """A filter: while the database is away every sweep fails, every two seconds; no traceback says more than that."""
+    if record.exc_info and isinstance(record.exc_info[1], OperationalError | InterfaceError):
+        record.exc_info, record.exc_text = None, None
+    return True
+
+
+logging.getLogger("celery.app.trace").addFilter(_one_line)
 
 
 class Scheduler(beat.Scheduler):

@@ -12,10 +12,11 @@ from jitaccess.catalog.pins import PINNED_MEMBERS
 from jitaccess.catalog.services import classify_tool, server_by_slug
 from jitaccess.kernel.canonical import digest
 from jitaccess.kernel.errors import Conflict, Invalid, NotFound
-from jitaccess.kernel.text import visible
+from jitaccess.kernel.text import fits, visible
 
 _CLASSES = tuple(choice.value for choice in AccessClass if choice != AccessClass.UNCLASSIFIED)
-_SHOWN = 20_000  # as in a diff: what is cut off nobody has reviewed
+# As in a diff. What is longer would be cut off, and what was cut off nobody has reviewed.
+_SHOWN = 20_000
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -34,27 +35,21 @@ def run(arguments: argparse.Namespace) -> int:
             "tool.changed", f"The tools changed since you looked at them. Look again: servers classify {server.slug}."
         )
     wanted = _wanted(arguments.assignments, tools)
-    left_out: list[str] = []
-    if arguments.all_as_suggested:
-        for tool in tools:
-            if tool.pin or tool in wanted:
-                continue
-            if flags_of(tool, neighbours) or suggestion(tool) is None:
-                left_out.append(tool.name)
-            else:
-                wanted[tool] = suggestion(tool) or AccessClass.DESTRUCTIVE
+    left_out = _add_suggested(wanted, tools, neighbours) if arguments.all_as_suggested else []
     if not arguments.seen and (changed := [tool.name for tool in wanted if tool.pin and tool.quarantined]):
         raise Invalid(
             "tool.unseen",
             f"{', '.join(changed)} changed since the last review. Look at what changed with servers classify "
             f"{server.slug}, and add the --seen code that it prints.",
         )
+    if long := [tool.name for tool in wanted if _too_long(tool)]:
+        raise Invalid("tool.too_long", f"{', '.join(long)}: too long to be shown whole here. Review it in the admin.")
     who = operator()
     for tool, access in wanted.items():
         classify_tool(tool=tool, access=access, digest=tool.digest, operator=who)
         print(f"{tool.name}: {access}, pinned {tool.digest[7:19]}")
     for name in left_out:
-        print(f"{name}: left for you: it has warnings, or the server does not say what it does")
+        print(f"{name}: left for you: it has warnings, is too long, or the server does not say what it does")
     return 1 if left_out else 0
 
 
@@ -76,6 +71,24 @@ def suggestion(tool: Tool) -> AccessClass | None:
     if hints.get("destructiveHint") is False:
         return AccessClass.WRITE
     return AccessClass.DESTRUCTIVE if "destructiveHint" in hints or "readOnlyHint" in hints else None
+
+
+def _add_suggested(wanted: dict[Tool, AccessClass], tools: list[Tool], neighbours: Neighbours) -> list[str]:
+    """The unreviewed ones as the server suggests; returns the names of those that are left for a person."""
+    left_out: list[str] = []
+    for tool in tools:
+        if tool.pin or tool in wanted:
+            continue
+        hint = suggestion(tool)
+        if hint is None or _too_long(tool) or flags_of(tool, neighbours):
+            left_out.append(tool.name)
+        else:
+            wanted[tool] = hint
+    return left_out
+
+
+def _too_long(tool: Tool) -> bool:
+    return not fits(tool.definition, limit=_SHOWN)
 
 
 def state_of(tool: Tool) -> str:

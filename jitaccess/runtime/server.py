@@ -27,13 +27,16 @@ from jitaccess.runtime.background import Background
 from jitaccess.runtime.front import Front
 
 UP_STOP_SECONDS = 2
+ANSWER_SECONDS = 1  # for the clients of calls that were cut
 LEAVE_SECONDS = 2.0
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, switch: Switch, on_ready: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, switch: Switch, on_ready: Callable[[], None], *, stop_seconds: float
+    ) -> None:
         super().__init__(config)
-        self._switch, self._on_ready = switch, on_ready
+        self._switch, self._on_ready, self._stop_seconds = switch, on_ready, stop_seconds
         self._told = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -62,7 +65,10 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         # Open event streams would hold the graceful stop until its timeout.
         self._switch.begin_shutdown()
+        # Before uvicorn cuts what is left: it would answer with a bare 500, and log each call as a crash.
+        cut = asyncio.get_running_loop().call_later(self._stop_seconds, self._switch.cut)
         await super().shutdown(sockets)
+        cut.cancel()
 
 
 def leave(code: int = 0) -> None:
@@ -124,11 +130,11 @@ def serve(
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        timeout_graceful_shutdown=math.ceil(stop_seconds),
+        timeout_graceful_shutdown=math.ceil(stop_seconds) + ANSWER_SECONDS,
         timeout_keep_alive=30,
     )
     with contextlib.suppress(KeyboardInterrupt):
-        _Server(config, switch, on_ready).run(sockets=[listener])
+        _Server(config, switch, on_ready, stop_seconds=stop_seconds).run(sockets=[listener])
     leave()
 
 

@@ -67,8 +67,9 @@ def test_what_hides_in_a_definition_is_made_visible(world: World, client: Client
     assert not [mark for mark in ("\u202e", "\u200b", "\x1b", "<script>alert") if mark in page]
 
 
-def test_what_cannot_be_shown_whole_cannot_be_classified(world: World, client: Client):
-    change(world, title="x" * 300_000)
+@pytest.mark.parametrize("title", ["x" * 300_000, "\u202e" * 40_000, "x" + "\u202e" * 40_000])
+def test_what_cannot_be_shown_whole_cannot_be_classified(title: str, world: World, client: Client):
+    change(world, title=title)
     page = client.get(url(world.read))
     assert "too long to be shown whole" in page.content.decode()
     assert 'name="digest"' not in page.content.decode()

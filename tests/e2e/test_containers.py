@@ -60,6 +60,16 @@ def test_every_process_of_ours_is_confined_and_watched() -> None:
 
 
 @pytest.mark.pure
+def test_the_database_is_not_called_healthy_while_its_image_sets_it_up_and_no_password_is_an_argument() -> None:
+    (_, asked) = COMPOSE["services"]["postgres"]["healthcheck"]["test"]
+    assert "--host=127.0.0.1" in asked, "then the image's own server is there, which does not listen on TCP"
+    (_, _, started) = COMPOSE["services"]["redis"]["command"]
+    (arguments,) = re.findall(r"exec (redis-server .*)", started)
+    assert "$" not in arguments
+    assert "/run/secrets/redis_password" in started
+
+
+@pytest.mark.pure
 def test_the_image_has_no_build_tools_and_no_root(tmp_path: Path) -> None:
     text = (DOCKER / "Dockerfile").read_text()
     final = text[text.rindex("\nFROM ") :]

@@ -26,7 +26,7 @@ def test_the_first_start_says_how_to_sign_in_and_what_to_try(installation: Insta
     assert len(set(links.values())) == 4
     assert f"MCP server for agents: {process.url}/mcp/git" in process.output
     assert "agents token demo-agent" in process.output
-    assert "claude mcp add" in process.output
+    assert "agents snippet" in process.output
     staged = installation.query(
         "SELECT count(*) AS n FROM jit_audit_entry WHERE user_name = 'system:demo' AND event = 'tool.classified'"
     )

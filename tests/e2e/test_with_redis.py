@@ -196,3 +196,12 @@ def test_a_second_signal_ends_it_at_once(installation: Installation) -> None:
     assert process.popen.poll() is None
     process.popen.send_signal(signal.SIGTERM)
     assert process.popen.wait(5) == 128 + signal.SIGTERM
+
+
+def test_a_worker_that_ends_by_itself_says_so_to_whoever_starts_it_again(
+    whole: dict[str, Process], redis: Redis
+) -> None:
+    worker = whole["worker"]
+    eventually(lambda: all(_ready(worker).values()), what="the worker is connected")
+    redis.ask("ACL", "SETUSER", "default", "-brpop")
+    assert worker.popen.wait(30) == 1

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
+import httpx2
 import pytest
 
 from tests.databases import PostgreSQL
 from tests.faults.conftest import NIGHTLY
 from tests.faults.judge import judge
-from tests.faults.world import World
+from tests.faults.world import Ready, World
 from tests.gateway.harness import Client, Stream
 from tests.installation import eventually
 
@@ -76,3 +79,17 @@ def test_the_server_is_frozen_under_load(world: World, server: PostgreSQL) -> No
             assert all(ended), f"streams stayed open while nobody could say what is allowed: {ended}"
             world.works()
         verdict(world, begin)
+
+
+def test_a_frozen_server_keeps_no_process_from_stopping(ready: Ready, server: PostgreSQL, tmp_path: Path) -> None:
+    installation = ready.installation.copy(tmp_path / "var", database_url=server.url("jitaccess"))
+    processes = [installation.launch(role) for role in ("web", "gateway")]
+    for process in processes:
+        process.wait_ready()
+    server.freeze()
+    for process in processes:  # now a thread of each waits for an answer that does not come
+        url = f"{process.url}/readyz"
+        eventually(lambda url=url: httpx2.get(url, timeout=10).status_code == 503, what="it is not ready")
+    for process in processes:
+        process.stop(signal.SIGTERM)
+        assert process.popen.returncode == 0, process.output

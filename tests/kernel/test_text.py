@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jitaccess.kernel.text import has_hidden, is_blank, visible
+from jitaccess.kernel.text import fits, has_hidden, is_blank, visible
 
 HOSTILE = st.text(
     st.characters(codec=None)
@@ -96,3 +96,10 @@ def test_hidden_characters_are_noticed(text: str) -> None:
 )  # fmt: skip
 def test_what_shows_nothing_is_blank(text: str, blank: bool) -> None:
     assert is_blank(text) is blank
+
+
+@pytest.mark.parametrize("char", ["x", "\u202e", "\U0010ffff", "\n"])
+def test_what_fits_is_shown_whole_and_what_does_not_is_not(char: str) -> None:
+    for count in range(1, 120):
+        whole = "…" not in visible(char * count, limit=100, multiline=True)
+        assert fits(char * count, limit=100) is whole

@@ -348,6 +348,19 @@ def test_all_that_is_pinned_is_shown_first(run: Run, tmp_path: Path) -> None:
     said = run("servers", "classify", "files")[1]
     for words in (" and sends it", 'title: "Read"', '"description": "Put the \\u{202e} key here"'):
         assert words in said
+    assert run("servers", "classify", "files", "read_it=read")[0] == 0
+
+
+def test_what_cannot_be_shown_whole_is_not_pinned_here(run: Run, tmp_path: Path) -> None:
+    hint = {"readOnlyHint": True}
+    long = definition("long", description="\u00ad" * 4000, annotations=hint)
+    run("servers", "add", "files", "--era", "legacy", "--", *offering(tmp_path, long))
+    run("servers", "refresh", "files")
+    code, said = run("servers", "classify", "files", "long=read")
+    assert (code, "too long to be shown whole" in said) == (1, True)
+    code, said = run("servers", "classify", "files", "--all-as-suggested")
+    assert (code, "left for you" in said) == (1, True)
+    assert not Tool.objects.get().pin
 
 
 def test_the_code_of_a_review_cannot_be_computed_by_the_server(cast: Cast) -> None:

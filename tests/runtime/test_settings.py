@@ -137,3 +137,14 @@ def test_check_deploy_passes_what_it_asks_for(tmp_path: Path) -> None:
     readable = _check(var, "--deploy", JITACCESS_PUBLIC_URL="https://jit.example")
     assert readable.returncode == 1
     assert "chmod 600" in readable.stdout
+
+
+def test_a_database_host_that_is_gone_without_a_word_is_given_up_within_seconds() -> None:
+    options = env.postgres("postgresql://u@h/d")["OPTIONS"]
+    assert isinstance(options, dict)
+    silent = sum(int(options[f"keepalives_{what}"]) for what in ("idle", "interval"))
+    assert silent * int(options["keepalives_count"]) <= 30
+    assert 0 < int(options["tcp_user_timeout"]) <= 30_000
+    mine = env.postgres("postgresql://u@h/d?keepalives_idle=60")["OPTIONS"]
+    assert isinstance(mine, dict)
+    assert mine["keepalives_idle"] == "60"

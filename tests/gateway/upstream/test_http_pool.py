@@ -181,3 +181,22 @@ def test_two_principals_never_use_each_others_session_even_at_once(run: Run) -> 
             await pool.close()
 
     run(work())
+
+
+def test_a_server_that_turns_out_to_have_sessions_after_all_gives_none_to_several_principals(run: Run) -> None:
+    async def work() -> None:
+        async with serving(WebServer("modern")) as server:
+            servers = {"far": server.config()}
+            pool = Pool(servers.get, client=Client(LOOPBACK))
+            await (await pool.connection("far", "alice")).close()
+            server.era = "legacy"
+            bob, carol = (asyncio.create_task(pool.connection("far", who)) for who in ("bob", "carol"))
+            await asyncio.sleep(0)  # they wait for one start, which has not begun
+            pool._eras.clear()  # as another start does that fails
+            for who in (bob, carol):
+                with pytest.raises(UpstreamError):
+                    await who
+            assert server.sessions == set()
+            await pool.close()
+
+    run(work())
