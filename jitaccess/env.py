@@ -6,12 +6,14 @@ import ipaddress
 import os
 import re
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 
 from jitaccess.kernel import discreet
+from jitaccess.kernel.errors import Invalid, JitAccessError
 from jitaccess.variables import VARIABLES
 
 _TIMEOUTS = "-c idle_in_transaction_session_timeout=5s -c lock_timeout=5s -c statement_timeout=30s"
@@ -107,6 +109,21 @@ def whole(name: str, *, default: int) -> int:
     if not (value.isascii() and value.isdigit() and int(value)):
         raise ImproperlyConfigured(f"{name} must be a whole number from 1 on, not {value!r}.")
     return int(value)
+
+
+def ensure(name: str, read: Callable[[], object]) -> None:
+    """Say now, and not at the first use, that a setting cannot be read. `read` raises JitAccessError."""
+    try:
+        read()
+    except JitAccessError as error:
+        raise ImproperlyConfigured(f"{name}: {error.detail}") from None
+
+
+def web_address(url: str) -> None:
+    """Raises Invalid unless it is what people's browsers and agents can use."""
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path or parts.query or parts.username:
+        raise Invalid("settings.url", "It must be http://NAME or https://NAME, with a port if need be, and no more.")
 
 
 def words(name: str) -> list[str]:

@@ -7,7 +7,8 @@ from urllib.parse import urlsplit
 
 from jitaccess import env
 from jitaccess.api import conf as api
-from jitaccess.kernel.secretbox import generate_key
+from jitaccess.egress.addresses import Allowance
+from jitaccess.kernel.secretbox import KeyRing, generate_key
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 VAR = Path(env.text("JITACCESS_VAR") or BASE_DIR / "var")
@@ -16,12 +17,14 @@ env.private_folder(VAR)
 SECRET_KEY = env.secret("JITACCESS_SECRET_KEY", VAR / "secrets" / "secret_key")
 SEALING_KEYS = env.secret("JITACCESS_KEYS", VAR / "secrets" / "sealing_keys", make=generate_key("k1"))
 SEALING_KEYS_FILE = env.secret_file("JITACCESS_KEYS", VAR / "secrets" / "sealing_keys")
+env.ensure("JITACCESS_KEYS", lambda: KeyRing.from_text(SEALING_KEYS))
 METRICS_TOKEN = env.secret("JITACCESS_METRICS_TOKEN", VAR / "secrets" / "metrics_token")
 DEBUG = env.flag("JITACCESS_DEBUG", default=False)
 
 # `jitaccess up` leaves its address in var/url, so that commands beside it print links that work.
 PUBLIC_URL = (env.text("JITACCESS_PUBLIC_URL") or env.content(VAR / "url") or "http://127.0.0.1:8000").rstrip("/")
 _public = urlsplit(PUBLIC_URL)
+env.ensure("JITACCESS_PUBLIC_URL", lambda: env.web_address(PUBLIC_URL))
 ALLOWED_HOSTS = [
     _public.hostname or "127.0.0.1",
     "127.0.0.1",
@@ -39,6 +42,7 @@ SERVERS_FILE = Path(env.text("JITACCESS_SERVERS_FILE") or VAR / "servers.json")
 CATALOGUE_SECONDS = env.number("JITACCESS_CATALOGUE_SECONDS", default=300)
 # What requests of ours may reach although it is not public, or not over https: hosts, networks, host:port.
 EGRESS_ALLOW = env.words("JITACCESS_EGRESS_ALLOW")
+env.ensure("JITACCESS_EGRESS_ALLOW", lambda: Allowance.parse(EGRESS_ALLOW))
 
 # Signed heads of the ledger, and the keys that sign them: outside the database, whose owner could rewrite history.
 CHECKPOINTS = Path(env.text("JITACCESS_CHECKPOINTS") or VAR / "checkpoints")

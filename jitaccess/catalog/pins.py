@@ -31,6 +31,27 @@ def pin_of(definition: JsonObject) -> str:
     return digest(value, domain="jitaccess-tool-v1")
 
 
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "title": str,
+    "description": str,
+    "inputSchema": dict,
+    "outputSchema": dict,
+    "annotations": dict,
+    "execution": dict,
+    "icons": list,
+    "_meta": dict,
+}
+
+
+def misshapen(definition: JsonObject) -> str:
+    """The first member that is not what MCP says, "" when all are: one such tool would break a client's whole list."""
+    for name, kind in _KINDS.items():
+        if (name in definition or name == "inputSchema") and not isinstance(definition.get(name), kind):
+            return name
+    schema = definition["inputSchema"]
+    return "" if isinstance(schema, dict) and schema.get("type") == "object" else "inputSchema.type"
+
+
 def acceptable_name(name: object) -> bool:
     """Whether a tool of this name may be offered at all."""
     return isinstance(name, str) and bool(_NAME.fullmatch(name)) and name not in RESERVED_NAMES

@@ -12,7 +12,7 @@ from jitaccess.audit.events import Event
 from jitaccess.audit.models import Entry
 from jitaccess.audit.recorder import Actor, Facts, record
 from jitaccess.catalog.models import AccessClass, Server, Tool
-from jitaccess.catalog.pins import acceptable_name, pin_of
+from jitaccess.catalog.pins import acceptable_name, misshapen, pin_of
 from jitaccess.kernel import strictjson
 from jitaccess.kernel.canonical import canonical
 from jitaccess.kernel.errors import Conflict, Invalid, NotFound
@@ -66,7 +66,8 @@ def import_tools(*, server: Server, definitions: Iterable[JsonObject], operator:
     """Take over what the server offers now; returns counts of imported, changed, removed and refused tools.
 
     New tools arrive unreviewed (no pin) and changed ones quarantined: neither can be called. Names that are
-    reserved, offered twice or not acceptable, and definitions beyond MAX_DEFINITION, are refused and recorded.
+    reserved, offered twice or not acceptable, misshapen definitions and those beyond MAX_DEFINITION are refused and
+    recorded.
     Definitions must be canonicalisable JSON.
     """
     offered = list(definitions)
@@ -78,10 +79,9 @@ def import_tools(*, server: Server, definitions: Iterable[JsonObject], operator:
         seen: set[str] = set()
         for definition in offered:
             name = str(definition.get("name"))
-            bad = not acceptable_name(definition.get("name")) or names[name] > 1
-            if bad or len(canonical(definition)) > MAX_DEFINITION:
+            if why := _unacceptable(definition, repeated=names[name] > 1):
                 counts["refused"] += 1
-                _refuse(server, name, operator, _BAD_NAME if bad else _TOO_LARGE)
+                _refuse(server, name, operator, why)
                 continue
             seen.add(name)
             _take_over(server, known.get(name), definition, operator, counts)
@@ -91,6 +91,15 @@ def import_tools(*, server: Server, definitions: Iterable[JsonObject], operator:
                 counts["removed"] += 1
                 _note(Event.TOOL_REMOVED, server, name, operator, {})
     return counts
+
+
+def _unacceptable(definition: JsonObject, *, repeated: bool) -> str:
+    """Why a definition is not taken over, "" when it is."""
+    if repeated or not acceptable_name(definition.get("name")):
+        return _BAD_NAME
+    if wrong := misshapen(definition):
+        return f"{wrong} is not what MCP says it is"
+    return _TOO_LARGE if len(canonical(definition)) > MAX_DEFINITION else ""
 
 
 def _refuse(server: Server, name: str, operator: Actor, why: str) -> None:

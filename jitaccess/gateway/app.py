@@ -264,7 +264,7 @@ def _endpoint(path: str, principal: Principal, seen: Seen) -> tuple[Endpoint, bo
     snapshot, _ = seen
     if path in {PATH, PREFIX}:
         return Endpoint(), True
-    server = snapshot.server_by_slug(path.removeprefix(PREFIX).strip("/"))
+    server = snapshot.server_by_slug(path.removeprefix(PREFIX))
     if server is None:
         raise no_server()
     return Endpoint(server.id, server.slug), reachable(

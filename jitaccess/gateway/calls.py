@@ -13,6 +13,7 @@ from jitaccess.gateway import denials, tracing
 from jitaccess.gateway.batch import TRIES, Admitted, Intent
 from jitaccess.gateway.core import Clock, Gateway
 from jitaccess.gateway.endpoint import Target
+from jitaccess.gateway.upstream.confidence import masked
 from jitaccess.gateway.upstream.connection import Connection
 from jitaccess.gateway.upstream.errors import TOO_LATE, RemoteError, UpstreamError
 from jitaccess.gateway.upstream.handshake import MODERN
@@ -136,12 +137,13 @@ async def _forward(gateway: Gateway, call: Call, admitted: Admitted, connection:
         step("forward.answered")
         size = _check(answer)
     except RemoteError as error:
-        text = visible(error.message, limit=2000, multiline=True)
-        small = len(strictjson.encode([error.message, error.data])) <= MAX_RESULT
+        message, detail = str(masked(error.message, connection.server)), masked(error.data, connection.server)
+        text = visible(message, limit=2000, multiline=True)
+        small = len(strictjson.encode([message, detail])) <= MAX_RESULT
         gateway.admission.finish(
             admitted, Event.CALL_FAILED, Outcome.ERROR, {"rpc_code": error.rpc_code, "message": text}
         )
-        raise RpcError(error.rpc_code, error.message if small else text, data=error.data if small else None) from error
+        raise RpcError(error.rpc_code, message if small else text, data=detail if small else None) from error
     except UpstreamError as error:
         if error.code == TOO_LATE:
             raise _TooLate from error
@@ -157,16 +159,25 @@ async def _forward(gateway: Gateway, call: Call, admitted: Admitted, connection:
         "is_error": answer.get("isError") is True, "bytes": size, "ms": round((time.monotonic() - started) * 1000),
     }  # fmt: skip
     gateway.admission.finish(admitted, Event.CALL_COMPLETED, Outcome.ALLOWED, data)
-    return _without_our_words(answer)
+    shown = masked(answer, connection.server)
+    assert isinstance(shown, dict)
+    return _without_our_words(shown)
 
 
 def _without_our_words(answer: JsonObject) -> JsonObject:
     """Only the gateway speaks as the gateway: a server could otherwise forge a refusal with its advice."""
-    meta = answer.get("_meta")
+    content = answer.get("content")
+    assert isinstance(content, list)
+    cleaned: list[Json] = [_cleaned(block) for block in content if isinstance(block, dict)]
+    return _cleaned(answer | {"content": cleaned}) if cleaned != content else _cleaned(answer)
+
+
+def _cleaned(value: JsonObject) -> JsonObject:
+    meta = value.get("_meta")
     if not isinstance(meta, dict) or not any(name.lower().startswith(denials.NAMESPACE) for name in meta):
-        return answer
-    return answer | {
-        "_meta": {name: value for name, value in meta.items() if not name.lower().startswith(denials.NAMESPACE)}
+        return value
+    return value | {
+        "_meta": {name: one for name, one in meta.items() if not name.lower().startswith(denials.NAMESPACE)}
     }
 
 

@@ -11,7 +11,7 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -21,7 +21,8 @@ from django.db import DatabaseError, close_old_connections, connections, transac
 from jitaccess.audit.recorder import Actor
 from jitaccess.catalog.models import Server, ServerHealth
 from jitaccess.catalog.services import import_tools, register_server, server_by_slug
-from jitaccess.gateway.upstream.config import HttpServer, ServerConfig
+from jitaccess.gateway.upstream.confidence import inert
+from jitaccess.gateway.upstream.config import ServerConfig
 from jitaccess.gateway.upstream.connection import open_connection
 from jitaccess.gateway.upstream.directory import Directory
 from jitaccess.gateway.upstream.errors import RemoteError
@@ -39,8 +40,10 @@ TICK_SECONDS = 1.0
 AT_ONCE = 4
 LIST_SECONDS = 30.0
 DEBOUNCE_SECONDS = 0.5
-# However often a server says that its list changed, it is asked no more often than this.
+# However often a server says that its list changed, it is asked no more often than this; the pause doubles while its
+# list really changes each time, so that nobody's record and mailbox is filled by a server that never stands still.
 PAUSE_SECONDS = 5.0
+LONGEST_PAUSE_SECONDS = 900.0
 BACKOFF_SECONDS = 10.0  # after the first failure, doubling
 WRITTEN_EVERY = timedelta(seconds=180)
 OPERATOR = Actor.system("catalogue")
@@ -68,20 +71,10 @@ async def ask(config: ServerConfig) -> Offer:
     except (JitAccessError, RemoteError) as error:
         if isinstance(error, RemoteError):
             said = f"It refused to list its tools: {error}"
-            raise Unavailable("upstream.invalid_response", without_secrets(said, config)) from error
+            raise Unavailable("upstream.invalid_response", inert(said, config)) from error
         hints = {name: error.params[name] for name in ("entry", "setting") if name in error.params}
-        raise Unavailable(error.code, without_secrets(error.detail, config), **hints) from error
+        raise Unavailable(error.code, inert(error.detail, config), **hints) from error
     return Offer(era, _claim(info.get("name")), _claim(info.get("version")), tools)
-
-
-def without_secrets(text: str, config: ServerConfig) -> str:
-    """Inert text in which nothing that was given to the server in confidence is repeated."""
-    given = config.headers if isinstance(config, HttpServer) else config.env
-    for value in given.values():
-        for part in (value, *value.split()):
-            if len(part) >= 6:
-                text = text.replace(part, "[secret]")
-    return visible(text, limit=500)
 
 
 def take_over(config: ServerConfig, offer: Offer, *, operator: Actor, register: bool = True) -> dict[str, int]:
@@ -129,6 +122,7 @@ class _State:
     due: float
     told: float | None = None
     asked: float = float("-inf")
+    pause: float = field(default_factory=lambda: PAUSE_SECONDS)
     failures: int = 0
     trouble: str = ""
     task: asyncio.Task[None] | None = None
@@ -152,7 +146,7 @@ class Catalogue:
         """A server said something, in whatever connection. Soon it is asked, once, for many such words."""
         state = self._states.get(slug)
         if method == "notifications/tools/list_changed" and state is not None and state.told is None:
-            state.told = max(steady() + DEBOUNCE_SECONDS, state.asked + PAUSE_SECONDS)
+            state.told = max(steady() + DEBOUNCE_SECONDS, state.asked + state.pause)
             self._wake.set()
 
     async def follow(self) -> None:
@@ -223,7 +217,7 @@ class Catalogue:
                 await db(note_failure, config.slug, error.detail)
         except Exception as error:  # whatever a server made us stumble over
             log.exception("server %s: its tools cannot be taken over", config.slug)
-            self._failed(state, without_secrets(f"{type(error).__name__}: {error}", config))
+            self._failed(state, inert(f"{type(error).__name__}: {error}", config))
         finally:
             state.task = None
             if state.config != config:
@@ -235,7 +229,8 @@ class Catalogue:
             log.info("server %s: reachable again", slug)
         if done := [f"{count} {what}" for what, count in counts.items() if count]:
             log.info("server %s: tools %s", slug, ", ".join(done))
-        state.trouble, state.failures, state.due = "", 0, steady() + self._seconds
+        state.pause = min(state.pause * 2, LONGEST_PAUSE_SECONDS) if counts["changed"] else PAUSE_SECONDS
+        state.trouble, state.failures, state.due = "", 0, steady() + max(self._seconds, state.pause)
 
     def _failed(self, state: _State, detail: str) -> None:
         """One line when it goes wrong, none for each try."""

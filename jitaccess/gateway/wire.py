@@ -134,6 +134,8 @@ def _modern(
     if said != method and (said is not None or request_id is not None):
         raise RpcError(HEADER_MISMATCH, "Mcp-Method and the method in the body differ.", status=400)
     member = _NAMED_BY.get(method)
+    if member and headers.get("mcp-name") is None and member in params:
+        raise RpcError(HEADER_MISMATCH, f"The header Mcp-Name is missing: it repeats params.{member}.", status=400)
     if member and decode_header(headers.get("mcp-name")) != params.get(member):
         raise RpcError(HEADER_MISMATCH, f"Mcp-Name and params.{member} differ.", status=400)
     return Message(method, params, request_id, True, version, client_name(meta.get(META_CLIENT)))

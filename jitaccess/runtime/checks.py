@@ -20,6 +20,7 @@ from jitaccess.runtime.preflight import ensure_current
 
 Found = Iterator[checks.CheckMessage]
 CERTAIN = {"verify-full", "verify-ca"}
+SHORTEST_TOKEN = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,28 @@ def _reached() -> Found:
             "Every Host name is served: pages elsewhere can reach the gateway by DNS rebinding.",
             hint="List the names in JITACCESS_ALLOWED_HOSTS.",
             id="jitaccess.E003",
+        )
+
+
+def _doors() -> Found:
+    everything = {"0.0.0.0/0", "::/0"}
+    if any(str(network) in everything for network in settings.TRUSTED_PROXIES):
+        yield checks.Error(
+            "Every address is a trusted proxy: anybody can forge whose address the record has.",
+            hint="List the networks of your proxies in JITACCESS_TRUSTED_PROXIES.",
+            id="jitaccess.E010",
+        )
+    if everything & set(settings.EGRESS_ALLOW):
+        yield checks.Error(
+            "Servers may be anywhere, this machine and the cloud's metadata service included.",
+            hint="List what is meant in JITACCESS_EGRESS_ALLOW.",
+            id="jitaccess.E011",
+        )
+    if len(settings.METRICS_TOKEN) < SHORTEST_TOKEN:
+        yield checks.Error(
+            f"The token for /metrics has less than {SHORTEST_TOKEN} characters.",
+            hint="Set JITACCESS_METRICS_TOKEN to a long random text.",
+            id="jitaccess.E012",
         )
 
 
@@ -195,4 +218,4 @@ def _local(host: str) -> bool:
         return False
 
 
-_CHECKS: tuple[Callable[[], Found], ...] = (_reached, _secrets, _files, _redis, _database, _told)
+_CHECKS: tuple[Callable[[], Found], ...] = (_reached, _doors, _secrets, _files, _redis, _database, _told)

@@ -54,10 +54,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def seen_code(tools: list[Tool]) -> str:
-    """A short code for the very definitions that were shown, and what was known of them."""
+    """A short code for the very definitions that were shown; what is said of them meanwhile does not change it."""
     # The id is random and nothing that a server can learn: one that could compute the code would find, within seconds,
     # a harmless and a harmful definition with the same one.
-    shown = [[str(tool.pk), tool.name, tool.digest, tool.pin, tool.access] for tool in tools]
+    shown = [[str(tool.pk), tool.name, tool.digest] for tool in tools]
     return digest(shown, domain="jitaccess-review-v1")[7:19]
 
 

@@ -50,6 +50,9 @@ def main(argv: list[str] | None = None) -> int:
     except DatabaseError as error:
         print(f"jitaccess: {preflight.unusable(error)}", file=sys.stderr)
         return 1
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read, has read enough
+        return 1
     except KeyboardInterrupt:
         return 130
 

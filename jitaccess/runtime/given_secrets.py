@@ -40,6 +40,8 @@ def read_secrets(words: list[str]) -> dict[str, str]:
             )
         if not values[name]:
             raise Invalid("servers.secret", f"The value for {name} is empty.")
+    if any(word.endswith("=-") or "=" not in word for word in words) and not sys.stdin.isatty():
+        _ensure_all_was_read()
     return values
 
 
@@ -48,6 +50,12 @@ def _from_input(name: str) -> str:
     if not line:
         raise Invalid("servers.secret", f"There was no value for {name} on standard input.")
     return line
+
+
+def _ensure_all_was_read() -> None:
+    """Half of a secret is worse than none."""
+    if sys.stdin.read().strip():
+        raise Invalid("servers.secret", "There are more lines on standard input than values to read: one line each.")
 
 
 def _from_file(name: str, path: Path) -> str:

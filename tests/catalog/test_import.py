@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -198,3 +199,35 @@ def test_a_definition_too_large_to_be_reviewed_is_refused_and_what_was_reviewed_
     assert counts == {"imported": 1, "changed": 0, "removed": 1, "refused": 1}
     assert not tool().present
     assert "x" * 1000 not in "".join(Entry.objects.values_list("data", flat=True))
+
+
+@pytest.mark.parametrize(
+    ("member", "value"),
+    [
+        ("inputSchema", "nope"),
+        ("inputSchema", None),
+        ("inputSchema", {}),
+        ("inputSchema", {"type": "string"}),
+        ("outputSchema", []),
+        ("annotations", "x"),
+        ("description", 3),
+        ("title", {}),
+        ("icons", {}),
+        ("execution", True),
+        ("_meta", []),
+    ],
+)
+def test_a_misshapen_definition_is_refused_because_it_would_break_a_clients_whole_list(
+    cast: Cast, member: str, value: Any
+) -> None:
+    counts = import_tools(server=cast.server, definitions=[definition("odd", **{member: value})], operator=OPERATOR)
+    assert counts["refused"] == 1
+    assert not Tool.objects.filter(name="odd").exists()
+    (entry,) = Entry.objects.filter(event="tool.changed", tool="odd")
+    assert member in entry.data
+
+
+def test_a_definition_without_a_schema_is_refused(cast: Cast) -> None:
+    bare = definition("odd")
+    del bare["inputSchema"]
+    assert import_tools(server=cast.server, definitions=[bare], operator=OPERATOR)["refused"] == 1

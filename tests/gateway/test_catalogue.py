@@ -21,9 +21,11 @@ from jitaccess.catalog.models import AccessClass, Server, ServerCredential, Serv
 from jitaccess.catalog.services import classify_tool, set_server_enabled
 from jitaccess.gateway import catalogue as catalogue_module
 from jitaccess.gateway.catalogue import Catalogue
+from jitaccess.gateway.upstream.config import StdioServer
 from jitaccess.gateway.upstream.directory import Directory
 from jitaccess.policy.compiler import head
 from jitaccess.policy.models import ServerAccess
+from jitaccess.store.host_clock import steady
 from tests.cast import Cast, definition
 from tests.gateway.harness import Served, eventually
 from tests.gateway.upstream.web_server import WebServer, serving
@@ -342,3 +344,20 @@ def test_one_process_asks_and_another_goes_on_when_it_ends(
     assert set(asked[1:]) == {"first"}
     first.stop()
     eventually(lambda: "second" in asked)
+
+
+def test_a_server_whose_list_never_stands_still_is_asked_ever_more_seldom(tmp_path: Path) -> None:
+    catalogue = Catalogue(Directory(tmp_path / "servers.json"), seconds=1)
+    config = StdioServer("flaps", "true", (), {}, None)
+    state = catalogue_module._State(config, due=0)
+    moves, still = dict.fromkeys(("imported", "changed", "removed", "refused"), 1), {"changed": 0}
+    pauses = []
+    for _ in range(12):
+        catalogue._succeeded(state, moves)
+        pauses.append(state.pause)
+    first, longest = catalogue_module.PAUSE_SECONDS, catalogue_module.LONGEST_PAUSE_SECONDS
+    assert pauses[:3] == [2 * first, 4 * first, 8 * first]
+    assert pauses[-1] == longest
+    assert state.due - steady() > longest / 2
+    catalogue._succeeded(state, still)
+    assert state.pause == first

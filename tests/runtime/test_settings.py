@@ -148,3 +148,24 @@ def test_a_database_host_that_is_gone_without_a_word_is_given_up_within_seconds(
     mine = env.postgres("postgresql://u@h/d?keepalives_idle=60")["OPTIONS"]
     assert isinstance(mine, dict)
     assert mine["keepalives_idle"] == "60"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("JITACCESS_KEYS", "abc", "The key abc is not base64 of 32 bytes."),
+        ("JITACCESS_PUBLIC_URL", "ftp://x", "It must be http://NAME or https://NAME"),
+        ("JITACCESS_PUBLIC_URL", "https://x/path", "It must be http://NAME or https://NAME"),
+        ("JITACCESS_EGRESS_ALLOW", "*", '"*" is no host'),
+    ],
+)
+def test_a_setting_that_cannot_be_used_is_said_before_anything_starts(
+    tmp_path: Path, name: str, value: str, said: str
+) -> None:
+    env_ = {"PATH": os.environ["PATH"], "JITACCESS_VAR": str(tmp_path / "var"), name: value}
+    done = subprocess.run([COMMAND, "up"], env=env_, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"jitaccess: {name}: ")
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "var" / "jitaccess.sqlite3").exists()

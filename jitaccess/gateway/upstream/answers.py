@@ -120,8 +120,8 @@ class Exchange:
         status, slug = response.status, self._slug
         if status in (401, 403):
             detail = f'The server "{slug}" refuses the gateway\'s credential (HTTP {status}).'
-            # RFC 9110, 15.5.2: after 401 nothing was done. 403 may be the word of something behind the tool.
-            return UpstreamError("upstream.unavailable", detail, sent=status != 401, server=slug)
+            # RFC 9110, 15.5.2: after 401 nothing was done; it had the call all the same, and may not be honest.
+            return UpstreamError("upstream.unavailable", detail, sent=True, server=slug, status=status)
         error = await self._error_of(response)
         if in_session and _session_lost(status, error):
             return SessionLost()

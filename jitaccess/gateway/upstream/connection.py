@@ -27,6 +27,9 @@ class Connection(Protocol):
     instructions: str | None
 
     @property
+    def server(self) -> ServerConfig: ...
+
+    @property
     def pending(self) -> int: ...
 
     async def request(

@@ -11,9 +11,8 @@ TOO_LATE = "upstream.too_late"
 class UpstreamError(Unavailable):
     """The upstream could not be asked, or gave no usable answer.
 
-    `sent` is the question an auditor asks: False means that nothing of this request reached the server, or that the
-    server's answer says by its standard that nothing was done (HTTP 401, or 404 for a session); True means that it was
-    handed over and its effect is unknown, so it must not be repeated blindly.
+    `sent` is the question an auditor asks: False means that nothing of this request reached the server; True
+    means that it was handed over and its effect is unknown, so it must not be repeated blindly.
 
     Codes: upstream.unavailable (not started, no handshake, not alive, HTTP 401, 403 or 5xx), upstream.busy (a cap is
     reached, of ours or the server's), upstream.died (ended in mid-call), upstream.timeout, upstream.invalid_response

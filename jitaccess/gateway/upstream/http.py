@@ -279,7 +279,7 @@ class HttpConnection:
                 progress.sent = False
                 if last:
                     self._down()
-                    raise self._failed("upstream.unavailable", "it loses its sessions at once", sent=False) from lost
+                    raise self._failed("upstream.unavailable", "it loses its sessions at once", sent=True) from lost
                 await self._renew(greeted)
         raise AssertionError
 
@@ -344,7 +344,7 @@ class HttpConnection:
             result = await Exchange(self, call_id, None).answer(response)
         except UpstreamError as error:
             # Not a recognised modern error, so perhaps a server of the older era, which is asked next.
-            if probing and era == "auto" and error.sent:
+            if probing and era == "auto" and error.sent and error.params.get("status") != 401:
                 raise RemoteError(-32600, error.detail) from error
             raise
         if not probing:

@@ -111,15 +111,15 @@ def test_a_bad_answer_is_one_clear_error_and_harms_no_other_call(run: Run, era: 
 
 
 @ERAS
-def test_a_refused_credential_means_that_nothing_was_done(run: Run, era: str) -> None:
-    """RFC 9110, 15.5.2. Nor is the metadata that the answer points to ever fetched."""
+def test_a_server_that_refuses_the_credential_had_the_call_all_the_same(run: Run, era: str) -> None:
+    """An honest one did nothing (RFC 9110, 15.5.2). The metadata that the answer points to is never fetched."""
     hostile = {"WWW-Authenticate": 'Bearer resource_metadata="http://169.254.169.254/"'}
 
     async def work() -> None:
         server = WebServer(era, on={"tools/call": raw(401, **hostile)})
         async with connected(server) as connection:
             error = await failure(connection)
-            assert (error.code, error.sent) == (DOWN, False)
+            assert (error.code, error.sent) == (DOWN, True)
             assert "refuses the gateway's credential" in error.detail
             assert len(server.calls()) == 1
 
