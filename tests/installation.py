@@ -55,10 +55,10 @@ def free_port() -> int:
 class Process:
     """One running command; its output is collected line by line."""
 
-    def __init__(self, arguments: list[str], env: dict[str, str], *, program: Sequence[str] = (COMMAND,)) -> None:
+    def __init__(self, arguments: list[str], env: dict[str, str], *, program: Sequence[str] = ()) -> None:
         self.lines: list[str] = []
         self.popen = subprocess.Popen(
-            [*program, *arguments],
+            [*(program or (COMMAND,)), *arguments],
             env=env,
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
