@@ -5,7 +5,7 @@ PORT ?= 8000
 DEMO ?= yes
 VENV := .venv
 
-.PHONY: help up demo test test-fast test-browser nightly bench lint types lock clean
+.PHONY: help up demo test test-fast test-browser nightly bench lint types pages lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -36,6 +36,10 @@ lint: $(VENV)/.dev ## ruff, import-linter, migrations
 
 types: $(VENV)/.dev ## mypy, strict
 	@$(VENV)/bin/mypy
+
+pages: $(VENV)/.dev ## write anew what is generated: docs/openapi.yaml, docs/settings.md
+	@$(VENV)/bin/python manage.py spectacular --file docs/openapi.yaml --validate --fail-on-warn
+	@$(VENV)/bin/jitaccess settings --markdown > docs/settings.md
 
 lock: ## renew the lock files (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
