@@ -102,7 +102,7 @@ def _tell_steps(report: Report, steps: list[tuple[str, float, float, int]], phas
             "the batch: decide, record, commit": mean["batch"],
             "forward: the upstream and its pipe": mean["forward"],
             "**latency of a call**": whole,
-            "afterwards: the endings, a call's share": mean["endings"],
+            "endings, a call's share, with the batch of others or alone": mean["endings"],
         }.items():
             rows[name].append(f"{value:.2f}")
         rows["calls in a batch"].append(f"{calls['batch'] / max(1, batches['batch']):.1f}")

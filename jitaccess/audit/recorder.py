@@ -12,6 +12,7 @@ from django.db import transaction
 from jitaccess.audit.events import Event, Outcome
 from jitaccess.audit.models import Entry
 from jitaccess.kernel.canonical import canonical
+from jitaccess.kernel.discreet import is_about
 from jitaccess.kernel.ids import uuid7
 from jitaccess.kernel.strictjson import JsonView
 from jitaccess.kernel.text import visible
@@ -58,6 +59,7 @@ class Facts:
 
 def record(facts: Facts) -> UUID:
     """Append one entry; returns its uid. Refuses to run outside a transaction: a change and its entry are one."""
+    is_about(call=facts.call, grant=facts.grant, request=facts.request)
     return record_many([facts])[0]
 
 

@@ -133,7 +133,7 @@ def admit_batch(
                     if still or connection.vendor == "sqlite":
                         snapshot = store.catch_up(now)
                 if snapshot.stamp == now.stamp:
-                    _write_ends(endings, instance)
+                    write_ends(endings, instance)
                     answers = _Batch(intents, snapshot, instance, now.clock, read_at).write(guard)
             if answers is not None:
                 step("admit.committed")
@@ -147,7 +147,7 @@ def admit_batch(
             store.catch_up(now)
     with transaction.atomic():
         read_at = _read_at(lease_until())
-        _write_ends(endings, instance)
+        write_ends(endings, instance)
         batch = _Batch(intents, store.current, instance, head().clock, read_at)
         return batch.write(guard, barred="policy_busy")
 
@@ -257,7 +257,7 @@ def write_endings(endings: Sequence[Ending], *, instance: UUID) -> None:
     for this process was believed dead. Unless nobody heard that an earlier try, or the call's own batch, succeeded.
     """
     with transaction.atomic():
-        _write_ends(endings, instance)
+        write_ends(endings, instance)
     step("complete.committed")
 
 
@@ -267,7 +267,8 @@ def gives_back(ending: Ending) -> bool:
     return ending.admitted.verdict.counted is not None and unsent
 
 
-def _write_ends(endings: Sequence[Ending], instance: UUID) -> None:
+def write_ends(endings: Sequence[Ending], instance: UUID) -> None:
+    """Inside a transaction."""
     if not endings:
         return
     calls = OpenCall.objects.filter(pk__in=[one.admitted.intent.call for one in endings])

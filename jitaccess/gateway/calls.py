@@ -21,6 +21,7 @@ from jitaccess.gateway.wire import INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_F
 from jitaccess.identity.principal import Principal
 from jitaccess.kernel import strictjson
 from jitaccess.kernel.canonical import digest
+from jitaccess.kernel.discreet import is_about
 from jitaccess.kernel.errors import Invalid, Unavailable
 from jitaccess.kernel.steps import step
 from jitaccess.kernel.strictjson import Json, JsonObject
@@ -72,6 +73,7 @@ async def call_tool(gateway: Gateway, call: Call) -> JsonObject:
                 admitted = await gateway.admission.admit(intent)
         except Unavailable:
             return _refusal(call, "unavailable", None, None)
+        is_about(call=admitted.recorded, grant=admitted.verdict.grant)
         if not admitted.allowed:
             return await _refused(gateway, call, admitted)
         try:

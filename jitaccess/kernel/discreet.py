@@ -15,6 +15,9 @@ from datetime import UTC, datetime
 # Of the HTTP request that is being answered; "" outside of one.
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 
+# What it is about: ids of a call, a grant, a request. One dict for all tasks and threads of the HTTP request.
+_about: ContextVar[dict[str, str] | None] = ContextVar("about", default=None)
+
 MASK = "…"
 SHORTEST = 6  # what is shorter stands in ordinary words
 _SHAPES = (
@@ -31,6 +34,21 @@ _hidden: set[str] = set()
 _pattern: re.Pattern[str] | None = None
 # What callers give in `extra`, beside what is always there.
 _EXTRA = ("call", "grant", "request", "method", "path", "status", "ms", "client", "task")
+
+
+def begin_request(name: str) -> dict[str, str]:
+    """From here on this context answers the HTTP request called `name`; returns what `is_about` will fill."""
+    request_id.set(name)
+    ids: dict[str, str] = {}
+    _about.set(ids)
+    return ids
+
+
+def is_about(**ids: object) -> None:
+    """Note what is being answered, for its line in the log; nothing outside of a request."""
+    found = _about.get()
+    if found is not None:
+        found.update({name: str(value) for name, value in ids.items() if value is not None})
 
 
 def hide(*secrets: str) -> None:

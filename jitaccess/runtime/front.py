@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from jitaccess.gateway.http import Receive, Scope, Send
 from jitaccess.gateway.tracing import trace_id
-from jitaccess.kernel.discreet import request_id
+from jitaccess.kernel.discreet import begin_request
 
 log = logging.getLogger("jitaccess.access")
 
@@ -45,13 +45,12 @@ class Front:
                 event = event | {"headers": [*event.get("headers", ()), (b"x-request-id", name.encode())]}
             await send(event)
 
-        before = request_id.set(name)
+        about = begin_request(name)  # the server gives each request a context of its own
         try:
             await self._app(scope, receive, answering)
         finally:
             if self._access_log and scope["path"] not in _UNTOLD:
-                _tell(scope, status, round((time.monotonic() - started) * 1000))
-            request_id.reset(before)
+                _tell(scope, status, round((time.monotonic() - started) * 1000), about)
 
 
 def believe(scope: Scope, proxies: Networks) -> None:
@@ -93,9 +92,9 @@ def _within(address: IPv4Address | IPv6Address, networks: Networks) -> bool:
     return any(address in network for network in networks)
 
 
-def _tell(scope: Scope, status: int, ms: int) -> None:
+def _tell(scope: Scope, status: int, ms: int, about: dict[str, str]) -> None:
     method, path = scope["method"], scope["path"]
     client = (scope.get("client") or ("",))[0]
-    said = {"method": method, "path": path, "status": status, "ms": ms, "client": client}
+    said = about | {"method": method, "path": path, "status": status, "ms": ms, "client": client}
     # %r of the path: it may hold line breaks.
     log.info("%s %r %s %d ms", method, path, status or "left", ms, extra=said)

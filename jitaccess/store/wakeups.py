@@ -10,10 +10,12 @@ import logging
 import re
 import threading
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
-import psycopg
 from django.db import connections
-from psycopg import sql
+
+if TYPE_CHECKING:
+    import psycopg
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +70,9 @@ class Wakeups:
             self._thread.join(2 * LOOK_SECONDS)
 
     def _run(self) -> None:
+        import psycopg  # here: on SQLite every command would pay for it
+        from psycopg import sql
+
         pause, most = PAUSES
         while not self._stopping.is_set():
             try:
@@ -83,6 +88,8 @@ class Wakeups:
             pause = min(pause * 2, most)
 
     def _connect(self) -> psycopg.Connection:
+        import psycopg
+
         return psycopg.connect(**connections["default"].get_connection_params(), autocommit=True)
 
     def _listen(self, connection: psycopg.Connection) -> None:

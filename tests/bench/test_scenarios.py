@@ -55,12 +55,14 @@ def rows(told: dict[str, Any], number: int = 0) -> list[list[str]]:
     return cells[2:]
 
 
+@pytest.mark.pure
 @pytest.mark.parametrize("scenario", ["capacity", "lists", "latency", "profile", "startup"])
 def test_what_is_measured_breaks_no_guarantee(small: dict[str, Any], scenario: str) -> None:
     assert small[scenario]["violations"] == []
     assert small[scenario]["tables"]
 
 
+@pytest.mark.pure
 def test_capacity_compares_the_gateway_with_the_same_upstream_without_it(small: dict[str, Any]) -> None:
     figures = small["capacity"]["figures"]
     assert [(row[0], row[1].split(",")[0]) for row in rows(small["capacity"])] == [
@@ -73,18 +75,21 @@ def test_capacity_compares_the_gateway_with_the_same_upstream_without_it(small: 
     assert bool(gateway[-3]) == ON_POSTGRESQL, "only there the database has processes of its own"
 
 
+@pytest.mark.pure
 def test_lists_are_whole_and_the_locked_half_says_so(small: dict[str, Any]) -> None:
     assert [row[:2] for row in rows(small["lists"])] == [["10", "2"], ["100", "2"]]
     few, many = (float(row[-2]) for row in rows(small["lists"]))
     assert many > few > 1, "KiB"
 
 
+@pytest.mark.pure
 def test_every_gateway_is_waited_for_after_a_decision(small: dict[str, Any]) -> None:
     assert {row[1] for row in rows(small["latency"])} == {"6" if ON_POSTGRESQL else "3"}
     assert len(rows(small["latency"])) == 4
     assert small["latency"]["figures"]["refused_after_approval"] == 0
 
 
+@pytest.mark.pure
 def test_the_steps_of_a_call_and_what_threads_do_are_told_for_each_load(small: dict[str, Any]) -> None:
     steps, threads, parts, places = (rows(small["profile"], number) for number in range(4))
     assert len(steps) == 8
@@ -94,6 +99,7 @@ def test_the_steps_of_a_call_and_what_threads_do_are_told_for_each_load(small: d
     assert small["profile"]["figures"]["samples"] > 0
 
 
+@pytest.mark.pure
 def test_starts_are_timed_until_a_call_is_answered(small: dict[str, Any]) -> None:
     commands = {row[0] for row in rows(small["startup"])}
     assert commands == {"jitaccess gateway" if ON_POSTGRESQL else "jitaccess up", "jitaccess --help"}

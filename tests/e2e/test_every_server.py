@@ -250,14 +250,26 @@ def test_the_loop_with_every_server_from_the_python_client_in_both_eras_and_thro
     assert "kept-sealed" not in json.dumps(behind.installation.ledger(), default=str)
 
 
-def test_the_inspector_lists_is_refused_and_calls(behind: Behind) -> None:
+def test_the_loop_from_the_inspectors_command_line(behind: Behind) -> None:
     tools = {tool["name"] for tool in inspect(behind, "--method", "tools/list")["tools"]}
     assert set(behind.reads) <= tools
     rung = inspect(behind, "--method", "tools/call", "--tool-name", "clock-modern__ring", "--tool-arg", "times=3")
     assert rung["content"][0]["text"] == "ding ding ding"
-    refused = inspect(behind, "--method", "tools/call", "--tool-name", "clock-legacy__mend", "--tool-arg", "part=x")
+    mend = ("--tool-name", "clock-legacy__mend", "--tool-arg", "part=hand")
+    refused = inspect(behind, "--method", "tools/call", *mend)
     assert refused["isError"]
     assert "request_access" in refused["content"][0]["text"]
+    ask = ('tools=["clock-legacy__mend"]', "reason=From the command line", "minutes=5")
+    asked = inspect(behind, "--method", "tools/call", "--tool-name", "request_access", "--tool-arg", *ask)
+    assert behind.anna.decide(asked["structuredContent"]["request_id"], "approve").status_code == 200
+    mended = inspect(behind, "--method", "tools/call", *mend)
+    assert not mended.get("isError")
+    assert mended["content"][0]["text"] == "mended hand"
+    mine = inspect(behind, "--method", "tools/call", "--tool-name", "my_access")["structuredContent"]
+    (grant,) = mine["grants"]
+    back = ("--tool-name", "release_access", "--tool-arg", f"grant_id={grant['grant_id']}")
+    assert not inspect(behind, "--method", "tools/call", *back).get("isError")
+    assert inspect(behind, "--method", "tools/call", *mend)["isError"]
 
 
 def test_a_server_that_goes_away_harms_only_itself_and_the_doctor_says_so(

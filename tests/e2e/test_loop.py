@@ -17,7 +17,14 @@ ACCESS_TOOLS = {
 
 
 # The server's connection is opened in the other era once, so that bridging is really used.
-@pytest.mark.parametrize(("era", "server_era"), [(MODERN, "legacy"), (LEGACY, "modern"), (MODERN, "auto")])
+@pytest.mark.parametrize(
+    ("era", "server_era"),
+    [
+        (MODERN, "legacy"),
+        pytest.param(LEGACY, "modern", marks=pytest.mark.pure),
+        pytest.param(MODERN, "auto", marks=pytest.mark.pure),
+    ],
+)
 def test_an_agent_is_refused_asks_is_approved_works_and_is_ended_on_record(
     installation: Installation, era: str, server_era: str
 ) -> None:

@@ -168,6 +168,8 @@ def test_every_process_logs_json_without_secrets_and_shows_metrics_to_whoever_ma
         assert token not in process.output
         assert "secret-query" not in process.output
         assert not [one for one in said if one["level"] == "error"], role
+    told = {one.get("call") for line in whole["gateway"].lines if line.startswith("{") and (one := json.loads(line))}
+    assert {str(entry["call"]) for entry in installation.ledger("call.authorized", "call.denied")} <= told
 
 
 def test_a_process_that_stops_fails_its_readiness_first_and_lets_calls_finish(installation: Installation) -> None:

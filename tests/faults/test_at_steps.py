@@ -21,7 +21,7 @@ LABELS = (
     "end.committed", "reconcile.written",
 )  # fmt: skip
 # Of each label in a row. A freeze is mostly waiting, and long.
-REPETITIONS = {signal.SIGKILL: 3, signal.SIGSTOP: 3 if NIGHTLY else 1}
+REPETITIONS = {signal.SIGKILL: 3 if NIGHTLY else 2, signal.SIGSTOP: 3 if NIGHTLY else 1}
 ROUNDS = 34 if NIGHTLY else 1
 FROZEN_SECONDS = 10.0
 # Waiting costs nothing: most of the time they freeze, start, or wait for a lease to run out.
