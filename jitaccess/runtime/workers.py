@@ -42,6 +42,7 @@ class Health:
         """Raises Invalid("port.in_use")."""
         if self._port:
             self._listener = bind("0.0.0.0", self._port)  # noqa: S104 - a container's orchestrator asks from outside
+            self._listener.listen()  # now: who asks as soon as we say where is not turned away
             self._thread.start()
 
     def drain(self) -> None:
