@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from django.db import transaction
@@ -12,6 +11,7 @@ from jitaccess.audit.recorder import Actor, Facts, record
 from jitaccess.catalog.models import Server, ServerCredential, Transport
 from jitaccess.egress.addresses import read_url
 from jitaccess.egress.errors import EgressRefused
+from jitaccess.egress.headers import NAME, OURS, VALUE
 from jitaccess.kernel.discreet import hide
 from jitaccess.kernel.errors import Invalid, NotFound, Unavailable
 from jitaccess.kernel.secretbox import KeyRing, key_id
@@ -20,16 +20,6 @@ from jitaccess.kernel.text import visible
 from jitaccess.store.clock import JitNow
 from jitaccess.store.sealing import ring
 
-# RFC 9110 section 5.1: a token.
-_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
-# Narrower than RFC 9110 section 5.5, so that no value can end a line or a header.
-_VALUE = re.compile(r"[\x21-\x7e]([\x20-\x7e]{0,8190}[\x21-\x7e])?")
-# They say where a message ends, what the connection does (RFC 9110 section 7.6.1) or what MCP is told by it.
-_OWN = re.compile(
-    r"host|origin|content-.*|transfer-encoding|connection|keep-alive|te|trailer|upgrade|expect|accept.*|mcp-.*"
-    r"|last-event-id|proxy-.*",
-    re.IGNORECASE,
-)
 # Such parts of a value never stand in the log; shorter ones, like "Bearer", are words.
 SHORTEST_HIDDEN = 8
 
@@ -37,9 +27,9 @@ SHORTEST_HIDDEN = 8
 def checked_header(name: str) -> str:
     """The header's name in one spelling, as in X-Api-Key. Raises Invalid("credential.header")."""
     shown = visible(name, limit=60)
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise Invalid("credential.header", f'"{shown}" is no name of an HTTP header.')
-    if _OWN.fullmatch(name):
+    if OURS.fullmatch(name):
         raise Invalid("credential.header", f'The header "{shown}" is not for credentials: jitaccess sends it itself.')
     return "-".join(part.capitalize() for part in name.split("-"))
 
@@ -52,7 +42,7 @@ def set_credential(*, server: Server, value: str, operator: Actor, header: str =
             "credential.stdio",
             f'"{server.slug}" is no HTTP server. What a program needs goes into "env" of the servers file.',
         )
-    if not _VALUE.fullmatch(value):
+    if not VALUE.fullmatch(value):
         raise Invalid(
             "credential.value", f"The value for {name} must be 1 to 8192 printable ASCII characters, on one line."
         )

@@ -21,7 +21,7 @@ from django.db import DatabaseError, close_old_connections, connections, transac
 from jitaccess.audit.recorder import Actor
 from jitaccess.catalog.models import Server, ServerHealth
 from jitaccess.catalog.services import import_tools, register_server, server_by_slug
-from jitaccess.gateway.upstream.confidence import inert
+from jitaccess.gateway.upstream.confidence import inert, masked
 from jitaccess.gateway.upstream.config import ServerConfig
 from jitaccess.gateway.upstream.connection import open_connection
 from jitaccess.gateway.upstream.directory import Directory
@@ -64,7 +64,9 @@ async def ask(config: ServerConfig) -> Offer:
     try:
         connection = await open_connection(config)
         try:
-            tools = await connection.list_tools(timeout=LIST_SECONDS)
+            offered = await connection.list_tools(timeout=LIST_SECONDS)
+            # A definition goes to every agent that may see it.
+            tools = [tool for one in offered if isinstance(tool := masked(one, config), dict)]
             era, info = connection.era, connection.server_info
         finally:
             await connection.close()

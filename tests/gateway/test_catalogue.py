@@ -300,6 +300,17 @@ def test_what_a_server_repeats_of_its_credential_is_nowhere_to_be_read(
         assert "very-secret-value" not in text
 
 
+def test_a_definition_that_repeats_the_credential_is_kept_without_it(
+    cast: Cast, run: Callable[..., Served], web: WebServer
+) -> None:
+    web.tools = [definition("leaky", description=f"Send {SECRET} along")]
+    run()
+    add_http_server(slug="far", url=web.url, headers={"Authorization": SECRET}, operator=cast.operator)
+    tool = eventually(lambda: Tool.objects.filter(server__slug="far").first())
+    assert "[secret]" in tool.definition
+    assert "very-secret-value" not in tool.definition
+
+
 def test_a_server_that_is_deleted_while_it_is_asked_does_not_come_back(
     cast: Cast, run: Callable[..., Served], web: WebServer
 ) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Literal, NoReturn, TypeAlias, cast
 
 from jitaccess.egress.addresses import read_url
 from jitaccess.egress.errors import EgressRefused
+from jitaccess.egress.headers import NAME, OURS, VALUE
 from jitaccess.kernel import strictjson
 from jitaccess.kernel.errors import Invalid
 from jitaccess.kernel.text import visible
@@ -25,14 +26,6 @@ _IGNORED = frozenset({"type", "description", "disabled", "alwaysAllow", "autoApp
 _STDIO_KEYS = frozenset({"command", "args", "env", "cwd", "era", "shared"})
 _HTTP_KEYS = frozenset({"url", "headers", "era", "shared"})
 _HTTP_TYPES = ("http", "streamable-http", "streamableHttp")
-_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110, section 5.6.2
-_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
-# They say where a message ends or what MCP is told by it, so they are the gateway's alone.
-_OUR_HEADERS = re.compile(
-    r"host|content-.*|transfer-encoding|connection|keep-alive|te|trailer|upgrade|expect|accept.*|mcp-.*|last-event-id"
-    r"|proxy-.*",
-    re.IGNORECASE,
-)
 _MAX_FILE_BYTES = 1 << 20
 
 
@@ -149,11 +142,11 @@ def check_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
     """Return the headers of a server, read-only. Raises Invalid "server.bad_header", which never shows a value."""
     for name, value in headers.items():
         shown = visible(name, limit=40)
-        if not _TOKEN.fullmatch(name):
+        if not NAME.fullmatch(name):
             raise Invalid("server.bad_header", f'"{shown}" is no name of a header.')
-        if _OUR_HEADERS.fullmatch(name):
+        if OURS.fullmatch(name):
             raise Invalid("server.bad_header", f'The header "{shown}" is set by the gateway.')
-        if not _VALUE.fullmatch(value):
+        if not VALUE.fullmatch(value):
             raise Invalid(
                 "server.bad_header", f'The value of "{shown}" must be visible ASCII, with spaces inside only.'
             )
