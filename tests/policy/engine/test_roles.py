@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jitaccess.kernel.errors import Invalid
-from jitaccess.policy.engine.roles import MAX_DOCUMENT, parse_role
+from jitaccess.kernel.yamldoc import MAX_DOCUMENT
+from jitaccess.policy.engine.roles import parse_role
 from jitaccess.policy.engine.rules import RoleRule, ToolFacts
 
 HEAD = "kind: role\nversion: v1\nmetadata: {name: some-role}\n"  # three lines
