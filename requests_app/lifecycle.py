@@ -19,7 +19,25 @@ class RequestStatus(StrEnum):
     DENIED = "denied"
     CANCELLED = "cancelled"
     EXPIRED = "expired"
+    SUPERSEDED = "superseded"
     INVALIDATED = "invalidated"
+
+
+class RequestKind(StrEnum):
+    """What is asked: access, more time for a grant, or access at once by a break-glass right (never pending)."""
+
+    ACCESS = "access"
+    EXTENSION = "extension"
+    BREAK_GLASS = "break_glass"
+
+
+class Risk(StrEnum):
+    """How much harm what is asked for can do: by access classes and the labels of servers and tools."""
+
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+    CRITICAL = "critical"
 
 
 class EndReason(StrEnum):
@@ -29,7 +47,9 @@ class EndReason(StrEnum):
     RELEASED = "released"
     REVOKED = "revoked"
     USED_UP = "used_up"
+    SUPERSEDED = "superseded"
     SUBJECT_DISABLED = "subject_disabled"
+    TARGET_REMOVED = "target_removed"
 
 
 class DecisionVerdict(StrEnum):

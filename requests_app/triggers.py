@@ -28,9 +28,10 @@ _RULES = (
     _Rule(
         table="jit_requests_accessrequest",
         fixed=(
-            "id", "agent_id", "owner_id", "user_id", "issued_by_id", "principal_key", "client", "items", "reason",
-            "context", "seconds", "max_uses", "groups", "policy_name", "digest", "dedupe_digest", "created_at",
-            "pending_until",
+            "id", "agent_id", "owner_id", "user_id", "issued_by_id", "filed_by_id", "kind", "extends_id",
+            "supersedes_id", "bundle", "principal_key", "client", "items", "risk", "reason", "ticket", "context",
+            "seconds", "max_uses", "starts_at", "not_after", "max_total_seconds", "plan", "policy_name", "digest",
+            "dedupe_digest", "created_at", "pending_until",
         ),
         final="OLD.status <> 'pending'",
         ending=("closed_at", "closed_by_name", "closing_note"),
@@ -41,7 +42,7 @@ _RULES = (
     ),
     _Rule(
         table="jit_requests_grant",
-        fixed=("id", "request_id", "agent_id", "user_id", "starts_at", "expires_at"),
+        fixed=("id", "request_id", "agent_id", "user_id", "starts_at", "latest"),
         final="OLD.ended_at IS NOT NULL",
         ending=("end_reason", "ended_by_name", "end_note"),
         still="NEW.ended_at IS NULL",
@@ -50,17 +51,36 @@ _RULES = (
     ),
     _Rule(
         table="jit_requests_decision",
-        fixed=("id", "request_id", "user_id", "verdict", "reason", "digest", "channel", "at"),
+        fixed=(
+            "id", "request_id", "user_id", "on_behalf_of_id", "stage", "verdict", "reason", "digest", "terms",
+            "terms_digest", "channel", "at",
+        ),
         final="NOT OLD.live",
-        unique="old.request_id = NEW.request_id AND old.user_id = NEW.user_id AND old.live AND NEW.live",
+        unique="old.request_id = NEW.request_id AND old.stage = NEW.stage AND old.user_id = NEW.user_id "
+        "AND old.live AND NEW.live",
         why="a decision stands",
+    ),
+    _Rule(
+        table="jit_requests_review",
+        fixed=("id", "grant_id", "right_name", "team"),
+        final="OLD.done_at IS NOT NULL",
+        unique="old.grant_id = NEW.grant_id",
+        why="a review is done once",
     ),
 )  # fmt: skip
 
 
+_GRANT = "jit_requests_grant"
+_LONGER = "only an approved extension moves the end of a grant"
+_EXTENDED = (
+    "NEW.extension_id IS NOT NULL AND EXISTS (SELECT 1 FROM jit_requests_accessrequest more "
+    "WHERE more.id = NEW.extension_id AND more.extends_id = NEW.id AND more.status = 'approved')"
+)
+
+
 def promise(vendor: str) -> Promise:
     """Only what a transition changes can change, and only once."""
-    triggers, functions = {}, []
+    triggers, functions = _extensions(vendor)
     for rule in _RULES:
         table = rule.table
         if vendor == "postgresql":
@@ -88,6 +108,24 @@ def promise(vendor: str) -> Promise:
         for kind, body in kinds.items():
             triggers[f"{table}_kept_{kind}"] = f"CREATE TRIGGER {table}_kept_{kind} {body}"
     return Promise(triggers, tuple(functions))
+
+
+def _extensions(vendor: str) -> tuple[dict[str, str], list[str]]:
+    """The end of a grant moves with an extension that was not used before, and the start is written down once."""
+    name = f"{_GRANT}_extended"
+    if vendor == "postgresql":
+        moved = "OLD.expires_at IS DISTINCT FROM NEW.expires_at OR OLD.extension_id IS DISTINCT FROM NEW.extension_id"
+        function = (
+            f"CREATE OR REPLACE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+            f"IF OLD.extension_id IS DISTINCT FROM NEW.extension_id AND {_EXTENDED} THEN RETURN NEW; END IF; "
+            f"RAISE EXCEPTION '{_LONGER}' USING ERRCODE = 'integrity_constraint_violation'; END $$"
+        )
+        then = f"EXECUTE FUNCTION {name}()"
+        return {name: f"CREATE TRIGGER {name} BEFORE UPDATE ON {_GRANT} FOR EACH ROW WHEN ({moved}) {then}"}, [function]
+    moved = "(OLD.expires_at IS NOT NEW.expires_at OR OLD.extension_id IS NOT NEW.extension_id)"
+    refused = f"{moved} AND NOT (OLD.extension_id IS NOT NEW.extension_id AND {_EXTENDED})"
+    body = f"BEGIN SELECT RAISE(ABORT, '{_LONGER}'); END"
+    return {name: f"CREATE TRIGGER {name} BEFORE UPDATE ON {_GRANT} WHEN {refused} {body}"}, []
 
 
 def _changed(rule: _Rule, differ: str) -> str:

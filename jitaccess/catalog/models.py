@@ -7,6 +7,7 @@ from django.core.validators import RegexValidator
 from django.db import models
 from django.db.models import Q
 
+from jitaccess.identity.models import Team, labels_validator
 from jitaccess.kernel.ids import uuid7
 from jitaccess.kernel.secretbox import key_id
 
@@ -63,6 +64,21 @@ class Server(models.Model):
         default=False,
         db_default=False,
         help_text="It keeps no state and no identity of its own, so that everybody may use one connection.",
+    )
+    owner_team = models.ForeignKey(
+        Team,
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="servers",
+        help_text="Whom approval policies mean by `server-owners`.",
+    )
+    labels = models.TextField(
+        default="{}",
+        db_default="{}",
+        blank=True,
+        validators=[labels_validator],
+        help_text='JSON, for roles and approval policies: {"env": "prod", "data": "pii"}',
     )
 
     class Meta:
@@ -138,6 +154,13 @@ class Tool(models.Model):
     pin = models.CharField(max_length=80, blank=True)
     pinned_definition = models.TextField(blank=True, default="", db_default="", editable=False)
     present = models.BooleanField(default=True, help_text="The server still offers it.")
+    labels = models.TextField(
+        default="{}",
+        db_default="{}",
+        blank=True,
+        validators=[labels_validator],
+        help_text='JSON, for roles and approval policies, besides those of its server: {"data": "pii"}',
+    )
 
     class Meta:
         ordering: ClassVar = ["server", "name"]

@@ -3,11 +3,14 @@ from __future__ import annotations
 from typing import ClassVar
 
 from django.contrib.auth.models import AbstractUser
+from django.core.exceptions import ValidationError
 from django.core.validators import RegexValidator
 from django.db import models
 from django.db.models import Q
 
+from jitaccess.kernel.errors import Invalid
 from jitaccess.kernel.ids import uuid7
+from jitaccess.kernel.labels import parse_labels
 
 slug_validator = RegexValidator(
     r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$",
@@ -15,14 +18,33 @@ slug_validator = RegexValidator(
 )
 
 
+def labels_validator(text: str) -> None:
+    """A form's complaint about labels that cannot be read."""
+    try:
+        parse_labels(text)
+    except Invalid as error:
+        raise ValidationError(error.detail, code=error.code) from error
+
+
 class User(AbstractUser):
     """A person. Agents are not users and can never sign in."""
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    manager = models.ForeignKey(
+        "self",
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="reports",
+        help_text="Whom approval policies mean by `manager`, for what this person's agents ask for.",
+    )
 
     class Meta(AbstractUser.Meta):
         constraints: ClassVar = [
             models.CheckConstraint(condition=~Q(username=""), name="jit_user_has_a_name"),
+            models.CheckConstraint(
+                condition=Q(manager=None) | ~Q(manager=models.F("id")), name="jit_nobody_is_their_own_manager"
+            ),
         ]
 
     def __str__(self) -> str:
@@ -59,6 +81,13 @@ class Agent(models.Model):
     )
     enabled = models.BooleanField(
         default=True, help_text="A disabled agent is refused at its next call, and its grants end."
+    )
+    labels = models.TextField(
+        default="{}",
+        db_default="{}",
+        blank=True,
+        validators=[labels_validator],
+        help_text='JSON, for the conditions of roles and approval policies: {"tier": "trusted"}',
     )
     created_at = models.DateTimeField(auto_now_add=True)
 

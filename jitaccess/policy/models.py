@@ -73,13 +73,22 @@ class RoleVersion(models.Model):
         return f"{self.role.name}@{self.version}"
 
 
+# Origins of bindings that a request or a break-glass right brought about, for a while.
+GRANTED = ("grant", "break_glass")
+
+
 class RoleBinding(models.Model):
-    """A right: whose, which (a role; for grants the approved tools with their pins), from when to when, and why."""
+    """A right: whose, which (a role; for grants the approved tools with their pins), from when to when, and why.
+
+    A ceiling is the opposite: whatever else its subject has, nothing beyond this role is allowed.
+    """
 
     class Origin(models.TextChoices):
         DEFAULT = "default", "default"
         STANDING = "standing", "standing"
         GRANT = "grant", "grant"
+        BREAK_GLASS = "break_glass", "break-glass"
+        CEILING = "ceiling", "ceiling"
 
     class Everyone(models.TextChoices):
         AGENTS = "agents", "every agent"
@@ -91,8 +100,17 @@ class RoleBinding(models.Model):
     user = models.ForeignKey(User, null=True, blank=True, on_delete=models.CASCADE, related_name="bindings")
     team = models.ForeignKey(Team, null=True, blank=True, on_delete=models.CASCADE, related_name="bindings")
     role = models.ForeignKey(Role, null=True, blank=True, on_delete=models.PROTECT, related_name="bindings")
+    role_version = models.PositiveIntegerField(
+        null=True, editable=False, help_text="Grants of a role: the approved version; its head limits it further."
+    )
     tools = models.TextField(default="{}", editable=False, help_text="Grants: tool id to approved pin, as JSON.")
-    origin = models.CharField(max_length=8, choices=Origin.choices)
+    arguments = models.TextField(
+        default="", db_default="", editable=False, help_text="Grants: which arguments are allowed, as JSON; empty: any."
+    )
+    privileges = models.TextField(
+        default="", db_default="", editable=False, help_text="Grants: privileges on a database, as JSON."
+    )
+    origin = models.CharField(max_length=11, choices=Origin.choices)
     origin_id = models.UUIDField(null=True, editable=False)
     starts_at = models.DateTimeField()
     expires_at = models.DateTimeField(null=True, blank=True)
@@ -105,7 +123,7 @@ class RoleBinding(models.Model):
             models.CheckConstraint(
                 # An agent, a user, a team, everybody of a kind, or (for grants) an agent on behalf of a user.
                 condition=Q(everyone="", team=None, agent__isnull=False, user=None)
-                | Q(everyone="", team=None, agent__isnull=False, origin="grant")
+                | Q(everyone="", team=None, agent__isnull=False, origin__in=GRANTED)
                 | Q(everyone="", team=None, agent=None, user__isnull=False)
                 | Q(everyone="", agent=None, user=None, team__isnull=False)
                 | (~Q(everyone="") & Q(agent=None, user=None, team=None)),
@@ -115,12 +133,16 @@ class RoleBinding(models.Model):
                 condition=Q(expires_at=None) | Q(expires_at__gt=F("starts_at")), name="jit_binding_ends_after_start"
             ),
             models.CheckConstraint(
-                condition=~Q(origin="grant")
-                | Q(expires_at__isnull=False, origin_id__isnull=False, agent__isnull=False, role=None),
+                condition=~Q(origin__in=GRANTED)
+                | Q(expires_at__isnull=False, origin_id__isnull=False, agent__isnull=False),
                 name="jit_granted_binding_expires",
             ),
             models.CheckConstraint(
-                condition=Q(origin="grant") | Q(role__isnull=False, tools="{}"), name="jit_other_bindings_hold_a_role"
+                # A grant of a role pins its version; nothing else does, and nothing is both a role and tools.
+                condition=Q(role=None, role_version=None, origin__in=GRANTED)
+                | Q(role__isnull=False, role_version__isnull=False, tools="{}", origin__in=GRANTED)
+                | (~Q(origin__in=GRANTED) & Q(role__isnull=False, role_version=None, tools="{}", arguments="")),
+                name="jit_binding_holds_a_role_or_tools",
             ),
             models.CheckConstraint(
                 condition=Q(max_uses=None) | Q(origin="grant", max_uses__gte=1), name="jit_only_grants_count_uses"
@@ -176,26 +198,26 @@ class ServerAccess(models.Model):
 
 
 class ApprovalPolicy(models.Model):
-    """Who must say yes: every group, each with a quorum of distinct people."""
+    """Ordered rules: which requests are approved by whom, or by nobody. `head` is the version in force."""
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     name = models.CharField(max_length=40, unique=True, validators=[slug_validator])
-    pending_minutes = models.PositiveIntegerField(
-        default=60,
-        validators=[MinValueValidator(1), MaxValueValidator(7 * 24 * 60)],
-        help_text="A request that nobody decided in this time expires.",
+    document = models.TextField(
+        default="", db_default="", help_text="YAML: kind, version, metadata, spec with ordered rules."
     )
+    head = models.PositiveIntegerField(default=0, editable=False)
+    pending_minutes = models.PositiveIntegerField(default=60)  # goes away
 
     class Meta:
         ordering: ClassVar = ["name"]
         verbose_name_plural = "approval policies"
 
     def __str__(self) -> str:
-        return self.name
+        return f"{self.name}@{self.head}"
 
 
 class ApproverGroup(models.Model):
-    """People of whom `quorum` distinct ones must approve."""
+    """Goes away: people of whom `quorum` distinct ones must approve."""
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     policy = models.ForeignKey(ApprovalPolicy, on_delete=models.CASCADE, related_name="groups")
@@ -215,11 +237,162 @@ class ApproverGroup(models.Model):
         return f"{self.policy.name}: {self.quorum} of {self.name}"
 
 
-class Requestable(models.Model):
-    """What agents of a team may ask for on a server, for how long at most, and who decides."""
+class ApprovalPolicyVersion(models.Model):
+    """What an approval policy said at one version, kept for ever."""
+
+    policy = models.ForeignKey(ApprovalPolicy, on_delete=models.CASCADE, related_name="versions")
+    version = models.PositiveIntegerField()
+    document = models.TextField()
+    saved_by = models.CharField(max_length=150)
+    saved_at = models.DateTimeField()
+
+    class Meta:
+        ordering: ClassVar = ["-version"]
+        constraints: ClassVar = [models.UniqueConstraint(fields=["policy", "version"], name="jit_policy_version_once")]
+
+    def __str__(self) -> str:
+        return f"{self.policy.name}@{self.version}"
+
+
+class OnCallSchedule(models.Model):
+    """Who is on call: taken from a rota of people in turn, or asked of a URL each minute."""
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
-    server = models.ForeignKey(Server, on_delete=models.CASCADE, related_name="requestables")
+    name = models.CharField(max_length=40, unique=True, validators=[slug_validator])
+    starts_at = models.DateTimeField(null=True, blank=True, help_text="When the first person's first turn began.")
+    hours = models.PositiveIntegerField(
+        default=168, validators=[MinValueValidator(1), MaxValueValidator(24 * 366)], help_text="How long a turn is."
+    )
+    rota = models.TextField(default="[]", blank=True, help_text='JSON: usernames in turn, ["anna", "bert"].')
+    url = models.CharField(
+        "URL", max_length=500, blank=True, help_text='Instead of a rota: answers {"on_call": ["anna"]} in JSON.'
+    )
+    fetched = models.TextField(default="[]", editable=False, help_text="Usernames, as the URL said last.")
+    fetched_at = models.DateTimeField(null=True, editable=False)
+
+    class Meta:
+        ordering: ClassVar = ["name"]
+        constraints: ClassVar = [
+            models.CheckConstraint(
+                condition=Q(url="", starts_at__isnull=False) | (~Q(url="") & Q(rota="[]")),
+                name="jit_schedule_is_a_rota_or_a_url",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Delegation(models.Model):
+    """One person's approvals in the hands of another for a while; of nobody: away, and not asked."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    person = models.ForeignKey(User, on_delete=models.CASCADE, related_name="delegations")
+    delegate = models.ForeignKey(
+        User, null=True, blank=True, on_delete=models.CASCADE, related_name="+", help_text="Empty: away, for nobody."
+    )
+    starts_at = models.DateTimeField()
+    ends_at = models.DateTimeField()
+    ended_at = models.DateTimeField(null=True, blank=True, editable=False)
+    note = models.CharField(max_length=300, blank=True)
+    made_by_name = models.CharField(max_length=150, editable=False)
+
+    class Meta:
+        ordering: ClassVar = ["-starts_at"]
+        constraints: ClassVar = [
+            models.CheckConstraint(condition=Q(ends_at__gt=F("starts_at")), name="jit_delegation_ends_after_start"),
+            models.CheckConstraint(
+                condition=Q(delegate=None) | ~Q(delegate=F("person")), name="jit_nobody_delegates_to_themselves"
+            ),
+        ]
+        indexes: ClassVar = [models.Index(fields=["ends_at"], name="jit_delegation_ends")]
+
+    def __str__(self) -> str:
+        return f"{self.person}: {self.delegate or 'away'}"
+
+
+class Lock(models.Model):
+    """An emergency stop, at once and whatever anybody has, until it is lifted or its time is up."""
+
+    class Kind(models.TextChoices):
+        AGENT = "agent", "agent"
+        USER = "user", "user"
+        SERVER = "server", "server"
+        ROLE = "role", "role"
+        GRANT = "grant", "grant"
+        EVERYTHING = "everything", "everything"
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    kind = models.CharField(max_length=10, choices=Kind.choices)
+    target = models.UUIDField(null=True, blank=True)
+    target_name = models.CharField(max_length=80, blank=True, help_text="As it was called when it was locked.")
+    reason = models.CharField(max_length=500)
+    created_at = models.DateTimeField()
+    created_by_name = models.CharField(max_length=150)
+    expires_at = models.DateTimeField(null=True, blank=True, help_text="Empty: until somebody lifts it.")
+    lifted_at = models.DateTimeField(null=True, blank=True)
+    lifted_by_name = models.CharField(max_length=150, blank=True)
+
+    class Meta:
+        ordering: ClassVar = ["-created_at"]
+        constraints: ClassVar = [
+            models.CheckConstraint(
+                condition=Q(kind="everything", target=None) | (~Q(kind="everything") & Q(target__isnull=False)),
+                name="jit_lock_has_a_target",
+            ),
+            models.CheckConstraint(
+                condition=Q(expires_at=None) | Q(expires_at__gt=F("created_at")), name="jit_lock_ends_after_start"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.target_name}".strip()
+
+
+class BreakGlass(models.Model):
+    """A named right of people: to give an agent of theirs a role at once, told to others and reviewed afterwards."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    name = models.CharField(max_length=40, unique=True, validators=[slug_validator])
+    role = models.ForeignKey(Role, on_delete=models.PROTECT, related_name="break_glass")
+    users = models.ManyToManyField(User, blank=True, related_name="+")
+    teams = models.ManyToManyField(Team, blank=True, related_name="+")
+    max_minutes = models.PositiveIntegerField(
+        default=60, validators=[MinValueValidator(1), MaxValueValidator(8 * 60)], help_text="At most eight hours."
+    )
+    reviewers = models.ForeignKey(
+        Team,
+        on_delete=models.PROTECT,
+        related_name="+",
+        help_text="Who is told, and has to look at each use afterwards.",
+    )
+    enabled = models.BooleanField(default=True)
+
+    class Meta:
+        ordering: ClassVar = ["name"]
+        verbose_name = "break-glass right"
+        constraints: ClassVar = [
+            models.CheckConstraint(
+                condition=Q(max_minutes__gte=1, max_minutes__lte=480), name="jit_break_glass_is_short"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Requestable(models.Model):
+    """What agents of a team may ask for, for how long at most, and who decides: tools of a server, or privileges on a
+    database. (Roles say it themselves, by `spec.request`.)
+    """
+
+    class Arguments(models.TextChoices):
+        ANY = "any", "tools with any arguments"
+        SCHEMA = "schema", "tools with arguments of a schema, or exact calls"
+        EXACT = "exact", "exact calls only"
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    server = models.ForeignKey(Server, null=True, blank=True, on_delete=models.CASCADE, related_name="requestables")
     team = models.ForeignKey(
         Team, null=True, blank=True, on_delete=models.CASCADE, related_name="+", help_text="Empty: every team."
     )
@@ -227,8 +400,30 @@ class Requestable(models.Model):
     access = models.CharField(
         max_length=60, blank=True, help_text="Access classes, comma-separated: write, destructive."
     )
+    database = models.CharField(max_length=40, blank=True, default="", db_default="", help_text="Instead of a server.")
+    database_objects = models.CharField(
+        "objects", max_length=500, blank=True, default="", db_default="", help_text="Patterns: public.products, shop.*"
+    )
+    privileges = models.CharField(
+        max_length=120, blank=True, default="", db_default="", help_text="Comma-separated: select, update."
+    )
+    arguments = models.CharField(
+        max_length=6, choices=Arguments.choices, default=Arguments.ANY, db_default=Arguments.ANY
+    )
     max_minutes = models.PositiveIntegerField(
         default=240, validators=[MinValueValidator(1), MaxValueValidator(30 * 24 * 60)]
+    )
+    max_total_minutes = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1), MaxValueValidator(90 * 24 * 60)],
+        help_text="How long a grant may last with all its extensions. Empty: it cannot be extended beyond max minutes.",
+    )
+    max_advance_minutes = models.PositiveIntegerField(
+        default=7 * 24 * 60,
+        db_default=7 * 24 * 60,
+        validators=[MaxValueValidator(90 * 24 * 60)],
+        help_text="How far ahead the start may be. 0: at once only.",
     )
     max_uses = models.PositiveIntegerField(
         null=True,
@@ -239,13 +434,22 @@ class Requestable(models.Model):
     policy = models.ForeignKey(ApprovalPolicy, on_delete=models.PROTECT, related_name="requestables")
 
     class Meta:
-        ordering: ClassVar = ["server", "id"]
+        ordering: ClassVar = ["server", "database", "id"]
         constraints: ClassVar = [
             models.CheckConstraint(condition=Q(max_minutes__gte=1), name="jit_requestable_has_a_duration"),
-            models.CheckConstraint(condition=~Q(tools="") | ~Q(access=""), name="jit_requestable_names_something"),
+            models.CheckConstraint(
+                condition=Q(server__isnull=False, database="", database_objects="", privileges="")
+                & (~Q(tools="") | ~Q(access=""))
+                | (Q(server=None, tools="", access="") & ~Q(database="") & ~Q(database_objects="") & ~Q(privileges="")),
+                name="jit_requestable_names_something",
+            ),
             models.CheckConstraint(condition=Q(max_uses=None) | Q(max_uses__gte=1), name="jit_requestable_has_uses"),
+            models.CheckConstraint(
+                condition=Q(max_total_minutes=None) | Q(max_total_minutes__gte=F("max_minutes")),
+                name="jit_requestable_total_not_below_max",
+            ),
         ]
 
     def __str__(self) -> str:
-        what = " or ".join(part for part in (self.tools, self.access) if part)
-        return f"{self.server}: {what}"
+        what = " or ".join(part for part in (self.tools, self.access, self.database_objects) if part)
+        return f"{self.server or self.database}: {what}"

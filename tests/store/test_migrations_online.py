@@ -28,7 +28,11 @@ GROWING = {
 TAKES_AWAY = (migrations.RemoveField, migrations.RenameField, migrations.DeleteModel, migrations.RenameModel)
 REWRITES = (migrations.AlterModelTable, migrations.AlterUniqueTogether, migrations.AlterIndexTogether)
 # Made before anybody had rows in these tables.
-BEFORE_THE_FIRST_RELEASE = {("jit_policy", "0003_uses_and_changes")}
+BEFORE_THE_FIRST_RELEASE = {
+    ("jit_policy", "0003_uses_and_changes"),
+    ("jit_policy", "0004_approval_documents"),
+    ("jit_requests", "0003_whole_workflow"),
+}
 
 
 def complaint(app: str, operation: Any, *, atomic: bool) -> str:
