@@ -21,13 +21,25 @@ from jitaccess.identity.models import AccessToken, Agent, Team, User
 from jitaccess.kernel.canonical import canonical
 from jitaccess.kernel.ids import new_token, token_hash
 from jitaccess.kernel.strictjson import JsonObject
-from jitaccess.policy.models import ApprovalPolicy, ApproverGroup, Requestable, Role, RoleBinding, ServerAccess
+from jitaccess.policy.models import ApprovalPolicy, Requestable, Role, RoleBinding, ServerAccess
+from jitaccess.policy.policies import save_policy
 from jitaccess.policy.services import bind_grant, bind_role, save_role
 from jitaccess.store.clock import now
 from requests_app.lifecycle import RequestStatus
 from requests_app.models import AccessRequest, Grant
 
 OPERATOR = Actor.system("bench")
+APPROVALS = """\
+kind: approval-policy
+version: v1
+metadata: {name: review}
+spec:
+  rules:
+    - name: everything
+      stages:
+        - groups:
+            - {name: reviewers, people: ["user:admin", "user:approver"], quorum: 1}
+"""
 READ = "read-0"
 ROLES = 20
 _ROLE = """\
@@ -79,8 +91,7 @@ def build(size: Size) -> World:
         _bind(agents, _roles(servers))
         # Nobody approves what an agent of their own asks for.
         approver = User.objects.create(username="approver", email="approver@example.invalid")
-        policy = ApprovalPolicy.objects.create(name="review")
-        ApproverGroup.objects.create(policy=policy, name="reviewers").users.add(admin, approver)
+        policy = save_policy(document=APPROVALS, operator=OPERATOR)
         Requestable.objects.create(server=servers[0], access="write", policy=policy)
         tokens = _tokens(agents)
     write = list(Tool.objects.filter(server=servers[0], access=AccessClass.WRITE).order_by("name"))
@@ -166,7 +177,7 @@ def make_grants(
                 user=None,
                 tools={tool.pk: tool.pin},
                 starts_at=moment,
-                seconds=(end - moment).total_seconds(),  # type: ignore[arg-type]  # shorter than anybody may ask for
+                expires_at=end,  # shorter than anybody may ask for
                 **counted,
             )
             grants.append(grant)
@@ -179,10 +190,11 @@ def _asked(agent: Agent, tool: Tool, moment: datetime) -> dict[str, object]:
         "agent": agent,
         "owner_id": agent.owner_id,
         "principal_key": f"{agent.pk}/-",
-        "items": canonical([{"server": SERVER, "server_id": str(tool.server_id), "tools": [one]}]).decode(),
+        "items": canonical(
+            [{"kind": "tools", "server": SERVER, "server_id": str(tool.server_id), "tools": [one]}]
+        ).decode(),
         "reason": "to be measured",
         "seconds": 60,
-        "groups": "[]",
         "policy_name": "review",
         "created_at": moment,
         "pending_until": moment + timedelta(hours=1),

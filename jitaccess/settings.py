@@ -43,6 +43,8 @@ CATALOGUE_SECONDS = env.number("JITACCESS_CATALOGUE_SECONDS", default=300)
 # What requests of ours may reach although it is not public, or not over https: hosts, networks, host:port.
 EGRESS_ALLOW = env.words("JITACCESS_EGRESS_ALLOW")
 env.ensure("JITACCESS_EGRESS_ALLOW", lambda: Allowance.parse(EGRESS_ALLOW))
+# What the words of other systems mean here, for the AuthZEN API; read anew when it changes.
+AUTHZEN_FILE = Path(env.text("JITACCESS_AUTHZEN_FILE") or VAR / "authzen.yaml")
 
 # Signed heads of the ledger, and the keys that sign them: outside the database, whose owner could rewrite history.
 CHECKPOINTS = Path(env.text("JITACCESS_CHECKPOINTS") or VAR / "checkpoints")

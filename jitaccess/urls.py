@@ -7,6 +7,8 @@ from django.contrib import admin
 from django.http import Http404, HttpRequest
 from django.urls import include, path
 
+from jitaccess.api.authzen import urls as authzen
+
 
 def nothing_here(request: HttpRequest) -> NoReturn:  # noqa: ARG001 - Django passes it
     raise Http404
@@ -25,5 +27,7 @@ urlpatterns = [
     # Where allauth sends whoever wants to change a password and has none.
     path("accounts/password/set/", nothing_here, name="account_set_password"),
     path("api/", include("jitaccess.api.urls")),
+    path("access/v1/", include("jitaccess.api.authzen.urls")),
+    path(".well-known/", include(authzen.well_known)),
     path("", include("jitaccess.web.urls")),
 ]

@@ -72,6 +72,14 @@ VARIABLES = {
             "How often each MCP server is asked what it offers, besides when it says that this has changed."),
         Variable("JITACCESS_API_READS_PER_MINUTE", "number", "`600`", "Of one caller of the REST API."),
         Variable("JITACCESS_API_WRITES_PER_MINUTE", "number", "`60`", "Of one caller of the REST API."),
+        Variable("JITACCESS_AUTHZEN_FILE", "file", "`authzen.yaml` in `JITACCESS_VAR`, if there is one",
+            "What the words of other systems mean here, for the AuthZEN API and for forward-auth."),
+        # whom the command line asks
+        Variable("JITACCESS_URL", "URL", "none",
+            "The installation that `jitaccess request` and the other verbs of agents ask."),
+        Variable("JITACCESS_TOKEN", "text", "none",
+            "The agent's token they do it with. `requests` and `grants` read over the API where it is set.",
+            secret=True),
         # what it says
         Variable("JITACCESS_LOG_LEVEL", "DEBUG, INFO, WARNING or ERROR", "`INFO`", "How much is logged."),
         Variable("JITACCESS_LOG_FORMAT", "json or line", "`json` for separate processes, `line` for `up` and terminals",

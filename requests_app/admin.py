@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from django.contrib import admin
 from django.utils.safestring import SafeString
 
 from jitaccess.audit.admin_base import ReadOnlyAdmin, ReadOnlyInline, inert, pretty
 from jitaccess.kernel.durations import format_duration
-from requests_app.models import AccessRequest, Decision, Grant
+from requests_app.models import AccessRequest, Decision, Grant, Review
+from requests_app.provisioning import admin as provisioning_admin  # noqa: F401 - Django looks for admins here alone
 
 
 class DecisionInline(ReadOnlyInline):
@@ -22,8 +25,8 @@ class AccessRequestAdmin(ReadOnlyAdmin):
     list_filter = ("status",)
     search_fields = ("agent__name", "user__username", "reason", "items", "closed_by_name")
     uuid_fields = ("pk", "agent", "user", "grant")
-    exclude = ("items", "context", "groups")
-    readonly_fields = ("id", "asked_items", "asked_groups", "given_context")
+    exclude = ("items", "context", "plan")
+    readonly_fields = ("id", "asked_items", "asked_plan", "given_context")
     inlines = (DecisionInline,)
 
     @admin.display(description="tools")
@@ -38,9 +41,9 @@ class AccessRequestAdmin(ReadOnlyAdmin):
     def asked_items(self, request: AccessRequest) -> SafeString:
         return inert(pretty(request.items))
 
-    @admin.display(description="approver groups")
-    def asked_groups(self, request: AccessRequest) -> SafeString:
-        return inert(pretty(request.groups))
+    @admin.display(description="approval plan")
+    def asked_plan(self, request: AccessRequest) -> SafeString:
+        return inert(pretty(request.plan))
 
     @admin.display(description="context")
     def given_context(self, request: AccessRequest) -> SafeString:
@@ -64,3 +67,27 @@ class GrantAdmin(ReadOnlyAdmin):
     list_filter = (("ended_at", admin.EmptyFieldListFilter), "end_reason")
     search_fields = ("agent__name", "user__username", "ended_by_name")
     uuid_fields = ("pk", "request", "agent", "user")
+
+
+@admin.register(Review)
+class ReviewAdmin(ReadOnlyAdmin):
+    """Uses of break-glass rights. Reviews are finished on the page /break-glass/, by those whose task it is."""
+
+    list_display = ("right_name", "used_by", "agent", "used_at", "done_at", "done_by")
+    list_select_related = ("grant__user", "grant__agent", "done_by")
+    list_filter = (("done_at", admin.EmptyFieldListFilter), "right_name")
+    search_fields = ("right_name", "grant__user__username", "grant__agent__name", "note")
+    uuid_fields = ("pk", "grant", "grant__request")
+    ordering = ("-pk",)
+
+    @admin.display(ordering="grant__user__username")
+    def used_by(self, review: Review) -> str:
+        return review.grant.user.username if review.grant.user else ""
+
+    @admin.display(ordering="grant__agent__name")
+    def agent(self, review: Review) -> str:
+        return review.grant.agent.name
+
+    @admin.display(ordering="grant__starts_at")
+    def used_at(self, review: Review) -> datetime:
+        return review.grant.starts_at

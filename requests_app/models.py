@@ -110,7 +110,7 @@ class AccessRequest(models.Model):
 
     @property
     def tool_labels(self) -> list[str]:
-        """What is asked for, one name each: server/tool, an exact call too, role:name, database/object."""
+        """What is asked for, one name each: server/tool, server/tool#digest, role:name, database/object."""
         return [label for item in self.parsed_items for label in labels_of(item)]
 
     @property
@@ -135,7 +135,10 @@ def labels_of(item: dict[str, Any]) -> list[str]:
             return [f"role:{item['role']}"]
         case "database":
             return [f"{item['database']}/{name}" for name in item["objects"]]
-        case _:  # tools, or one exact call
+        case "call":
+            short = item["arguments"]["digest"].rpartition(":")[2][:8]
+            return [f"{item['server']}/{tool['name']}#{short}" for tool in item["tools"]]
+        case _:
             return [f"{item['server']}/{tool['name']}" for tool in item["tools"]]
 
 
@@ -253,3 +256,7 @@ class Review(models.Model):
 
     def __str__(self) -> str:
         return f"review of {self.grant}"
+
+
+# Django looks for models in this module alone.
+from requests_app.provisioning.rows import Claim, Provision, Target  # noqa: E402, F401

@@ -1,11 +1,9 @@
-"""Reading the workflow: who may see, decide and end what; how far approval is; how things ended."""
+"""Reading the workflow: inboxes, lists, histories; how things ended. Who is who to a request: standing.py."""
 
 from __future__ import annotations
 
-import json
-from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from enum import StrEnum
 from functools import reduce
@@ -19,30 +17,16 @@ from jitaccess.audit.events import Event
 from jitaccess.audit.models import Entry
 from jitaccess.identity.models import User
 from jitaccess.identity.principal import Principal
-from jitaccess.kernel.errors import NotFound
-from jitaccess.policy.models import ApproverGroup
 from jitaccess.store.clock import JitNow
 from jitaccess.store.paging import Part, part_of
-from requests_app.lifecycle import DecisionVerdict, Group, Progress, RequestStatus, progress
+from requests_app.lifecycle import RequestStatus
 
 # Interfaces that read name the rows by way of this module: whatever imports requests_app.models may write them.
 from requests_app.models import AccessRequest as AccessRequest  # noqa: PLC0414
+from requests_app.models import Concern
 from requests_app.models import Decision as Decision  # noqa: PLC0414
 from requests_app.models import Grant as Grant  # noqa: PLC0414
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """What one person is to one request. `self_because` says why they count as the requester ("" if they do not)."""
-
-    may_see: bool
-    eligible: bool
-    self_because: str
-    may_revoke: bool
-
-    @property
-    def may_decide(self) -> bool:
-        return self.eligible and not self.self_because
+from requests_app.standing import hats_of, standings_of
 
 
 class State(StrEnum):
@@ -56,88 +40,6 @@ class State(StrEnum):
 
 
 _ALL = Q()
-
-
-def groups_of(request: AccessRequest) -> tuple[Group, ...]:
-    """The approver groups as pinned at filing."""
-    return tuple(Group(UUID(group["id"]), group["name"], group["quorum"]) for group in json.loads(request.groups))
-
-
-def members_of(groups: Iterable[Group]) -> dict[UUID, frozenset[UUID]]:
-    """Active members of each group as they are now, directly or by team; two queries for any number of groups."""
-    rows = ApproverGroup.objects.filter(pk__in={group.id for group in groups})
-    found: dict[UUID, set[UUID]] = defaultdict(set)
-    for group, person in rows.filter(users__is_active=True).values_list("pk", "users"):
-        found[group].add(person)
-    for group, person in rows.filter(teams__members__is_active=True).values_list("pk", "teams__members"):
-        found[group].add(person)
-    return {group: frozenset(people) for group, people in found.items()}
-
-
-def self_of(request: AccessRequest) -> dict[UUID, str]:
-    """Everybody who counts as the requester, and why: self is one person, however many hats."""
-    who: dict[UUID, str] = {}
-    if request.issued_by_id:
-        who[request.issued_by_id] = "you issued the token it was made with"
-    if request.user_id:
-        who[request.user_id] = "the agent asks on your behalf"
-    who[request.owner_id] = "you owned the agent when it asked"
-    who[request.agent.owner_id] = "you own the agent that asks"
-    return who
-
-
-def standing_of(request: AccessRequest, user: User) -> Standing:
-    """Decided from membership as it is now."""
-    return standings_of([request], user)[0]
-
-
-def standings_of(requests: Sequence[AccessRequest], user: User) -> list[Standing]:
-    """The standing of one person to each of `requests`, in their order; as many queries for a hundred as for one."""
-    if not user.is_active:
-        return [Standing(may_see=False, eligible=False, self_because="", may_revoke=False) for _ in requests]
-    groups = {request.pk: groups_of(request) for request in requests}
-    members = members_of(group for several in groups.values() for group in several)
-    teams = set(user.teams.values_list("pk", flat=True))
-    decided = set(Decision.objects.filter(request__in=groups, user=user).values_list("request_id", flat=True))
-    standings = []
-    for request in requests:
-        eligible = any(user.pk in members.get(group.id, ()) for group in groups[request.pk])
-        because = self_of(request).get(user.pk, "")
-        team = request.agent.team_id in teams
-        standings.append(
-            Standing(
-                may_see=bool(eligible or because or user.is_superuser or team or request.pk in decided),
-                eligible=eligible,
-                self_because=because,
-                may_revoke=bool(eligible or because or user.is_superuser),
-            )
-        )
-    return standings
-
-
-def seen_by(user: User, request_id: UUID) -> tuple[AccessRequest, Standing]:
-    """A request and what this person is to it. Raises NotFound: a foreign one answers like one that does not exist."""
-    rows = AccessRequest.objects.select_related("agent__owner", "agent__team", "user", "issued_by", "grant")
-    request = rows.filter(pk=request_id).first()
-    standing = standing_of(request, user) if request else None
-    if request is None or standing is None or not standing.may_see:
-        raise NotFound("request.unknown", "There is no such request, or you may not see it.")
-    return request, standing
-
-
-def approval_progress(request: AccessRequest) -> tuple[Progress, ...]:
-    """Distinct eligible people per group, every approval checked against membership now."""
-    groups = groups_of(request)
-    approvals = Decision.objects.filter(
-        request=request, live=True, verdict=DecisionVerdict.APPROVE, digest=request.digest, user__is_active=True
-    ).values_list("user_id", flat=True)
-    return progress(groups, members_of(groups), approvals, self_of(request))
-
-
-def approvers_of(request: AccessRequest) -> list[User]:
-    """The people who can decide now, self left out."""
-    ids = {person for people in members_of(groups_of(request)).values() for person in people} - set(self_of(request))
-    return list(User.objects.filter(pk__in=ids).order_by("username"))
 
 
 def live_decision_of(request: AccessRequest, user: User) -> Decision | None:
@@ -167,10 +69,14 @@ def open_requests() -> QuerySet[AccessRequest]:
 
 def inbox_of(user: User, *, limit: int = 200) -> list[AccessRequest]:
     """What waits for this person's decision, oldest first."""
-    mine = Decision.objects.filter(user=user, live=True).values("request_id")
-    waiting = open_requests().filter(_asks_groups_of(user)).exclude(pk__in=mine)
+    asked = Concern.objects.filter(subject__in=hats_of(user), request__status=RequestStatus.PENDING)
+    waiting = open_requests().filter(pk__in=asked.values("request"))
     rows = list(waiting.select_related("agent__owner", "user", "grant").order_by("created_at")[:limit])
-    return [row for row, standing in zip(rows, standings_of(rows, user), strict=True) if standing.may_decide]
+    return [
+        row
+        for row, standing in zip(rows, standings_of(rows, user), strict=True)
+        if standing.may_decide and standing.decided is None
+    ]
 
 
 def visible_requests(user: User, *, limit: int = 50) -> list[AccessRequest]:
@@ -211,6 +117,11 @@ def page_of_own_requests(
     return part_of(requests_of(principal).filter(where, _in_state(state)), before=before, after=after, size=size)
 
 
+def all_requests(state: State | None = None) -> QuerySet[AccessRequest]:
+    """Those of the whole installation, for its operator."""
+    return AccessRequest.objects.select_related("agent__owner", "user", "grant").filter(_in_state(state))
+
+
 def grants_seen_by(user: User) -> QuerySet[Grant]:
     """Grants of the requests that this person may see."""
     rows = Grant.objects.select_related("request__agent", "agent", "user")
@@ -230,7 +141,7 @@ def grants_of(principal: Principal) -> QuerySet[Grant]:
 
 
 def asks_of_server(slug: str) -> Q:
-    """Requests for tools of the server with this slug. `items` is our own canonical JSON, as `groups` is below."""
+    """Requests for tools of the server with this slug. `items` is our own canonical JSON."""
     return Q(items__contains=f'"server":"{slug}"')
 
 
@@ -249,9 +160,9 @@ def _concerning(user: User) -> QuerySet[AccessRequest]:
     rows = AccessRequest.objects.select_related("agent__owner", "user", "grant")
     if user.is_superuser:
         return rows
-    about = Q(agent__owner=user) | Q(user=user) | Q(issued_by=user) | Q(agent__team__in=user.teams.all())
-    decided = Decision.objects.filter(user=user).values("request_id")
-    return rows.filter(about | Q(pk__in=decided) | _asks_groups_of(user))
+    hats = Concern.objects.filter(subject__in=hats_of(user)).values("request")
+    decided = Decision.objects.filter(user=user).values("request")
+    return rows.filter(Q(pk__in=hats) | Q(pk__in=decided))
 
 
 def _seen(user: User, rows: list[AccessRequest]) -> list[AccessRequest]:
@@ -273,27 +184,18 @@ def _in_state(state: State | None) -> Q:
         case State.DENIED:
             return Q(status=RequestStatus.DENIED)
         case State.UNDECIDED:
-            closed = (RequestStatus.CANCELLED, RequestStatus.EXPIRED, RequestStatus.INVALIDATED)
+            closed = (
+                RequestStatus.CANCELLED,
+                RequestStatus.EXPIRED,
+                RequestStatus.SUPERSEDED,
+                RequestStatus.INVALIDATED,
+            )
             return Q(status__in=closed) | (pending & Q(pending_until__lte=JitNow()))
-
-
-def _asks_groups_of(user: User) -> Q:
-    """Requests that ask a group this person is in: a filter for lists, standing_of has the last word.
-
-    `groups` is our own canonical JSON with the ids of the groups in it, so that a text search finds exactly these.
-    """
-    groups = (
-        ApproverGroup.objects.filter(Q(users=user) | Q(teams__members=user)).values_list("pk", flat=True).distinct()
-    )
-    none = Q(pk__in=[])
-    return reduce(or_, (Q(groups__contains=str(group)) for group in groups), none)
 
 
 def history_of(request: AccessRequest) -> dict[UUID, Counter[str]]:
     """For each tool asked for: how earlier requests of the same agent for it (the latest 1,000) ended, by status."""
-    counts: dict[UUID, Counter[str]] = {
-        UUID(tool["id"]): Counter() for item in request.parsed_items for tool in item["tools"]
-    }
+    counts: dict[UUID, Counter[str]] = {UUID(tool["id"]): Counter() for tool in request.tools}
     same = reduce(or_, (Q(items__contains=str(tool)) for tool in counts), Q(pk__in=[]))
     earlier = AccessRequest.objects.filter(same, agent=request.agent_id, created_at__lt=request.created_at)
     for items, status in earlier.order_by("-created_at").values_list("items", "status")[:1000]:

@@ -1,14 +1,16 @@
 """The cast of the tests: people, an agent and a git server, made by the real services.
 
 admin is a superuser; olga owns the agent; anna, bert and olga are the reviewers (olga only on paper: she is self);
-carl is nobody in particular. All but admin and carl are in the team "demo".
+carl is nobody in particular. All but admin and carl are in the teams "demo" and "reviewers".
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import yaml
 
 from jitaccess.audit.recorder import Actor
 from jitaccess.catalog.models import AccessClass, Server, Tool
@@ -19,7 +21,8 @@ from jitaccess.identity.services import create_agent
 from jitaccess.kernel.strictjson import JsonObject
 from jitaccess.policy.engine.decide import Verdict, Who, decide
 from jitaccess.policy.engine.rules import Snapshot, Subject
-from jitaccess.policy.models import ApprovalPolicy, ApproverGroup, Requestable, Role, RoleBinding, ServerAccess
+from jitaccess.policy.models import ApprovalPolicy, Requestable, Role, RoleBinding, ServerAccess
+from jitaccess.policy.policies import save_policy
 from jitaccess.policy.services import bind_role, save_role
 from jitaccess.policy.snapshots import SnapshotStore
 from jitaccess.store.clock import now
@@ -50,6 +53,27 @@ def definition(name: str, **members: Any) -> JsonObject:
     return {"name": name, "description": f"The tool {name}", "inputSchema": {"type": "object"}} | members
 
 
+REVIEWERS = ("team:reviewers",)
+
+
+def policy_document(
+    *people: str, quorum: int = 1, groups: Sequence[tuple[str, Sequence[str], int]] = (), rules: str = "", **extra: Any
+) -> str:
+    """The approval policy "review": one stage, one group of `people` (or several `groups`: name, people, quorum), with
+    further members of the rule; or `rules`, the YAML of all rules.
+    """
+    asked = groups or [("reviewers", people or REVIEWERS, quorum)]
+    listed = [{"name": name, "people": list(some), "quorum": needed} for name, some, needed in asked]
+    rule = {"name": "all", "stages": [{"groups": listed}], **extra}
+    document = {
+        "kind": "approval-policy",
+        "version": "v1",
+        "metadata": {"name": "review"},
+        "spec": {"rules": yaml.safe_load(rules) if rules else [rule]},
+    }
+    return yaml.safe_dump(document)
+
+
 def person(name: str) -> User:
     return User.objects.create_user(username=name, email=f"{name}@example.test", password="correct horse battery")
 
@@ -68,7 +92,7 @@ class Cast:
     read_only: Role
     access: ServerAccess
     policy: ApprovalPolicy
-    reviewers: ApproverGroup
+    reviewers: Team
     requestable: Requestable
     operator: Actor = OPERATOR
 
@@ -84,6 +108,10 @@ class Cast:
             "issued_by": self.admin.pk,
         }
         return Principal(**(values | changes))
+
+    def change_policy(self, *people: str, **members: Any) -> None:
+        """A new version of the approval policy; see policy_document."""
+        self.policy = save_policy(document=policy_document(*people, **members), operator=OPERATOR, policy=self.policy)
 
     def snapshot(self) -> Snapshot:
         """All of policy as it is now."""
@@ -155,9 +183,9 @@ def build_cast() -> Cast:
     read_only = save_role(document=READ_ONLY, operator=OPERATOR)
     for everyone in RoleBinding.Everyone:
         bind_role(role=read_only, everyone=everyone, origin=RoleBinding.Origin.DEFAULT, operator=OPERATOR)
-    policy = ApprovalPolicy.objects.create(name="review")
-    reviewers = ApproverGroup.objects.create(policy=policy, name="reviewers", quorum=1)
-    reviewers.users.set([anna, bert, olga])
+    reviewers = Team.objects.create(name="reviewers")
+    reviewers.members.set([anna, bert, olga])
+    policy = save_policy(document=policy_document(), operator=OPERATOR)
     requestable = Requestable.objects.create(server=server, access="write, destructive", max_minutes=240, policy=policy)
     return Cast(
         admin=admin,

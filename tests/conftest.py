@@ -12,15 +12,21 @@ from django.db import connection
 from django.test import TransactionTestCase
 from hypothesis import HealthCheck, settings
 
-from tests import browser, databases
+from tests import browser, databases, nginx
 from tests.cast import Cast, build_cast
 from tests.clocks import Clock
 
 HERE = Path(__file__).parent
 # Tests in these folders touch no database: one run of them is enough.
 PURE = ("kernel", "policy/engine", "gateway/upstream", "egress")
+# Most of what they do is wait for processes. They begin first, so that what only computes fills the pauses, and none of
+# them is left alone at the end.
+SLOW = ("faults/test_at_steps.py", "faults", "e2e", "bench")
 # These are about the protocol: what is under it is either database.
-ABOUT_THE_PROTOCOL = ("test_bodies.py", "test_headers.py", "test_methods.py", "test_http_upstreams.py")
+ABOUT_THE_PROTOCOL = (
+    "test_all_servers.py", "test_bodies.py", "test_headers.py", "test_http_upstreams.py", "test_methods.py",
+    "test_tracing.py",
+)  # fmt: skip
 
 settings.register_profile("default", max_examples=200, deadline=None, database=None, print_blob=True)
 settings.register_profile(
@@ -33,6 +39,7 @@ settings.load_profile(os.environ.get("JITACCESS_HYPOTHESIS", "default"))
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "nginx: needs an nginx, which CI insists on")
     _keep_off_the_network()
 
 
@@ -42,10 +49,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         _drop(config, items, dropped)
     if not browser.wanted():
         _drop(config, items, [item for item in items if item.get_closest_marker("browser")])
+    if not nginx.wanted():
+        _drop(config, items, [item for item in items if item.get_closest_marker("nginx")])
     folders = tuple(f"{HERE}/{folder}/" for folder in PURE)
     for item in items:
         if str(item.path).startswith(folders) or item.path.name in ABOUT_THE_PROTOCOL:
             item.add_marker(pytest.mark.pure)
+    items.sort(key=_turn)
+
+
+def _turn(item: pytest.Item) -> int:
+    """The place of its folder in SLOW; all others come after them, as they were."""
+    path = item.path.relative_to(HERE).as_posix()
+    return next((number for number, start in enumerate(SLOW) if path.startswith(start)), len(SLOW))
 
 
 def _drop(config: pytest.Config, items: list[pytest.Item], dropped: list[pytest.Item]) -> None:

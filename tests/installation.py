@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -95,11 +95,15 @@ class Process:
         started = time.monotonic()
         if self.popen.poll() is None:
             self.popen.send_signal(sig)
-            self.popen.wait(30)
+        self.join()
+        return time.monotonic() - started
+
+    def join(self) -> None:
+        """Wait until it is gone."""
+        self.popen.wait(30)
         self._reader.join(5)
         assert self.popen.stdout
         self.popen.stdout.close()
-        return time.monotonic() - started
 
 
 class Installation:
@@ -160,8 +164,11 @@ class Installation:
     def stop(self) -> None:
         for person in self._people:
             person.http.close()
+        for process in self.processes:  # all at once: each takes a moment
+            if process.popen.poll() is None:
+                process.popen.send_signal(signal.SIGINT)
         for process in self.processes:
-            process.stop(signal.SIGINT)
+            process.join()
         self._people.clear()
         self.processes.clear()
 
@@ -271,10 +278,10 @@ def create_database(*, template: str = "") -> str:
     return f"{base}/{name}?{tail}"
 
 
-def prepared(var: Path) -> Iterator[Installation]:
+def prepared(var: Path) -> Installation:
     """An installation after its first start, stopped: what tests copy."""
     installation = Installation(var, create_database() if ON_POSTGRESQL else "")
     process = installation.up()
     process.stop()
     assert process.popen.returncode == 0, process.output
-    yield installation
+    return installation

@@ -16,7 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-PYTEST = (sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "worksteal", "--durations", "25")
+# Three workers on two cores: tests with processes of their own wait a quarter of their time.
+PYTEST = (sys.executable, "-m", "pytest", "-q", "-n", "3", "--dist", "worksteal", "--durations", "25")
+# Whatever the environment says: every worker and every process that tests start would compile everything anew.
+COMPILED = {"PYTHONDONTWRITEBYTECODE": ""}
 LINT = {
     "ruff": (sys.executable, "-m", "ruff", "check", "."),
     "format": (sys.executable, "-m", "ruff", "format", "--check", "."),
@@ -80,7 +83,7 @@ def main() -> int:
         process = subprocess.Popen(
             step.command,
             cwd=ROOT,
-            env=os.environ | step.env,
+            env=os.environ | COMPILED | step.env,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -99,6 +102,10 @@ def main() -> int:
     print("\n== summary", *lines, sep="\n")
     if not _chromium() and os.environ.get("JITACCESS_TEST_BROWSER") != "1":
         print("No Chromium was found, so the browser tests were left out; `make test-browser` insists on them.")
+    if not _nginx():
+        print(
+            "No nginx was found, so the test of forward-auth with it was left out; JITACCESS_TEST_NGINX=1 insists on it."
+        )
     print(f"{passed} passed, {max(broken, failed)} failed")
     return 1 if failed else 0
 
@@ -108,6 +115,12 @@ def _count(word: str, output: list[str]) -> int:
     closing = next((line for line in reversed(output) if re.search(r"\d+ (passed|failed|error)", line)), "")
     found = re.search(rf"(\d+) {word}\b", closing)
     return int(found.group(1)) if found else 0
+
+
+def _nginx() -> str | None:
+    from tests.nginx import nginx
+
+    return nginx()
 
 
 def _chromium() -> str | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 PREFIX = "/api/v1/"
+# Everything that the OpenAPI file tells of, and where errors are problems.
+PREFIXES = (PREFIX, "/access/v1/", "/.well-known/authzen-configuration")
 
 REST_FRAMEWORK: dict[str, Any] = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["jitaccess.api.caller.Authentication"],
@@ -39,6 +41,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
         {"name": "catalog", "description": "Servers and their tools."},
         {"name": "policy", "description": "Roles, and who has them."},
         {"name": "ledger", "description": "What happened, and proofs of it."},
+        {"name": "authzen", "description": "OpenID AuthZEN: decisions, and requests for what they deny."},
         {"name": "about", "description": "Who you are here, and what there is."},
     ],
 }

@@ -16,18 +16,21 @@ class Endpoint(APIView):
     """Counted by address before anything is looked up, by principal once it is known, and never cached.
 
     `people_only`: the methods that no agent's token can use, refused before anything about the request is read.
+    `reads`: whatever the method, nothing is changed, which counts for less.
     """
 
     people_only: ClassVar[frozenset[str]] = frozenset()
+    reads: ClassVar[bool] = False
 
     def prepare(self, request: Request) -> None:
         """What has to be read before the transaction of a POST begins."""
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        throttles.spend(request, f"@{request.META.get('REMOTE_ADDR', '')}", times=throttles.PER_ADDRESS)
+        address = str(request.META.get("REMOTE_ADDR", ""))
+        throttles.spend(request, f"@{address}", times=throttles.PER_ADDRESS, reads=self.reads)
         super().initial(request, *args, **kwargs)
         if isinstance(request.user, Caller):
-            throttles.spend(request, request.user.principal.key)
+            throttles.spend(request, request.user.principal.key, reads=self.reads)
             if request.method in self.people_only:
                 request.user.decider()
 

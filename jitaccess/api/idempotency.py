@@ -75,6 +75,13 @@ def once(view: View) -> View:
     return guarded
 
 
+def only_once(kind: str, name: str) -> bool:
+    """Whether `name` is new among its kind, for a day. Inside the transaction of what must not happen twice."""
+    _take_turn(kind, name)
+    values = {"digest": "", "status": 0, "body": "", "created_at": JitNow()}
+    return StoredAnswer.objects.get_or_create(principal_key=kind, key=name, defaults=values)[1]
+
+
 def never(view: View) -> View:
     """For a POST whose answer is a secret: it is not stored, so a key is refused."""
 

@@ -16,7 +16,7 @@ from django.views import defaults
 from rest_framework.exceptions import APIException, ErrorDetail, Throttled, ValidationError
 from rest_framework.response import Response
 
-from jitaccess.api.conf import PREFIX
+from jitaccess.api.conf import PREFIX, PREFIXES
 from jitaccess.kernel.errors import JitAccessError, Unavailable
 from jitaccess.kernel.text import visible
 
@@ -108,10 +108,10 @@ def _plain(error: Exception, instance: str) -> tuple[int, str, str]:
 def under_api(
     status: int, code: str, detail: str, otherwise: Callable[..., HttpResponse]
 ) -> Callable[..., HttpResponse]:
-    """A Django error handler that answers with a problem under /api/ and with `otherwise` elsewhere."""
+    """A Django error handler that answers with a problem under our APIs and with `otherwise` elsewhere."""
 
     def handler(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        if not request.path.startswith("/api/"):
+        if not request.path.startswith(("/api/", *PREFIXES)):
             return otherwise(request, *args, **kwargs)
         return JsonResponse(
             body_of(status, code, detail, request.path),

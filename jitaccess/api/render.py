@@ -16,13 +16,14 @@ from jitaccess.kernel.strictjson import JsonObject
 from jitaccess.policy.services import uses_left_of
 from requests_app import represent, selectors
 from requests_app.lifecycle import DecisionVerdict, RequestStatus
-from requests_app.selectors import AccessRequest, Decision, Grant, Standing
+from requests_app.selectors import AccessRequest, Decision, Grant
+from requests_app.standing import Standing, seen_by
 
 
 def seen_request(caller: Caller, request_id: UUID) -> tuple[AccessRequest, Standing | None]:
     """A request, and what the person who calls is to it. Raises NotFound for foreign ones as for absent ones."""
     if caller.person:
-        return selectors.seen_by(caller.person, request_id)
+        return seen_by(caller.person, request_id)
     request = selectors.requests_of(caller.principal).filter(pk=request_id).first()
     if request is None:
         raise NotFound("request.unknown", "There is no such request, or you may not see it.")
@@ -50,7 +51,7 @@ def full_request(caller: Caller, request: AccessRequest, standing: Standing | No
         "items": [
             {"server": item["server"], "tool": tool["name"], "access": tool["access"], "pin": tool["pin"]}
             for item in request.parsed_items
-            for tool in item["tools"]
+            for tool in item.get("tools", ())
         ],
         "context": json.loads(request.context),
         "decisions": [_decision(caller, one) for one in selectors.decisions_on(request)],

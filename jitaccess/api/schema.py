@@ -11,7 +11,7 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework import serializers
 
-from jitaccess.api.conf import PREFIX
+from jitaccess.api.conf import PREFIXES
 from jitaccess.api.parsing import Input
 from jitaccess.api.problems import MEDIA_TYPE
 
@@ -24,6 +24,7 @@ _WHAT = {
     405: "Not with this method.",
     406: "Only JSON is answered.",
     409: "The present state does not allow it; `detail` says what changed.",
+    410: "It has expired.",
     413: "The body is too large.",
     415: "The body is not application/json.",
     422: "The Idempotency-Key came with another request before.",
@@ -82,7 +83,7 @@ class _Scheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call] 
 
 def only_this_api(endpoints: Iterable[tuple[str, str, str, Any]]) -> list[tuple[str, str, str, Any]]:
     """A preprocessing hook: other addresses are no part of the contract."""
-    return [endpoint for endpoint in endpoints if endpoint[0].startswith(PREFIX)]
+    return [endpoint for endpoint in endpoints if endpoint[0].startswith(PREFIXES)]
 
 
 def shortened(result: dict[str, Any], **_: Any) -> dict[str, Any]:
@@ -124,15 +125,19 @@ def documented(
     query: type[Input] | None = None,
     keyed: bool = False,
     conflicts: bool = False,
+    gone: bool = False,
+    public: bool = False,
+    headers: Sequence[OpenApiParameter] = (),
     also: Mapping[int, type[serializers.Serializer[Any]]] | None = None,
     examples: Sequence[OpenApiExample] = (),
 ) -> Callable[[F], F]:
     """An operation with all its refusals. `takes` is its body, `keyed` whether it honours Idempotency-Key, `also`
-    are other answers by status.
+    are other answers by status; `public`: nobody has to say who they are.
     """
     refusals = [
         *_ALWAYS,
         *((409,) if takes or conflicts else ()),
+        *((410,) if gone else ()),
         *((413, 415) if takes else ()),
         *((422,) if keyed else ()),
     ]
@@ -142,7 +147,8 @@ def documented(
         description=description,
         tags=[tag],
         request=takes,
-        parameters=[*([query] if query else []), *([_KEY] if keyed else [])],
+        parameters=[*([query] if query else []), *([_KEY] if keyed else []), *headers],
+        auth=[] if public else None,
         responses={
             status: OpenApiResponse(answer, summary),
             **{code: OpenApiResponse(shape, inspect.getdoc(shape) or "") for code, shape in (also or {}).items()},

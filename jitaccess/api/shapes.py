@@ -220,6 +220,22 @@ class Binding(_Shape):
     max_uses = s.IntegerField(allow_null=True)
 
 
+class Lock(_Shape):
+    """An emergency stop. `live` while it is in force, by the clock."""
+
+    lock_id = s.UUIDField()
+    kind = s.ChoiceField(choices=["agent", "user", "server", "role", "grant", "everything"])
+    target = s.UUIDField(allow_null=True)
+    name = s.CharField(help_text="What the target was called when it was locked.")
+    live = s.BooleanField()
+    reason = s.CharField()
+    created_at = s.DateTimeField()
+    created_by = s.CharField()
+    expires_at = s.DateTimeField(allow_null=True)
+    lifted_at = s.DateTimeField(allow_null=True)
+    lifted_by = s.CharField()
+
+
 class Entry(_Shape):
     """One line of the ledger: plain values, with names beside ids."""
 

@@ -20,9 +20,12 @@ log = logging.getLogger(__name__)
 _away = {"until": 0.0}
 
 
-def spend(request: Request, who: str, *, times: int = 1) -> None:
-    """Count one call of `who`, who has `times` the usual number of them. Raises Throttled with the seconds to wait."""
-    reads = request.method in {"GET", "HEAD", "OPTIONS"}
+def spend(request: Request, who: str, *, times: int = 1, reads: bool = False) -> None:
+    """Count one call of `who`, who has `times` the usual number of them. Raises Throttled with the seconds to wait.
+
+    `reads`: it changes nothing, whatever its method.
+    """
+    reads = reads or request.method in {"GET", "HEAD", "OPTIONS"}
     limit = times * (settings.API_READS_PER_MINUTE if reads else settings.API_WRITES_PER_MINUTE)
     moment = time.time()
     window = int(moment // WINDOW)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from django.urls import path, re_path
 
-from jitaccess.api import agents, catalog, deciding, grants, ledger, policy, requests, root
+from jitaccess.api import agents, catalog, deciding, grants, ledger, locks, policy, requests, root
 
 # Tells the generator of the OpenAPI file about our classes; here, because commands need not pay for it.
 from jitaccess.api import schema as schema  # noqa: PLC0414
@@ -36,6 +36,8 @@ urlpatterns = [
     path("v1/roles", policy.RoleList.as_view(), name="roles"),
     path("v1/roles/<uuid:role_id>", policy.RoleShow.as_view(), name="role"),
     path("v1/bindings", policy.BindingList.as_view(), name="bindings"),
+    path("v1/locks", locks.LockList.as_view(), name="locks"),
+    path("v1/locks/<uuid:lock_id>/lift", locks.LockLift.as_view(), name="lift"),
     path("v1/ledger/entries", ledger.EntryList.as_view(), name="entries"),
     path("v1/ledger/entries/<uuid:uid>", ledger.EntryShow.as_view(), name="entry"),
     path("v1/ledger/entries/<uuid:uid>/proof", ledger.EntryProof.as_view(), name="proof"),

@@ -28,10 +28,17 @@ _DAMAGE = (ValueError, TypeError, AttributeError, OverflowError, DatabaseError)
 _Value = TypeVar("_Value")
 
 
-def verified(verifiers: Sequence[Verifier], checkpoints: Iterable[Iterable[Filed | Finding]]) -> Report:
-    """Check all of the database, its own checkpoints and the given ones. Call it inside `consistent_reads`."""
+def verified(
+    verifiers: Sequence[Verifier],
+    checkpoints: Iterable[Iterable[Filed | Finding]],
+    watch: Callable[[Iterable[Row | Finding]], Iterable[Row | Finding]] = iter,
+) -> Report:
+    """Check all of the database, its own checkpoints and the given ones. Call it inside `consistent_reads`.
+
+    `watch` hands on the rows that it is given, for who wants to see how far it is.
+    """
     heads = filed.read([_checkpoints(), *checkpoints], verifiers)
-    report = verify.check(chain(rows(), misspelled()), heads, _Nodes())
+    report = verify.check(chain(watch(rows()), misspelled()), heads, _Nodes())
     return replace(report, findings=report.findings + tuple(_loose_ends(report.entries)))
 
 

@@ -28,7 +28,7 @@ from jitaccess.identity.services import live_tokens
 from jitaccess.kernel.errors import Unavailable
 from jitaccess.kernel.ids import uuid7
 from jitaccess.kernel.steps import step
-from jitaccess.kernel.strictjson import Json
+from jitaccess.kernel.strictjson import Json, JsonObject
 from jitaccess.policy.compiler import head
 from jitaccess.policy.engine.decide import Code, Verdict, Who, decide
 from jitaccess.policy.engine.rules import Snapshot, Subject
@@ -48,7 +48,9 @@ FORWARD_WITHIN = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """A call somebody wants to make. `arguments` are redacted already; `digest` is over the whole ones."""
+    """A call somebody wants to make. `arguments` are redacted already; `given` are the whole ones, and `digest` is over
+    them.
+    """
 
     principal: Principal
     server: UUID | None
@@ -57,6 +59,7 @@ class Intent:
     digest: str
     arguments: Json
     call: UUID = field(default_factory=uuid7)
+    given: JsonObject = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +221,15 @@ class _Batch:
     def _verdict(self, snapshot: Snapshot, intent: Intent) -> Verdict:
         assert intent.principal.agent
         who = Who(intent.principal.agent, intent.principal.user)
-        return decide(snapshot, who=who, server=intent.server, tool=intent.tool, at=self.clock)
+        return decide(
+            snapshot,
+            who=who,
+            server=intent.server,
+            tool=intent.tool,
+            at=self.clock,
+            arguments=intent.given,
+            digest=intent.digest,
+        )
 
     def _refusal(self, one: Admitted) -> Refusal:
         intent = one.intent

@@ -54,7 +54,9 @@ class Call:
     def intent(self, args_digest: str, shown: Json) -> Intent:
         """`shown` is what the ledger shows of the arguments."""
         target = self.target
-        return Intent(self.principal, target.server, target.server_name, target.tool, args_digest, shown)
+        return Intent(
+            self.principal, target.server, target.server_name, target.tool, args_digest, shown, given=self.arguments
+        )
 
 
 async def call_tool(gateway: Gateway, call: Call) -> JsonObject:
@@ -66,7 +68,7 @@ async def call_tool(gateway: Gateway, call: Call) -> JsonObject:
     for _ in range(TRIES):
         # A child is started only for a call that would be allowed, and before admission: a start may take longer
         # than an admission stays good.
-        connection = await _connect(gateway, call) if _seems_allowed(gateway, call) else None
+        connection = await _connect(gateway, call) if _seems_allowed(gateway, call, args_digest) else None
         intent = call.intent(args_digest, shown)
         try:
             with tracing.span("admit", server=call.target.server_name):
@@ -114,12 +116,16 @@ async def _kept(gateway: Gateway, arguments: JsonObject) -> tuple[str, Json]:
     return whole, redact(arguments)
 
 
-def _seems_allowed(gateway: Gateway, call: Call) -> bool:
+def _seems_allowed(gateway: Gateway, call: Call, args_digest: str) -> bool:
     """By policy as this process knows it: a guess about what the batch will say, which alone decides."""
     assert call.principal.agent
     who = Who(call.principal.agent, call.principal.user)
     snapshot, at = gateway.store.current, call.clock.now()
-    return decide(snapshot, who=who, server=call.target.server, tool=call.target.tool, at=at).allowed
+    target = call.target
+    verdict = decide(
+        snapshot, who=who, server=target.server, tool=target.tool, at=at, arguments=call.arguments, digest=args_digest
+    )
+    return verdict.allowed
 
 
 async def _connect(gateway: Gateway, call: Call) -> Connection | UpstreamError:

@@ -15,11 +15,12 @@ META_UPSTREAM_ERROR = f"{NAMESPACE}upstream_error"
 
 _WHY = {
     "no_binding": "is not in your current access",
+    "other_arguments": "is in your current access, but not with these arguments",
     "expired": "is not in your current access any more: the grant you had has expired",
     "revoked": "is not in your current access any more: the grant you had was ended early",
     "used_up": "is not in your current access any more: the grant you had was for a number of calls, all made by now",
     "quarantined": "is blocked: its definition awaits review by an admin, so it can be neither called nor requested",
-    "locked_down": "is refused: this agent is disabled, or may no longer act for its user",
+    "locked_down": "is refused: a lock is in force, or this agent is disabled or may no longer act for its user",
     "policy_busy": "could not be decided, because access rules are changing very fast; try again in a moment",
     "clock_jumped": (
         "is refused: the clock of the gateway's machine has jumped, and calls are refused until an operator accepts it"

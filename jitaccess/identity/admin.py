@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 else:
     UserAdminBase, PersonFormBase = UserAdmin, UserChangeForm
 
-PRIVILEGES = ("is_staff", "is_superuser", "groups", "user_permissions")
+# A manager may approve what this person's agents ask for.
+PRIVILEGES = ("is_staff", "is_superuser", "groups", "user_permissions", "manager")
 # Who can change these of somebody can become them.
 CREDENTIALS = ("username", "email")
 
@@ -68,6 +69,7 @@ class PersonForm(PersonFormBase):
 class PersonAdmin(RecordedAdmin, UserAdminBase):
     form = PersonForm
     list_display = ("username", "email", "first_name", "last_name", "is_active", "is_staff", "is_superuser")
+    fieldsets = (*(UserAdmin.fieldsets or ()), ("Approvals", {"fields": ("manager",)}))
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         """Only who holds every right may give rights away, or the name that others' rights are held by."""
@@ -166,7 +168,7 @@ class AgentAdmin(RecordedAdmin):
     service_records_addition = True
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        return (*self.fields, "enabled", "tokens") if obj else self.fields
+        return (*self.fields, "labels", "enabled", "tokens") if obj else self.fields
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         return ("enabled", "tokens") if obj else ()

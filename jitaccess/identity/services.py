@@ -128,6 +128,12 @@ def may_use(*, user: User, agent: Agent) -> bool:
     return user.pk == agent.owner_id or agent.users.filter(pk=user.pk).exists()
 
 
+def agents_for(user: User) -> models.QuerySet[Agent]:
+    """Enabled agents that `user` may let act on their behalf."""
+    usable = Agent.users.through.objects.filter(user=user).values("agent_id")
+    return Agent.objects.filter(Q(owner=user) | Q(pk__in=usable), enabled=True)
+
+
 def set_agent_enabled(*, agent: Agent, enabled: bool, operator: Actor) -> None:
     """Disable (refused at once by the engine; the sweep ends its grants) or enable an agent."""
     with transaction.atomic():

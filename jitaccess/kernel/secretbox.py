@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from .errors import Invalid
 
@@ -30,11 +32,13 @@ class KeyRing:
     """
 
     _keys: dict[str, AESGCM] = field(repr=False)
+    _raw: dict[str, bytes] = field(repr=False)
 
     @classmethod
     def from_text(cls, text: str) -> KeyRing:
         """Read "k2:base64,k1:base64" (32-byte keys); Invalid("keyring.invalid") never quotes a key."""
         keys: dict[str, AESGCM] = {}
+        raw: dict[str, bytes] = {}
         for entry in text.split(","):
             kid, _, encoded = entry.strip().partition(":")
             try:
@@ -45,13 +49,20 @@ class KeyRing:
                 raise Invalid("keyring.invalid", f"The key id {kid} appears twice in the key ring.")
             if len(key) != _KEY_BYTES:
                 raise Invalid("keyring.invalid", f"The key {kid} is not base64 of {_KEY_BYTES} bytes.")
-            keys[kid] = AESGCM(key)
-        return cls(keys)
+            keys[kid], raw[kid] = AESGCM(key), key
+        return cls(keys, raw)
 
     @property
     def ids(self) -> tuple[str, ...]:
         """The ids of the keys; the first one seals."""
         return tuple(self._keys)
+
+    def derived(self, purpose: str) -> tuple[bytes, ...]:
+        """32 secret bytes for `purpose` of each key, newest first (HKDF-SHA256, RFC 5869); none tells of the key."""
+        return tuple(
+            HKDF(algorithm=SHA256(), length=_KEY_BYTES, salt=None, info=_bound(kid, f"derived {purpose}")).derive(key)
+            for kid, key in self._raw.items()
+        )
 
     def seal(self, plaintext: bytes, *, context: str) -> str:
         """Return `plaintext` encrypted as "kid.base64url"; it opens only under the same `context`."""

@@ -7,13 +7,12 @@ from datetime import timedelta
 
 from django.db.models import F
 
-from jitaccess.audit.events import Event
 from jitaccess.audit.models import Entry
 from jitaccess.catalog.models import Tool
 from jitaccess.kernel.text import visible
 from jitaccess.notify import console, email
 from jitaccess.notify.models import Delivery
-from jitaccess.notify.notice import Channel, notice_of, quarantine_notice
+from jitaccess.notify.notice import ASKING, GRANT_EXPIRING, Channel, notice_of, quarantine_notice
 from jitaccess.store.clock import JitNow, now
 from requests_app import selectors
 
@@ -61,8 +60,10 @@ def _send(delivery: Delivery) -> str:
     request = selectors.requests_by_id([delivery.request])[delivery.request]
     if not delivery.user.is_active:
         return "not sent: the person is no longer active"
-    if delivery.event == Event.REQUEST_SUBMITTED and not request.pending:
+    if delivery.event in ASKING and not request.pending:
         return "not sent: decided before it went out"
+    if delivery.event == GRANT_EXPIRING and request.grant.ended_at is not None:
+        return "not sent: ended before it went out"
     CHANNELS[delivery.channel](notice_of(delivery, request))
     return ""
 

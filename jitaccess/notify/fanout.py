@@ -15,8 +15,9 @@ from jitaccess.identity.models import User
 from jitaccess.notify.models import Delivery
 from jitaccess.notify.notice import TOLD_EVENTS
 from jitaccess.store.clock import now
-from requests_app import selectors
+from requests_app import reviews, selectors, standing
 from requests_app.selectors import AccessRequest
+from requests_app.services.remind import escalated_to
 
 
 def fan_out(*, limit: int = 500) -> int:
@@ -57,14 +58,34 @@ def fan_out(*, limit: int = 500) -> int:
 
 
 def _audience(entry: Entry, request: AccessRequest) -> list[User]:
-    """A new request: who can decide. Its outcome: the agent's owner and the person it acts for, but not who did it."""
-    if entry.event == Event.REQUEST_SUBMITTED:
-        return selectors.approvers_of(request) if request.pending else []
-    concerned = {person.pk: person for person in (request.agent.owner, request.user) if person and person.is_active}
+    """A new request: who can decide. A reminder: who of them has not. Break-glass: everybody who was skipped.
+
+    The outcome: the agent's owner and the person it acts for, but not who did it.
+    """
+    match entry.event:
+        case Event.REQUEST_SUBMITTED:
+            return standing.approvers_of(request) if request.pending else []
+        case Event.REQUEST_REMINDED | Event.REQUEST_ESCALATED:
+            return _undecided(entry, request) if request.pending else []
+        case Event.BREAK_GLASS_USED:
+            told = reviews.told_of(request)
+        case _:
+            told = [person for person in (request.agent.owner, request.user) if person and person.is_active]
+    concerned = {person.pk: person for person in told}
     # An agent that acts for somebody carries that person's id: then it was not the person who did it.
     if entry.user and not entry.agent:
         concerned.pop(entry.user, None)
     return list(concerned.values())
+
+
+def _undecided(entry: Entry, request: AccessRequest) -> list[User]:
+    """Of those a reminder (all) or an escalation (its groups) goes to: who has not decided, and may."""
+    done = {decision.user_id for decision in selectors.decisions_on(request) if decision.live}
+    asked = [person for person in standing.approvers_of(request) if person.pk not in done]
+    if entry.event == Event.REQUEST_REMINDED:
+        return asked
+    later = escalated_to(json.loads(entry.data)["groups"])
+    return [person for person in asked if person.pk in later]
 
 
 def _quarantines(entries: Iterable[Entry]) -> list[Entry]:

@@ -16,6 +16,8 @@ from requests_app.selectors import AccessRequest
 
 _SAYS = {
     Event.REQUEST_SUBMITTED: "{who} asks for {what} for {long}",
+    Event.REQUEST_REMINDED: "Still waiting: {who} asks for {what} for {long}",
+    Event.REQUEST_ESCALATED: "Nobody has decided yet: {who} asks for {what} for {long}",
     Event.REQUEST_APPROVED: "Approved: {who} may use {what} for {long}",
     Event.REQUEST_DENIED: "Denied: {who} asked for {what}",
     Event.REQUEST_EXPIRED: "Nobody decided: {who} asked for {what}",
@@ -24,8 +26,18 @@ _SAYS = {
     Event.GRANT_RELEASED: "Given back: {who} no longer uses {what}",
     Event.GRANT_REVOKED: "Revoked: {who} can no longer use {what}",
     Event.GRANT_SUBJECT_DISABLED: "Ended with the agent: {who} can no longer use {what}",
+    Event.GRANT_TARGET_REMOVED: "Nothing left of it: {who} can no longer use {what}",
+    Event.BREAK_GLASS_USED: "Break-glass: {who} has {what} for {long}",
+    Event.BREAK_GLASS_REVIEWED: "Reviewed: {who} had {what} by break-glass",
 }
 TOLD_EVENTS = frozenset(_SAYS)
+# No event of the ledger: only a notice.
+GRANT_EXPIRING = "grant.expiring"
+_EXPIRING = "Ends in a few minutes: {who} can use {what}"
+# What only asks for a decision is not sent when there is nothing left to decide.
+ASKING = frozenset({Event.REQUEST_SUBMITTED, Event.REQUEST_REMINDED, Event.REQUEST_ESCALATED})
+# Reviewers read what they have to know there; the request itself is for those whom it concerns.
+_BREAK_GLASS = frozenset({Event.BREAK_GLASS_USED, Event.BREAK_GLASS_REVIEWED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,13 +63,17 @@ def notice_of(delivery: Delivery, request: AccessRequest) -> Notice:
     who = f"{request.agent.name} for {request.user.username}" if request.user else request.agent.name
     labels = request.tool_labels
     what = ", ".join(labels[:3]) + (f" and {len(labels) - 3} more" if len(labels) > 3 else "")
-    says = _SAYS[Event(delivery.event)].format(who=who, what=what, long=format_duration(request.seconds))
-    url = f"{settings.PUBLIC_URL}/requests/{request.pk}/"
+    says = _EXPIRING if delivery.event == GRANT_EXPIRING else _SAYS[Event(delivery.event)]
+    says = says.format(who=who, what=what, long=format_duration(request.seconds))
+    path = "break-glass/" if delivery.event in _BREAK_GLASS else f"requests/{request.pk}/"
+    url = f"{settings.PUBLIC_URL}/{path}"
     reason = "\n".join(f"> {line}" for line in visible(request.reason, limit=2000, multiline=True).split("\n"))
-    items = [(item["server"], tool) for item in request.parsed_items for tool in item["tools"]]
-    tools = "\n".join(f"- {server}/{tool['name']} ({tool['access']})" for server, tool in items)
+    classes = [f" ({tool['access']})" for item in request.parsed_items for tool in item.get("tools", ())]
+    classes = classes if len(classes) == len(labels) else [""] * len(labels)
+    asked = "\n".join(visible(f"- {label}{one}", limit=300) for label, one in zip(labels, classes, strict=True))
     says = visible(says, limit=200)
-    body = f"{says}.\n\n{tools}\n\nThe agent's own words:\n{reason}\n\nOpen the request: {url}\n"
+    whose = f"In the words of {request.filed_by.username}" if request.filed_by else "The agent's own words"
+    body = f"{says}.\n\n{asked}\n\n{whose}:\n{reason}\n\nOpen it: {url}\n"
     return Notice(to=delivery.user.username, address=delivery.user.email, subject=says, body=body, url=url)
 
 

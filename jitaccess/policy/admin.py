@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.contrib import admin
 from django.db import models
@@ -13,18 +13,14 @@ from django.http import HttpRequest
 from django.utils.safestring import SafeString
 
 from jitaccess.audit.admin_base import ReadOnlyAdmin, ReadOnlyInline, RecordedAdmin, actor_of, inert, pretty
-from jitaccess.policy import services
+from jitaccess.policy import admin_approvals, lock_admin, services  # noqa: F401 - they register their pages
 from jitaccess.policy.admin_forms import (
-    ApproverGroupForm,
-    ApproverGroupFormSet,
     DefaultRoleForm,
     RequestableForm,
     RoleForm,
     StandingBindingForm,
 )
 from jitaccess.policy.models import (
-    ApprovalPolicy,
-    ApproverGroup,
     DefaultRole,
     Requestable,
     Role,
@@ -33,11 +29,6 @@ from jitaccess.policy.models import (
     ServerAccess,
 )
 from jitaccess.store.clock import JitNow
-
-if TYPE_CHECKING:
-    StackedBase = admin.StackedInline[Any, Any]
-else:
-    StackedBase = admin.StackedInline
 
 
 class RoleVersionInline(ReadOnlyInline):
@@ -178,24 +169,7 @@ class ServerAccessAdmin(RecordedAdmin):
 @admin.register(Requestable)
 class RequestableAdmin(RecordedAdmin):
     form = RequestableForm
-    list_display = ("server", "team", "tools", "access", "max_minutes", "max_uses", "policy")
+    list_display = ("__str__", "team", "arguments", "max_minutes", "max_uses", "policy")
     list_select_related = ("server", "team", "policy")
     list_filter = ("server", "team", "policy")
-    search_fields = ("server__slug", "tools", "access")
-
-
-class ApproverGroupInline(StackedBase):
-    model = ApproverGroup
-    form = ApproverGroupForm
-    formset = ApproverGroupFormSet
-    filter_horizontal = ("users", "teams")
-
-    def get_extra(self, request: HttpRequest, obj: Any = None, **kwargs: Any) -> int:
-        return 0 if obj else 1
-
-
-@admin.register(ApprovalPolicy)
-class ApprovalPolicyAdmin(RecordedAdmin):
-    list_display = ("name", "pending_minutes")
-    search_fields = ("name",)
-    inlines = (ApproverGroupInline,)
+    search_fields = ("server__slug", "tools", "access", "database", "database_objects")

@@ -2,48 +2,48 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django import forms
 from django.core.exceptions import ValidationError
-from django.db.models import Q
-from django.forms.formsets import DELETION_FIELD_NAME
 
 from jitaccess.audit.admin_base import FormBase
 from jitaccess.catalog.models import AccessClass
-from jitaccess.identity.models import User
-from jitaccess.kernel.errors import Invalid
+from jitaccess.kernel.errors import Invalid, JitAccessError
 from jitaccess.kernel.patterns import PatternSet
 from jitaccess.kernel.text import visible
 from jitaccess.policy.compiler import split_list
-from jitaccess.policy.engine.roles import parse_role
-from jitaccess.policy.models import ApproverGroup, Requestable, Role, RoleBinding
+from jitaccess.policy.engine.roles import PRIVILEGES, parse_role
+from jitaccess.policy.models import Requestable, Role, RoleBinding
 from jitaccess.store.clock import now
 
-if TYPE_CHECKING:
-    InlineFormSetBase = forms.BaseInlineFormSet[Any, Any, Any]
-else:
-    InlineFormSetBase = forms.BaseInlineFormSet
 
+class DocumentForm(FormBase):
+    """One YAML document, a new version of a named row each time it is saved. Names are for life."""
 
-class RoleForm(FormBase):
+    noun = ""
+    holds = ""
     # strip=False: lines are counted as they were typed.
     document = forms.CharField(
-        strip=False,
-        widget=forms.Textarea({"rows": 28, "spellcheck": "false", "class": "document vLargeTextField"}),
-        help_text="YAML: kind, version, metadata, spec with allow and deny rules. Saving makes a new version.",
+        strip=False, widget=forms.Textarea({"rows": 28, "spellcheck": "false", "class": "document vLargeTextField"})
     )
 
-    class Meta:
-        model = Role
-        fields = ("document",)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if "document" in self.fields:  # not when the page only shows it
+            said = f"YAML: kind, version, metadata, spec with {self.holds}. Saving makes a new version."
+            self.fields["document"].help_text = said
+
+    def read(self, document: str) -> str:
+        """The name in it. Raises JitAccessError for what may not be saved here."""
+        raise NotImplementedError
 
     def clean_document(self) -> str:
-        """The text with LF line ends, readable as a role that may be saved here. Every mistake is a form error."""
+        """The text with LF line ends, readable as what may be saved here. Every mistake is a form error."""
         document: str = self.cleaned_data["document"].replace("\r\n", "\n")
         try:
-            name = parse_role(document).name
-        except Invalid as error:
+            name = self.read(document)
+        except JitAccessError as error:
             raise ValidationError(visible(error.detail, limit=500), code=error.code) from error
         self._check_name(name)
         return document
@@ -51,8 +51,22 @@ class RoleForm(FormBase):
     def _check_name(self, name: str) -> None:
         if self.instance.head and name != self.instance.name:
             raise ValidationError(f"metadata.name: expected {self.instance.name}, for names are for life.")
-        if not self.instance.head and Role.objects.filter(name=name).exists():
-            raise ValidationError(f"metadata.name: there is a role named {name} already; open that one to change it.")
+        same = self._meta.model._default_manager.filter(name=name)  # noqa: SLF001 - Django's public private
+        if not self.instance.head and same.exists():
+            raise ValidationError(
+                f"metadata.name: there is {self.noun} named {name} already; open that one to change it."
+            )
+
+
+class RoleForm(DocumentForm):
+    noun, holds = "a role", "allow and deny rules"
+
+    class Meta:
+        model = Role
+        fields = ("document",)
+
+    def read(self, document: str) -> str:
+        return parse_role(document).name
 
 
 class DefaultRoleForm(FormBase):
@@ -100,17 +114,30 @@ class RequestableForm(FormBase):
         widget=forms.CheckboxSelectMultiple,
         help_text="Every tool of these classes.",
     )
+    privileges = forms.MultipleChoiceField(
+        choices=[(name, name) for name in PRIVILEGES], required=False, widget=forms.CheckboxSelectMultiple
+    )
 
     class Meta:
         model = Requestable
-        fields = ("server", "team", "tools", "access", "max_minutes", "max_uses", "policy")
+        fields = (
+            *("server", "team", "tools", "access", "arguments", "database", "database_objects", "privileges"),
+            *("max_minutes", "max_total_minutes", "max_advance_minutes", "max_uses", "policy"),
+        )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.initial["access"] = split_list(self.instance.access)
+        self.initial["privileges"] = split_list(self.instance.privileges)
 
     def clean_tools(self) -> str:
-        patterns = split_list(self.cleaned_data["tools"])
+        return self._patterns("tools")
+
+    def clean_database_objects(self) -> str:
+        return self._patterns("database_objects")
+
+    def _patterns(self, field: str) -> str:
+        patterns = split_list(self.cleaned_data[field])
         try:
             PatternSet(patterns)
         except Invalid as error:
@@ -120,38 +147,24 @@ class RequestableForm(FormBase):
     def clean_access(self) -> str:
         return ", ".join(self.cleaned_data["access"])
 
-    def clean(self) -> dict[str, Any]:
-        values: dict[str, Any] = super().clean() or {}
-        if not self.errors and not values.get("tools") and not values.get("access"):
-            raise ValidationError("Name tools or choose access classes: as it is, nothing could be asked for.")
-        return values
-
-
-class ApproverGroupForm(FormBase):
-    class Meta:
-        model = ApproverGroup
-        fields = ("name", "quorum", "users", "teams")
+    def clean_privileges(self) -> str:
+        return ", ".join(self.cleaned_data["privileges"])
 
     def clean(self) -> dict[str, Any]:
         values: dict[str, Any] = super().clean() or {}
         if self.errors:
             return values
-        people = User.objects.filter(Q(pk__in=values["users"]) | Q(teams__in=values["teams"]), is_active=True)
-        count, quorum = people.distinct().count(), values["quorum"]
-        if not count:
-            raise ValidationError("Nobody active is in this group: add people or teams, or remove the group.")
-        if quorum > count:
-            self.add_error(
-                "quorum",
-                f"{quorum} people must approve, but only {count} active people are in this group: "
-                f"add people or teams, or lower the quorum to {count}.",
+        of_server = values.get("tools") or values.get("access")
+        of_database = values.get("database_objects") or values.get("privileges")
+        if bool(values.get("server")) == bool(values.get("database")):
+            raise ValidationError("Choose a server, or name a database: one of them.")
+        if values["server"] and (not of_server or of_database):
+            raise ValidationError(
+                "Name tools or choose access classes, and nothing of databases: as it is, nothing could be asked for."
             )
+        if values["database"] and (of_server or not (values["database_objects"] and values["privileges"])):
+            raise ValidationError("Of a database, name objects and choose privileges, and nothing of servers.")
+        total = values.get("max_total_minutes")
+        if total is not None and total < values["max_minutes"]:
+            self.add_error("max_total_minutes", "Less than max minutes: a grant would be longer than its whole life.")
         return values
-
-
-class ApproverGroupFormSet(InlineFormSetBase):
-    def clean(self) -> None:
-        super().clean()
-        kept = [form for form in self.forms if form in self.initial_forms or form.has_changed()]
-        if all(form.cleaned_data.get(DELETION_FIELD_NAME) for form in kept):
-            raise ValidationError("Add at least one group: without one nothing could ever be approved.")

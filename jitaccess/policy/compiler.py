@@ -5,25 +5,30 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
 from django.db import connection
-from django.db.models import Q, QuerySet
+from django.db.models import F, Q, QuerySet
 
 from jitaccess.catalog.models import Server, Tool
 from jitaccess.identity.models import Agent, Team, User
 from jitaccess.kernel.errors import Invalid, Unavailable
+from jitaccess.kernel.labels import parse_labels
 from jitaccess.kernel.patterns import PatternSet
+from jitaccess.policy.engine.arguments import ArgumentConstraint, parse_constraint
 from jitaccess.policy.engine.roles import parse_role
 from jitaccess.policy.engine.rules import (
     AgentFacts,
     BindingFacts,
     GrantedTool,
+    LockFacts,
+    LockKind,
     Origin,
+    Privileges,
     RequestableFacts,
     RoleFacts,
     ServerFacts,
@@ -34,10 +39,12 @@ from jitaccess.policy.engine.rules import (
 )
 from jitaccess.policy.models import (
     BindingUse,
+    Lock,
     PolicyVersion,
     Requestable,
     Role,
     RoleBinding,
+    RoleVersion,
     ServerAccess,
 )
 from jitaccess.store.clock import as_utc
@@ -68,7 +75,7 @@ def head() -> Head:
 
 
 def compile_snapshot() -> Snapshot:
-    """Read everything at one version. Raises Unavailable, naming the role, when one cannot be read."""
+    """Read everything at one version. Raises Unavailable, naming what it is, when something cannot be read."""
     with consistent_reads():
         now = head()
         bindings = read_bindings(RoleBinding.objects.all(), now.clock)
@@ -85,6 +92,9 @@ def compile_snapshot() -> Snapshot:
             requestables=requestables(),
             places={pk: place for pk, (place, _) in bindings.held.items()},
             spent=bindings.spent,
+            locks=locks(now.clock),
+            teams=teams(),
+            roles=requestable_roles(),
         )
 
 
@@ -92,7 +102,13 @@ def agents(rows: QuerySet[Agent]) -> dict[UUID, AgentFacts]:
     users = _pairs(Agent.users.through.objects.filter(agent__in=rows).values_list("agent_id", "user_id"))
     return {
         agent.pk: AgentFacts(
-            agent.pk, agent.name, agent.enabled, agent.owner_id, agent.team_id, frozenset(users.get(agent.pk, ()))
+            agent.pk,
+            agent.name,
+            agent.enabled,
+            agent.owner_id,
+            agent.team_id,
+            frozenset(users.get(agent.pk, ())),
+            labels(agent.labels, f"agent {agent.name}"),
         )
         for agent in rows
     }
@@ -125,6 +141,7 @@ def servers(rows: QuerySet[Server]) -> dict[UUID, ServerFacts]:
             server.instructions,
             None if server.pk in open_to_all else frozenset(listed.get(server.pk, ())),
             tools.get(server.pk, {}),
+            labels(server.labels, f"server {server.slug}"),
         )
         for server in rows.order_by("slug")
     }
@@ -132,7 +149,32 @@ def servers(rows: QuerySet[Server]) -> dict[UUID, ServerFacts]:
 
 def tool_facts(tool: Tool) -> ToolFacts:
     """A tool as the engine sees it."""
-    return ToolFacts(tool.pk, tool.name, tool.access, tool.pin, tool.quarantined, tool.definition)
+    found = labels(tool.labels, f"tool {tool.pk}")
+    return ToolFacts(tool.pk, tool.name, tool.access, tool.pin, tool.quarantined, tool.definition, found)
+
+
+def labels(text: str, whose: str) -> dict[str, str]:
+    """The labels in a column. Raises Unavailable: without them nobody knows what a deny rule is about."""
+    if text in {"", "{}"}:
+        return {}
+    try:
+        return parse_labels(text)
+    except Invalid as error:
+        raise Unavailable("policy.labels_unreadable", f"The labels of {whose} cannot be read.") from error
+
+
+def teams() -> dict[UUID, str]:
+    """The names of teams: conditions, and roles that may be asked for, speak of them by name."""
+    return dict(Team.objects.values_list("pk", "name"))
+
+
+def locks(clock: datetime) -> tuple[LockFacts, ...]:
+    """Those that nobody lifted and that have not ended long ago."""
+    rows = Lock.objects.filter(Q(expires_at=None) | Q(expires_at__gt=clock - REMEMBERED), lifted_at=None)
+    return tuple(
+        LockFacts(row.pk, LockKind(row.kind), row.target, row.target_name, row.reason, row.expires_at)
+        for row in rows.order_by("created_at", "id")
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +190,7 @@ def read_bindings(rows: QuerySet[RoleBinding], clock: datetime) -> Bindings:
     rows = rows.filter(Q(expires_at=None) | Q(expires_at__gt=since), Q(ended_at=None) | Q(ended_at__gt=since))
     found = list(rows)
     roles = _roles(Role.objects.filter(pk__in={row.role_id for row in found if row.role_id}))
+    pinned = _pinned(row for row in found if row.role_version is not None)
     ended = [row.pk for row in found if row.max_uses is not None and row.ended_at is not None]
     used_up = set(BindingUse.objects.filter(binding__in=ended, left=0).values_list("binding_id", flat=True))
     held = {}
@@ -165,21 +208,58 @@ def read_bindings(rows: QuerySet[RoleBinding], clock: datetime) -> Bindings:
                 row.ended_at,
                 row.origin_id,
                 row.max_uses,
+                pinned.get((row.role_id, row.role_version or 0)) if row.role_id else None,
+                _constraint(row.arguments) if row.arguments else None,
+                (_privileges(row.privileges),) if row.privileges else (),
             ),
         )
     return Bindings(held, frozenset(used_up))
 
 
 def _roles(rows: QuerySet[Role]) -> dict[UUID, RoleFacts]:
-    return {role.pk: _compiled(role.name, role.document, role.head) for role in rows.exclude(head=0)}
+    return {role.pk: _compiled(role.pk, role.name, role.document, role.head) for role in rows.exclude(head=0)}
+
+
+def _pinned(rows: Iterable[RoleBinding]) -> dict[tuple[UUID, int], RoleFacts]:
+    """Roles as they were approved, by role and version."""
+    roles = {row.role_id for row in rows}
+    if not roles:
+        return {}
+    found = RoleVersion.objects.filter(role__in=roles, role__bindings__role_version=F("version")).distinct()
+    return {
+        (role, version): _compiled(role, name, document, version)
+        for role, name, version, document in found.values_list("role_id", "role__name", "version", "document")
+    }
+
+
+def requestable_roles() -> dict[UUID, RoleFacts]:
+    """The heads of those roles that say how they may be asked for."""
+    rows = Role.objects.filter(document__contains="request").order_by("name")
+    return {pk: role for pk, role in _roles(rows).items() if role.request is not None}
 
 
 @lru_cache(maxsize=4096)
-def _compiled(name: str, document: str, version: int) -> RoleFacts:
+def _compiled(pk: UUID, name: str, document: str, version: int) -> RoleFacts:
     try:
-        return parse_role(document, version=version).facts
+        return replace(parse_role(document, version=version).facts, id=pk)
     except Invalid as error:
         raise Unavailable("policy.role_unreadable", f"Role {name}@{version} cannot be read: {error.detail}") from error
+
+
+@lru_cache(maxsize=4096)
+def _constraint(text: str) -> ArgumentConstraint:
+    try:
+        return parse_constraint(json.loads(text))
+    except ValueError as error:
+        raise Unavailable("policy.arguments_unreadable", "The arguments of a grant cannot be read.") from error
+    except Invalid as error:
+        detail = f"The arguments of a grant cannot be read: {error.detail}"
+        raise Unavailable("policy.arguments_unreadable", detail) from error
+
+
+def _privileges(text: str) -> Privileges:
+    value = json.loads(text)
+    return Privileges(value["database"], PatternSet(value["objects"]), frozenset(value["privileges"]))
 
 
 def requestables() -> tuple[RequestableFacts, ...]:
@@ -197,6 +277,12 @@ def requestable_facts(row: Requestable) -> RequestableFacts:
         row.max_minutes * 60,
         row.policy_id,
         row.max_uses,
+        row.arguments,
+        row.max_total_minutes * 60 if row.max_total_minutes is not None else None,
+        row.max_advance_minutes * 60,
+        row.database,
+        PatternSet(split_list(row.database_objects)),
+        frozenset(split_list(row.privileges)),
     )
 
 

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from django.db.models import Q
 
 from jitaccess.catalog.models import Tool
 from jitaccess.identity.models import Agent, User
+from jitaccess.kernel.errors import Invalid
 from jitaccess.policy.compiler import requestable_facts, tool_facts
-from jitaccess.policy.models import Requestable, ServerAccess
+from jitaccess.policy.engine.roles import parse_role
+from jitaccess.policy.models import Requestable, Role, ServerAccess
+
+_STRICTNESS = ("any", "schema", "exact")
 
 
-def may_be_asked(*, agent: Agent, user: User | None, tool: Tool, seconds: int, uses: int | None) -> bool:
-    """Whether this agent (on behalf of `user`) may use the tool's server at all, and ask for the tool for so long and
-    for so many calls (None: any number).
+def may_be_asked(
+    *, agent: Agent, user: User | None, tool: Tool, seconds: int, uses: int | None, mode: str = "any"
+) -> bool:
+    """Whether this agent (on behalf of `user`) may use the tool's server at all, and ask for the tool for so long, for
+    so many calls (None: any number), and with as free arguments as `mode` says.
     """
     doors = ServerAccess.objects.filter(server=tool.server_id)
     if not doors.filter(Q(every_team=True) | Q(teams=agent.team_id)).exists():
@@ -24,5 +32,30 @@ def may_be_asked(*, agent: Agent, user: User | None, tool: Tool, seconds: int, u
         facts.covers(server=tool.server_id, team=agent.team_id, tool=wanted)
         and seconds <= facts.max_seconds
         and (facts.max_uses is None or (uses is not None and uses <= facts.max_uses))
+        and _STRICTNESS.index(mode) >= _STRICTNESS.index(facts.arguments)
         for facts in map(requestable_facts, Requestable.objects.filter(server=tool.server_id))
+    )
+
+
+def may_ask_for_role(*, agent: Agent, role: Role, seconds: int) -> bool:
+    """Whether the role's head says that this agent's team may ask for it, for so long."""
+    try:
+        request = parse_role(role.document).facts.request
+    except Invalid:
+        return False
+    if request is None or seconds > request.max_seconds:
+        return False
+    return request.teams is None or agent.team.name in request.teams
+
+
+def may_ask_for_privileges(
+    *, agent: Agent, database: str, objects: Collection[str], privileges: Collection[str], seconds: int
+) -> bool:
+    """Whether one requestable allows all of this together."""
+    rows = Requestable.objects.filter(Q(team=None) | Q(team=agent.team_id), database=database)
+    return any(
+        seconds <= facts.max_seconds
+        and set(privileges) <= facts.privileges
+        and all(facts.objects.matches(name) for name in objects)
+        for facts in map(requestable_facts, rows)
     )

@@ -14,8 +14,9 @@ from jitaccess.audit.recorder import Actor, Facts, record
 from jitaccess.identity.models import Agent, Team, User
 from jitaccess.kernel.canonical import canonical
 from jitaccess.kernel.errors import Conflict, Invalid
+from jitaccess.kernel.strictjson import JsonView
 from jitaccess.policy.engine.roles import parse_role
-from jitaccess.policy.models import BindingUse, Role, RoleBinding, RoleVersion
+from jitaccess.policy.models import GRANTED, BindingUse, Role, RoleBinding, RoleVersion
 from jitaccess.store.clock import JitNow, now
 
 # PostgreSQL's form. Longer than a batch takes, shorter than a caller minds.
@@ -67,7 +68,7 @@ def bind_role(
         raise Invalid(
             "binding.subject", "A binding belongs to one agent, one user, one team, or to every agent or user."
         )
-    if origin == RoleBinding.Origin.GRANT:
+    if origin in GRANTED:
         raise Invalid("binding.origin", "Granted bindings come from approved requests only.")
     with transaction.atomic():
         binding = RoleBinding.objects.create(
@@ -89,12 +90,17 @@ def bind_grant(
     grant: UUID,
     agent: UUID,
     user: UUID | None,
-    tools: Mapping[UUID, str],
     starts_at: datetime,
-    seconds: int,
+    expires_at: datetime,
+    tools: Mapping[UUID, str] | None = None,
+    arguments: Mapping[str, JsonView] | None = None,
+    role: UUID | None = None,
+    role_version: int | None = None,
+    privileges: Mapping[str, JsonView] | None = None,
     max_uses: int | None = None,
 ) -> RoleBinding:
-    """The binding of an approved request: these tools with these pins, for `seconds` from `starts_at`.
+    """The binding of one item of an approved request: tools with their pins (and which arguments they take), a role at
+    a version, or privileges on a database.
 
     At most `max_uses` calls; None: any number. Called by the workflow inside its transaction; its `grant.activated`
     entry is the record.
@@ -102,16 +108,27 @@ def bind_grant(
     binding = RoleBinding.objects.create(
         agent_id=agent,
         user_id=user,
-        tools=canonical({str(tool): pin for tool, pin in tools.items()}).decode(),
+        role_id=role,
+        role_version=role_version,
+        tools=canonical({str(tool): pin for tool, pin in (tools or {}).items()}).decode(),
+        arguments=canonical(dict(arguments)).decode() if arguments else "",
+        privileges=canonical(dict(privileges)).decode() if privileges else "",
         origin=RoleBinding.Origin.GRANT,
         origin_id=grant,
         starts_at=starts_at,
-        expires_at=starts_at + timedelta(seconds=seconds),
+        expires_at=expires_at,
         max_uses=max_uses,
     )
     if max_uses is not None:
         BindingUse.objects.create(binding=binding, left=max_uses)
     return binding
+
+
+def extend_grant_bindings(*, grant: UUID, expires_at: datetime) -> list[UUID]:
+    """Move the end of a grant's bindings, inside the transaction that extends it; returns their ids."""
+    rows = RoleBinding.objects.filter(origin_id=grant, ended_at=None)
+    rows.update(expires_at=expires_at)
+    return list(rows.order_by("pk").values_list("pk", flat=True))
 
 
 def lock_uses(bindings: Iterable[UUID]) -> dict[UUID, int] | None:
@@ -178,13 +195,13 @@ def used_up_grants(*, settled: timedelta, limit: int) -> list[UUID]:
 def end_grant_bindings(*, grant: UUID) -> int:
     """End a grant's bindings now, early; natural expiry needs no write. Returns how many were live."""
     return RoleBinding.objects.filter(
-        origin=RoleBinding.Origin.GRANT, origin_id=grant, ended_at=None, expires_at__gt=JitNow()
+        origin__in=GRANTED, origin_id=grant, ended_at=None, expires_at__gt=JitNow()
     ).update(ended_at=JitNow())
 
 
 def end_binding(*, binding: RoleBinding, operator: Actor) -> None:
     """End a default or standing binding now."""
-    if binding.origin == RoleBinding.Origin.GRANT:
+    if binding.origin in GRANTED:
         raise Invalid("binding.origin", "Revoke the grant instead; its binding ends with it.")
     with transaction.atomic():
         if RoleBinding.objects.filter(pk=binding.pk, ended_at=None).update(ended_at=JitNow()) != 1:

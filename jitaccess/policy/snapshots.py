@@ -18,9 +18,12 @@ from jitaccess.policy.compiler import (
     agents,
     compile_snapshot,
     head,
+    locks,
     read_bindings,
+    requestable_roles,
     requestables,
     servers,
+    teams,
     users,
 )
 from jitaccess.policy.engine.rules import BindingFacts, Snapshot, Subject
@@ -136,7 +139,7 @@ def _changes(old: Snapshot, now: Head) -> dict[str, set[UUID]] | None:
     found["server"].update(
         ServerAccess.objects.filter(pk__in=found.pop("access", ())).values_list("server_id", flat=True)
     )
-    found["binding"].update(RoleBinding.objects.filter(role__in=found.pop("role", ())).values_list("pk", flat=True))
+    found["binding"].update(RoleBinding.objects.filter(role__in=found["role"]).values_list("pk", flat=True))
     return found
 
 
@@ -149,6 +152,9 @@ def _with_changes(old: Snapshot, now: Head, changed: Mapping[str, set[UUID]]) ->
         users=_replaced(old.users, changed["user"], lambda ids: users(User.objects.filter(pk__in=ids))),
         servers=_replaced(old.servers, changed["server"], lambda ids: servers(Server.objects.filter(pk__in=ids))),
         requestables=requestables() if changed["requestable"] else old.requestables,
+        locks=locks(now.clock) if changed["lock"] else old.locks,
+        teams=teams() if changed["team"] else old.teams,
+        roles=requestable_roles() if changed["role"] else old.roles,
     )
     return _with_bindings(new, now.clock, changed["binding"]) if changed["binding"] else new
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from jitaccess.policy.lock_triggers import lock_triggers
 from jitaccess.store.triggers import Promise
 from jitaccess.store.wakeups import CHANNEL
 
@@ -25,10 +26,11 @@ class _Watched:
 
 TABLES = {
     "jit_identity_user": _Watched("user", columns="is_active, username"),
-    "jit_identity_agent": _Watched("agent", columns="name, enabled, owner_id, team_id"),
+    "jit_identity_agent": _Watched("agent", columns="name, enabled, owner_id, team_id, labels"),
     "jit_identity_agent_users": _Watched("agent", "agent_id"),
+    "jit_identity_team": _Watched("team", columns="name"),
     "jit_identity_team_members": _Watched("user", "user_id"),
-    "jit_catalog_server": _Watched("server", columns="slug, enabled, instructions"),
+    "jit_catalog_server": _Watched("server", columns="slug, enabled, instructions, labels"),
     "jit_catalog_tool": _Watched("server", "server_id"),
     "jit_policy_role": _Watched("role"),
     "jit_policy_roleversion": _Watched("role", "role_id"),
@@ -36,6 +38,7 @@ TABLES = {
     "jit_policy_serveraccess": _Watched("server", "server_id"),
     "jit_policy_serveraccess_teams": _Watched("access", "serveraccess_id"),
     "jit_policy_requestable": _Watched("requestable"),
+    "jit_policy_lock": _Watched("lock"),
 }
 # How many versions PolicyChange goes back.
 KEPT_VERSIONS = 10_000
@@ -90,10 +93,12 @@ def promise(vendor: str) -> Promise:
     for table, watched in TABLES.items():
         triggers |= (_bumps_postgresql if vendor == "postgresql" else _bumps_sqlite)(table, watched)
     triggers |= _keep_versions(vendor)
+    locks, keep_locks = lock_triggers(vendor)
+    triggers |= locks
     stamp = "gen_random_uuid()::text" if vendor == "postgresql" else "lower(hex(randomblob(16)))"
     # A version without a word on what it changed: everything is read anew.
     afterwards = f"UPDATE jit_policy_policyversion SET version = version + 1, stamp = {stamp} WHERE id = 1"
-    return Promise(triggers, (_FUNCTION, _KEEP) if vendor == "postgresql" else (), afterwards)
+    return Promise(triggers, (_FUNCTION, _KEEP, *keep_locks) if vendor == "postgresql" else (), afterwards)
 
 
 def _bumps_postgresql(table: str, watched: _Watched) -> dict[str, str]:

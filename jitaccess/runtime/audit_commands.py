@@ -16,6 +16,8 @@ from jitaccess.audit.verify import Finding, Report, check, read_export
 from jitaccess.kernel import strictjson
 from jitaccess.kernel.errors import Invalid
 from jitaccess.kernel.text import visible
+from jitaccess.runtime.progress import watched
+from jitaccess.runtime.screen import Screen
 
 
 def add(commands: Any) -> None:
@@ -26,6 +28,7 @@ def add(commands: Any) -> None:
     instead.add_argument("--export", type=Path, help="an export to check instead of the database; needs nothing else")
     instead.add_argument("--proof", type=Path, help="a document of `audit prove` to check; needs only public keys")
     verify.add_argument("--checkpoints", type=Path, help="a checkpoint or a folder of them that you hold")
+    verify.add_argument("--json", action="store_true", help="one JSON document; not of a proof")
     verify.add_argument("--key", type=Path, help="a file of public keys (default: the folder's `keys`)")
     verify.set_defaults(run=_verify)
     prove = audit.add_parser("prove", help="a proof for others that an entry is in the ledger, or that it only grew")
@@ -50,6 +53,8 @@ def _verify(arguments: argparse.Namespace) -> int:
     if arguments.proof:
         return _verify_proof(arguments)
     report = _of_export(arguments) if arguments.export else _of_database(arguments)
+    if arguments.json:
+        return _as_json(report)
     for finding in report.findings:
         print(f"NOT INTACT: {visible(finding, limit=1000)}")
     if report.more:
@@ -65,6 +70,14 @@ def _verify(arguments: argparse.Namespace) -> int:
             "whoever owns the database could have rewritten all of it."
         )
     return 0
+
+
+def _as_json(report: Report) -> int:
+    intact = not report.findings
+    document = {"intact": intact, "entries": report.entries, "signed": report.signed}
+    found = {"checkpoints": report.checkpoints, "findings": list(report.findings), "more_findings": report.more}
+    Screen().json(document | found)
+    return int(not intact)
 
 
 def _signed(report: Report) -> str:
@@ -103,12 +116,12 @@ def _of_export(arguments: argparse.Namespace) -> Report:
     if arguments.checkpoints:
         heads = filed.read(filed.at(arguments.checkpoints), _keys(arguments))
     with arguments.export.open("rb") as lines:
-        return check(read_export(lines), heads)
+        return check(watched(read_export(lines), "entries checked"), heads)
 
 
 def _of_database(arguments: argparse.Namespace) -> Report:
     from jitaccess.audit import heads, stored
-    from jitaccess.audit.models import Checkpoint
+    from jitaccess.audit.models import Checkpoint, Leaf
     from jitaccess.store.reads import consistent_reads
 
     known = list(dict.fromkeys(heads.verifiers() + (_keys(arguments) if arguments.key else [])))
@@ -119,7 +132,8 @@ def _of_database(arguments: argparse.Namespace) -> Report:
             raise Invalid(
                 "checkpoint.key", "There is no key here to check checkpoints with: give public ones with --key."
             )
-        report = stored.verified(known, sources)
+        total = Leaf.objects.count()
+        report = stored.verified(known, sources, lambda rows: watched(rows, "entries checked", total))
     return replace(report, findings=(*report.findings, *heads.unknown_published()))
 
 
@@ -171,10 +185,11 @@ def _put_out(path: Path | None, write: Callable[[IO[bytes]], int]) -> int:
 
 def _write_lines(file: IO[bytes]) -> int:
     """1 when a row could not be read: it is left out, and said so."""
+    from jitaccess.audit.models import Leaf
     from jitaccess.audit.stored import rows
 
     damaged = False
-    for row in rows():
+    for row in watched(rows(), "entries written", Leaf.objects.count()):
         if isinstance(row, Finding):
             damaged = True
             print(f"jitaccess: left out: {visible(row.text, limit=1000)}", file=sys.stderr)

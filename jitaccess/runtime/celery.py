@@ -96,7 +96,15 @@ def make_app(*, redis_url: str) -> Celery:
                 ("requests_app.end_grants_of_disabled", 2.0),
                 ("requests_app.end_used_up_grants", 5.0),
                 ("requests_app.lapse_requests", 5.0),
+                ("requests_app.activate_grants", 2.0),
+                ("requests_app.invalidate_requests", 10.0),
+                ("requests_app.end_grants_of_removed", 10.0),
+                ("requests_app.tell_about_requests", 10.0),
+                ("notify.tell_of_ends", 30.0),
+                ("requests_app.provision", 2.0),
+                ("requests_app.reconcile_targets", 300.0),
                 ("notify.deliver", 2.0),
+                ("policy.fetch_schedules", 60.0),
                 ("api.forget_old_answers", 600.0),
             )
         },
@@ -111,7 +119,10 @@ def make_app(*, redis_url: str) -> Celery:
         worker_redirect_stdouts=False,
         worker_send_task_events=False,
     )
-    app.autodiscover_tasks(["requests_app", "jitaccess.notify", "jitaccess.api"])
+    app.autodiscover_tasks(
+        ["requests_app", "requests_app.provisioning", "jitaccess.policy", "jitaccess.notify", "jitaccess.api"]
+    )
+    app.autodiscover_tasks(["requests_app"], related_name="sweeps")
     return app
 
 

@@ -1,6 +1,7 @@
-"""The `jitaccess` command.
+"""Access for a while, for a reason, by somebody's yes: the gateway, its desk, and what agents ask with.
 
-Exit codes: 0 done, 1 refused or failed (one sentence on stderr), 2 wrong usage, 130 interrupted.
+Exit codes: 0 done, 1 refused, denied or failed, 2 wrong usage, 3 not found, 4 conflict or already decided,
+5 unreachable or unavailable, 130 interrupted. Messages go to stderr, `--json` prints one document.
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import getpass
-import json
 import os
 import platform
 import sys
@@ -16,8 +16,24 @@ from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 
-from jitaccess.kernel.errors import JitAccessError
-from jitaccess.runtime import audit_commands, clock_commands, key_commands, process_commands, server_commands, snippets
+from jitaccess.kernel.errors import Conflict, JitAccessError, Unavailable
+from jitaccess.runtime import (
+    agent_commands,
+    audit_commands,
+    clock_commands,
+    completion,
+    decide_commands,
+    desk_commands,
+    doctor_command,
+    key_commands,
+    lock_commands,
+    policy_commands,
+    process_commands,
+    request_commands,
+    server_commands,
+)
+from jitaccess.runtime.access_files import command as access_commands
+from jitaccess.runtime.exits import Exit, refused, say
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -25,36 +41,44 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "jitaccess.settings")
     try:
-        if audit_commands.offline(arguments) or getattr(arguments, "offline", False):
-            return int(arguments.run(arguments))
+        return int(arguments.run(arguments)) if _offline(arguments) else _here(arguments)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read, has read enough
+        return Exit.REFUSED
     except (JitAccessError, OSError, UnicodeDecodeError) as error:
-        print(f"jitaccess: {error}", file=sys.stderr)
-        return 1
+        return refused(error, arguments.verb)
+    except KeyboardInterrupt:
+        return Exit.INTERRUPTED
+
+
+def _offline(arguments: argparse.Namespace) -> bool:
+    """Whether this needs no installation of one's own."""
+    offline = getattr(arguments, "offline", False)
+    return bool(offline(arguments) if callable(offline) else offline) or audit_commands.offline(arguments)
+
+
+def _here(arguments: argparse.Namespace) -> int:
+    """Run a command of this installation. Raises JitAccessError, OSError."""
     os.umask(0o077)  # what is written under var/ is for its owner
     try:
         process_commands.set_up(arguments)
     except (ImproperlyConfigured, OSError) as error:
-        print(f"jitaccess: {_configuration(error)}", file=sys.stderr)
-        return 1
+        say(_configuration(error))
+        return Exit.REFUSED
     from django.db import DatabaseError
 
     from jitaccess.runtime import preflight
 
     try:
         if arguments.run not in {_up, _migrate, _serve} and not getattr(arguments, "unprepared", False):
-            preflight.ensure_current()
+            try:
+                preflight.ensure_current()
+            except Conflict as error:
+                say(error.detail)
+                return Exit.REFUSED
         return int(arguments.run(arguments) or 0)
-    except JitAccessError as error:
-        print(f"jitaccess: {error.detail}", file=sys.stderr)
-        return 1
     except DatabaseError as error:
-        print(f"jitaccess: {preflight.unusable(error)}", file=sys.stderr)
-        return 1
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read, has read enough
-        return 1
-    except KeyboardInterrupt:
-        return 130
+        raise Unavailable("database.unusable", preflight.unusable(error)) from error
 
 
 def _configuration(error: Exception) -> str:
@@ -65,7 +89,7 @@ def _configuration(error: Exception) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="jitaccess", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="command")
+    commands = parser.add_subparsers(required=True, metavar="command", dest="verb")
     up = commands.add_parser("up", help="start everything in one process, with a demo on the first run")
     up.add_argument(
         "--no-worker", action="store_true", help="without Celery's worker and beat: nothing tidies up or tells"
@@ -91,7 +115,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     grant.add_argument("role")
     grant.set_defaults(run=_grant)
-    _agents(commands)
+    request_commands.add(commands)
+    policy_commands.add(commands)
+    desk_commands.add(commands)
+    decide_commands.add(commands)
+    lock_commands.add(commands)
+    agent_commands.add(commands)
+    doctor_command.add(commands)
+    completion.add(commands)
+    access_commands.add(commands)
     audit_commands.add(commands)
     clock_commands.add(commands)
     server_commands.add(commands)
@@ -110,24 +142,6 @@ def _parser() -> argparse.ArgumentParser:
 def _listening(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
-
-
-def _agents(commands: Any) -> None:
-    agents = commands.add_parser("agents", help="agents").add_subparsers(required=True, metavar="action")
-    token = agents.add_parser("token", help="issue an access token; it is printed once")
-    token.add_argument("name")
-    token.add_argument("--for", dest="user", metavar="USER", help="on behalf of this person")
-    token.add_argument("--ttl", default="30m", help="how long it is good, at most 60m (default 30m)")
-    token.add_argument("--json", action="store_true")
-    token.set_defaults(run=_token)
-    snippets.add(agents)
-    listing = agents.add_parser("list", help="all agents")
-    listing.add_argument("--json", action="store_true")
-    listing.set_defaults(run=_list_agents)
-    for verb, enabled in (("disable", False), ("enable", True)):
-        switch = agents.add_parser(verb, help=f"{verb} an agent; in force for its next call")
-        switch.add_argument("name")
-        switch.set_defaults(run=_switch, enabled=enabled)
 
 
 def _up(arguments: argparse.Namespace) -> int:
@@ -188,46 +202,6 @@ def _grant(arguments: argparse.Namespace) -> int:
     print(
         f"{arguments.role} can run jitaccess here, and can only add to the ledger. Say this again after each migration."
     )
-    return 0
-
-
-def _token(arguments: argparse.Namespace) -> int:
-    from jitaccess.identity.services import agent_by_name, issue_token, user_by_name
-    from jitaccess.kernel.durations import parse_duration
-
-    agent = agent_by_name(arguments.name)
-    user = user_by_name(arguments.user) if arguments.user else None
-    value, token = issue_token(agent=agent, user=user, ttl=parse_duration(arguments.ttl), operator=operator())
-    if arguments.json:
-        print(json.dumps({"token": value, "agent": agent.name, "expires_at": token.expires_at.isoformat()}))
-    else:
-        print(value)
-        print(f"{agent.name}, good until {token.expires_at:%H:%M} UTC; shown this once", file=sys.stderr)
-    return 0
-
-
-def _list_agents(arguments: argparse.Namespace) -> int:
-    from jitaccess.identity.models import Agent
-
-    rows = [
-        {"name": agent.name, "owner": agent.owner.username, "team": agent.team.name, "enabled": agent.enabled}
-        for agent in Agent.objects.select_related("owner", "team")
-    ]
-    if arguments.json:
-        print(json.dumps(rows))
-    else:
-        for row in rows:
-            state = "" if row["enabled"] else "  (disabled)"
-            print(f"{row['name']:<24} owner {row['owner']:<16} team {row['team']}{state}")
-    return 0
-
-
-def _switch(arguments: argparse.Namespace) -> int:
-    from jitaccess.identity.services import agent_by_name, set_agent_enabled
-
-    agent = agent_by_name(arguments.name)
-    set_agent_enabled(agent=agent, enabled=arguments.enabled, operator=operator())
-    print(f"{agent.name} is {'enabled' if arguments.enabled else 'disabled'}")
     return 0
 
 

@@ -17,7 +17,8 @@ from jitaccess.gateway.upstream.config import load_servers_file
 from jitaccess.identity.models import Agent, Team, User
 from jitaccess.identity.services import create_agent
 from jitaccess.kernel.errors import Unavailable
-from jitaccess.policy.models import ApprovalPolicy, ApproverGroup, Requestable, RoleBinding, ServerAccess
+from jitaccess.policy.models import Requestable, RoleBinding, ServerAccess
+from jitaccess.policy.policies import save_policy
 from jitaccess.policy.services import bind_role, save_role
 from jitaccess.runtime.servers import refresh_server
 
@@ -36,6 +37,18 @@ CLASSES = {
     AccessClass.WRITE: ("git_add", "git_commit", "git_create_branch", "git_checkout"),
     AccessClass.DESTRUCTIVE: ("git_reset",),
 }  # fmt: skip
+# Olga is a reviewer too: that she cannot approve for her own agent is worth seeing.
+APPROVALS = """\
+kind: approval-policy
+version: v1
+metadata: {name: reviewers, description: One of the reviewers says yes}
+spec:
+  rules:
+    - name: everything
+      stages:
+        - groups:
+            - {name: reviewers, people: ["team:demo"], quorum: 1}
+"""
 READ_ONLY = """\
 kind: role
 version: v1
@@ -70,7 +83,7 @@ def create() -> None:
         team = Team.objects.create(name="demo")
         team.members.set(people.values())
         create_agent(name=AGENT, owner=people["olga"], team=team, operator=OPERATOR, description="Tries things out")
-        _protect(Server.objects.get(slug="git"), team, people)
+        _protect(Server.objects.get(slug="git"), team)
 
 
 def prepare_repository() -> None:
@@ -140,7 +153,7 @@ def _person(username: str, full_name: str) -> User:
     return user
 
 
-def _protect(server: Server, team: Team, people: dict[str, User]) -> None:
+def _protect(server: Server, team: Team) -> None:
     server.instructions = INSTRUCTIONS
     server.save(update_fields=["instructions"])
     for access, names in CLASSES.items():
@@ -150,8 +163,5 @@ def _protect(server: Server, team: Team, people: dict[str, User]) -> None:
     role = save_role(document=READ_ONLY, operator=OPERATOR)
     for everyone in (RoleBinding.Everyone.AGENTS, RoleBinding.Everyone.USERS):
         bind_role(role=role, operator=OPERATOR, origin=RoleBinding.Origin.DEFAULT, everyone=everyone)
-    policy = ApprovalPolicy.objects.create(name="reviewers")
-    # Olga is in the group too: that she cannot approve for her own agent is worth seeing.
-    group = ApproverGroup.objects.create(policy=policy, name="reviewers", quorum=1)
-    group.users.set(people.values())
+    policy = save_policy(document=APPROVALS, operator=OPERATOR)
     Requestable.objects.create(server=server, team=team, access="write, destructive", max_minutes=240, policy=policy)

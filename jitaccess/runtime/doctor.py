@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -20,6 +20,7 @@ from jitaccess.gateway.upstream.directory import Directory
 from jitaccess.kernel.errors import JitAccessError, NotFound, Unavailable
 from jitaccess.kernel.text import visible
 from jitaccess.policy.models import Requestable, ServerAccess
+from jitaccess.runtime.screen import Screen
 from jitaccess.store.sealing import ring
 
 
@@ -44,25 +45,43 @@ class Finding:
 
 def run(arguments: argparse.Namespace) -> int:
     """1 when there is trouble."""
+    return told(servers(arguments.name), as_json=arguments.json, screen=Screen())
+
+
+def servers(name: str | None = None) -> Iterator[tuple[str, Iterator[Finding]]]:
+    """What there is to say of each server, or of one. Raises NotFound."""
     book = Directory(settings.SERVERS_FILE).follow()
     rows = {row.slug: row for row in Server.objects.prefetch_related("credentials")}
     names = sorted(rows.keys() | book.listing.configs.keys())
-    troubled = False
     if file_trouble := book.listing.troubles.get(""):
-        troubled = True
-        print(Finding(Mark.TROUBLE, file_trouble, f"Put {settings.SERVERS_FILE} right."))
-    if arguments.name:
-        if arguments.name not in names:
-            raise NotFound("server.unknown", f"There is no server {visible(arguments.name, limit=60)}.")
-        names = [arguments.name]
+        yield "servers file", iter([Finding(Mark.TROUBLE, file_trouble, f"Put {settings.SERVERS_FILE} right.")])
+    if name:
+        if name not in names:
+            raise NotFound("server.unknown", f"There is no server {visible(name, limit=60)}.")
+        names = [name]
     neighbours = Neighbours.read()
-    for name in names:
-        print(f"{name}")
-        for finding in examine(name, book, rows.get(name), neighbours):
-            troubled = troubled or finding.mark == Mark.TROUBLE
-            print(finding, flush=True)
+    for one in names:
+        yield one, examine(one, book, rows.get(one), neighbours)
     if not names:
-        print("No servers yet: jitaccess servers add, or jitaccess servers import.")
+        advice = "jitaccess servers add, or jitaccess servers import."
+        yield "servers", iter([Finding(Mark.NOTE, "none yet", advice)])
+
+
+def told(parts: Iterable[tuple[str, Iterator[Finding]]], *, as_json: bool, screen: Screen) -> int:
+    """Say all of it, part by part; 1 when there is trouble."""
+    troubled, document = False, []
+    for name, findings in parts:
+        if not as_json:
+            screen.line(visible(name, limit=60))
+        kept = []
+        for finding in findings:
+            troubled = troubled or finding.mark == Mark.TROUBLE
+            kept.append({"mark": finding.mark.strip().lower(), "text": finding.text, "advice": finding.advice})
+            if not as_json:
+                screen.line(str(finding))
+        document.append({"name": name, "findings": kept})
+    if as_json:
+        screen.json({"troubled": troubled, "parts": document})
     return int(troubled)
 
 

@@ -42,7 +42,10 @@ class Front:
             nonlocal status
             if event["type"] == "http.response.start":
                 status = event["status"]
-                event = event | {"headers": [*event.get("headers", ()), (b"x-request-id", name.encode())]}
+                headers = list(event.get("headers", ()))
+                if all(key.lower() != b"x-request-id" for key, _ in headers):  # AuthZEN gives the caller's name back
+                    headers.append((b"x-request-id", name.encode()))
+                event = event | {"headers": headers}
             await send(event)
 
         about = begin_request(name)  # the server gives each request a context of its own

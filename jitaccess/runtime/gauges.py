@@ -18,6 +18,7 @@ from jitaccess.notify.models import Delivery
 from jitaccess.policy.compiler import head
 from jitaccess.store.clock import now
 from requests_app import selectors
+from requests_app.provisioning import service as provisioning
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,8 @@ _MEANINGS = {
     "ledger_checkpoint_age_seconds": "Since the last signed head; absent when none was ever signed.",
     "deliveries_pending": "Notices that are owed.",
     "deliveries_failing": "Of these, those that failed at least once.",
+    "provisions_due": "Entitlements to be given or taken on targets now.",
+    "provision_revokes_stuck": "Of these, what could not be taken away; it is tried for ever.",
     "policy_version_lag": "Versions by which this gateway's policy in memory is behind; calls never are.",
     "open_streams": "Event streams of agents, open in this gateway.",
     "upstream_children": "Child processes of MCP servers in this gateway.",
@@ -45,7 +48,7 @@ _MEANINGS = {
 def of_installation() -> Values:
     """What every process would answer alike."""
     moment = now()
-    values: Values = {key: float(count) for key, count in selectors.how_many().items()}
+    values: Values = {key: float(count) for key, count in (selectors.how_many() | provisioning.how_many()).items()}
     values["ledger_unsequenced"] = float(Unsequenced.objects.all()[:MANY].count())
     # Uids are in the order of time.
     oldest = Unsequenced.objects.order_by("pk").values_list("pk", flat=True).first()

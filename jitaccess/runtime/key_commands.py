@@ -39,8 +39,9 @@ def add(commands: Any) -> None:
 def _list(_: argparse.Namespace) -> int:
     from jitaccess.catalog.models import ServerCredential
     from jitaccess.store.sealing import ring, ring_file
+    from requests_app.provisioning.targets import keys_in_use
 
-    counts = Counter(row.key for row in ServerCredential.objects.all())
+    counts = Counter(row.key for row in ServerCredential.objects.all()) + keys_in_use()
     print(f"The ring is in {ring_file() or 'the environment (JITACCESS_KEYS)'}.")
     ids = ring().ids
     for place, key in enumerate(ids):
@@ -71,28 +72,32 @@ def _rotate(_: argparse.Namespace) -> int:
     from jitaccess.catalog.credentials import rotate_credentials
     from jitaccess.runtime.cli import operator
     from jitaccess.store.sealing import ring
+    from requests_app.provisioning.targets import reseal_targets
 
     keys = ring()
-    done = rotate_credentials(keys, operator=operator())
-    print(f"{done.resealed} credentials sealed anew with {done.key}, {done.current} were already.")
-    for what in done.unreadable:
+    servers, targets = rotate_credentials(keys, operator=operator()), reseal_targets(keys, operator=operator())
+    resealed, current = servers.resealed + targets.resealed, servers.current + targets.current
+    print(f"{resealed} credentials sealed anew with {servers.key}, {current} were already.")
+    unreadable = (*servers.unreadable, *targets.unreadable)
+    for what in unreadable:
         print(f"cannot be opened, and stays as it is: {what}")
-    if not done.unreadable and len(keys.ids) > 1:
+    if not unreadable and len(keys.ids) > 1:
         print(f"No credential needs the older keys now: jitaccess keys drop {keys.ids[-1]}")
-    return 1 if done.unreadable else 0
+    return 1 if unreadable else 0
 
 
 def _drop(arguments: argparse.Namespace) -> int:
     from jitaccess.audit.events import Event
     from jitaccess.catalog.credentials import sealed_with
     from jitaccess.store.sealing import ring
+    from requests_app.provisioning import targets
 
     key, ids = arguments.id, ring().ids
     if key not in ids:
         raise NotFound("keyring.unknown", f"There is no key {key} in the ring.")
     if key == ids[0]:
         raise Conflict("keyring.newest", f"{key} is the key that seals: jitaccess keys add first, then keys rotate.")
-    if held := sealed_with(key):
+    if held := [*sealed_with(key), *targets.sealed_with(key)]:
         more = f" and {len(held) - 3} more" if len(held) > 3 else ""
         raise Conflict(
             "keyring.needed",

@@ -65,6 +65,7 @@ def add(commands: Any) -> None:
     classify.set_defaults(run=_classify)
     doctor = servers.add_parser("doctor", help="find out what is wrong with a server, or with any")
     doctor.add_argument("name", nargs="?")
+    doctor.add_argument("--json", action="store_true", help="one JSON document")
     doctor.set_defaults(run=_doctor)
 
 

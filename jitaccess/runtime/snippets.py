@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from jitaccess.runtime.helping import named, verb
+
 PLACEHOLDER = "TOKEN"
 EVERY_SERVER = "all"
 _AGGREGATE = "jitaccess"
@@ -114,17 +116,24 @@ def snippet(client: str, *, server: str, url: str, token: str | None) -> Snippet
 
 def add(agents: Any) -> None:
     """Register `agents snippet`."""
-    parser = agents.add_parser("snippet", help="print the configuration of an MCP client, with a token in it")
-    parser.add_argument("name")
-    parser.add_argument("--client", choices=sorted(CLIENTS), default="claude-code", help="default: claude-code")
+    parser = verb(
+        agents,
+        "snippet",
+        _run,
+        "print the configuration of an MCP client, with a token in it",
+        example="jitaccess agents snippet demo-agent --client cursor --server git",
+    )
+    named(parser, "name", "agents", metavar="NAME")
+    clients = ", ".join(sorted(CLIENTS))
+    parser.add_argument(
+        "--client", choices=sorted(CLIENTS), metavar="CLIENT", default="claude-code", help=f"{clients} (default: claude-code)"
+    )
     parser.add_argument(
         "--server", default=EVERY_SERVER, metavar="SLUG", help="one server (default: all, tools as <slug>__<tool>)"
     )
     parser.add_argument("--for", dest="user", metavar="USER", help="on behalf of this person")
     parser.add_argument("--ttl", default="60m", help="how long the token is good, at most 60m (default 60m)")
     parser.add_argument("--no-token", action="store_true", help="a placeholder instead of a token")
-    parser.add_argument("--json", action="store_true")
-    parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -35,6 +35,13 @@ SNAPSHOT_SECONDS = Histogram(
 LEDGER_ENTRIES = Counter(
     "jitaccess_ledger_entries", "Entries this process put on record, by what happened.", ["event"], registry=REGISTRY
 )
+PROVISION_ATTEMPTS = Counter(
+    "jitaccess_provision_attempts", "Tries to give or take access on targets.", ["doing", "outcome"], registry=REGISTRY
+)
+PROVISION_ALARMS = Counter(
+    "jitaccess_provision_alarms", "Times that access could not be taken away on a target, and people were called.",
+    registry=REGISTRY,
+)  # fmt: skip
 DATABASE_ERRORS = Counter(
     "jitaccess_database_errors", "Statements that failed because of the database, not of what they say.",
     ["kind"], registry=REGISTRY,

@@ -14,9 +14,11 @@ from jitaccess.identity.models import User
 from jitaccess.identity.services import people
 from jitaccess.kernel.text import visible
 from jitaccess.policy.services import uses_left
-from requests_app import selectors
-from requests_app.lifecycle import DecisionVerdict, EndReason, Progress, RequestStatus, approved, grant_state
-from requests_app.selectors import AccessRequest, Decision, Grant, Standing
+from requests_app import approval, selectors, standing
+from requests_app.approval import Tally, Vote
+from requests_app.lifecycle import DecisionVerdict, EndReason, RequestStatus, grant_state
+from requests_app.selectors import AccessRequest, Decision, Grant
+from requests_app.standing import Standing
 
 SHORT_DESCRIPTION = 300
 LONG_DESCRIPTION = 4000
@@ -26,12 +28,15 @@ _ENDED = {
     EndReason.RELEASED: "Given back",
     EndReason.REVOKED: "Revoked",
     EndReason.USED_UP: "Used up",
+    EndReason.SUPERSEDED: "Replaced",
     EndReason.SUBJECT_DISABLED: "Agent disabled",
+    EndReason.TARGET_REMOVED: "Target removed",
 }
 _CLOSED = {
     RequestStatus.DENIED: ("Denied", "bad"),
     RequestStatus.CANCELLED: ("Withdrawn", "off"),
     RequestStatus.EXPIRED: ("Nobody decided", "off"),
+    RequestStatus.SUPERSEDED: ("Replaced", "off"),
     RequestStatus.INVALIDATED: ("Void", "bad"),
 }
 
@@ -105,20 +110,20 @@ def rows(requests: list[AccessRequest], at: datetime, *, shown: int = 4) -> list
         tools = [
             {"server": item["server"], "name": tool["name"], "access": tool["access"]}
             for item in request.parsed_items
-            for tool in item["tools"]
+            for tool in item.get("tools", ())
         ]
         made.append(Row(request, status_of(request, at), tools[:shown], max(len(tools) - shown, 0)))
     return made
 
 
-def request_page(request: AccessRequest, user: User, standing: Standing, at: datetime) -> dict[str, Any]:
+def request_page(request: AccessRequest, user: User, where: Standing, at: datetime) -> dict[str, Any]:
     """Everything the request page needs but the timeline."""
     history = selectors.history_of(request)
-    progresses = selectors.approval_progress(request)
+    tally = standing.tally_of(request, at)
     mine = selectors.live_decision_of(request, user)
     grant = grant_of(request)
     status = status_of(request, at)
-    why_not = _why_not(request, standing, mine, at)
+    why_not = _why_not(request, where, mine, at)
     context = json.loads(request.context)
     return {
         "asked": request,
@@ -131,47 +136,48 @@ def request_page(request: AccessRequest, user: User, standing: Standing, at: dat
         "context": visible(json.dumps(context, indent=2, ensure_ascii=False), limit=8000, multiline=True)
         if context
         else "",
-        "groups": _groups(request, progresses),
+        "groups": _groups(request, tally),
         "why_not": why_not,
         "may_decide": request.pending and not why_not,
-        "my_approval_completes": _completes(request, progresses, user),
-        "missing": sum(one.missing for one in progresses),
-        "may_revoke": status.live and standing.may_revoke,
+        "my_approval_completes": _completes(request, where, at),
+        "missing": sum(line.missing for stage in tally.stages for line in stage) if tally else 0,
+        "may_revoke": status.live and where.may_revoke,
         "ending": _ending(request, at),
     }
 
 
-def _why_not(request: AccessRequest, standing: Standing, mine: Decision | None, at: datetime) -> str:
+def _why_not(request: AccessRequest, where: Standing, mine: Decision | None, at: datetime) -> str:
     """Why this person cannot decide now, as a sentence; "" when they can, or when there is nothing left to decide."""
     if not request.pending:
         return ""
     if request.pending_until <= at:
         return f"Nobody decided before {request.pending_until:%H:%M} UTC, so this request has expired."
-    if standing.self_because:
-        return f"{standing.self_because[0].upper()}{standing.self_because[1:]}, so somebody else has to decide."
-    if not standing.eligible:
+    if where.self_because:
+        return f"{where.self_because[0].upper()}{where.self_because[1:]}, so somebody else has to decide."
+    if not where.eligible:
         return "You can see this request, but you are not one of its approvers."
     if mine is not None and mine.verdict == DecisionVerdict.APPROVE:
         return f"You approved this at {mine.at:%H:%M} UTC; others are still needed."
     return ""
 
 
-def _completes(request: AccessRequest, progresses: tuple[Progress, ...], user: User) -> bool:
-    """Whether one more approval, by `user`, is all that is missing."""
-    members = selectors.members_of(selectors.groups_of(request))
-    after = [
-        Progress(one.group, one.approved_by | ({user.pk} if user.pk in members.get(one.group.id, ()) else set()))
-        for one in progresses
-    ]
-    return approved(after)
+def _completes(request: AccessRequest, where: Standing, at: datetime) -> bool:
+    """Whether one more approval, from this person's seat, is all that is missing."""
+    plan, people = standing.plan_of(request), standing.people_of([request])[request.pk]
+    if plan is None or where.seat is None:
+        return False
+    votes, waited = standing.votes_on([request])[request.pk], standing.waited(request, at)
+    stage = approval.tally(plan, votes, people, waited=waited).stage
+    mine = Vote(where.seat, None, stage, DecisionVerdict.APPROVE)
+    return approval.tally(plan, [*votes, mine], people, waited=waited).approved
 
 
 def _servers(request: AccessRequest, history: dict[UUID, Counter[str]]) -> list[dict[str, Any]]:
-    wanted = [UUID(tool["id"]) for item in request.parsed_items for tool in item["tools"]]
-    known = {tool.pk: tool for tool in Tool.objects.filter(pk__in=wanted)}
+    known = {tool.pk: tool for tool in Tool.objects.filter(pk__in=[UUID(tool["id"]) for tool in request.tools])}
     return [
         {"name": item["server"], "tools": [_tool_line(tool, known, history) for tool in item["tools"]]}
         for item in request.parsed_items
+        if "tools" in item
     ]
 
 
@@ -220,21 +226,21 @@ def _counted(ended: Counter[str]) -> str:
     return f"asked for {'once' if total == 1 else f'{total} times'} before: {parts}"
 
 
-def _groups(request: AccessRequest, progresses: tuple[Progress, ...]) -> list[GroupLine]:
-    members = selectors.members_of(one.group for one in progresses)
-    excluded = set(selectors.self_of(request))
-    names = people({person for group in members.values() for person in group})
+def _groups(request: AccessRequest, tally: Tally | None) -> list[GroupLine]:
+    if tally is None:
+        return []
+    around = standing.people_of([request])[request.pk]
+    names = people({person for group in around.members.values() for person in group})
     made = []
-    for one in progresses:
-        can = members.get(one.group.id, frozenset()) - excluded - one.approved_by
-        approvals = sorted(names[person] for person in one.approved_by if person in names)
+    for one in (line for stage in tally.stages for line in stage):
+        can = around.of(one.group) - one.approved_by
         made.append(
             GroupLine(
                 one.group.name,
                 max(one.group.quorum, 1),
                 one.missing,
-                approvals,
-                sorted(names[p] for p in can if p in names),
+                sorted(names[person] for person in one.approved_by if person in names),
+                sorted(names[person] for person in can if person in names),
             )
         )
     return made

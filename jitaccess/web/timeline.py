@@ -41,6 +41,7 @@ _LIFE: dict[str, _Telling] = {
     Event.REQUEST_INVALIDATED: _Telling("The request became void", "bad", by=False, note="why"),
     Event.REQUEST_COMMENTED: _Telling("commented", note="text"),
     Event.GRANT_ACTIVATED: _Telling("Access began", "good", by=False),
+    Event.GRANT_USED: _Telling("An enforcement point let one call through", "use", by=False),
     Event.GRANT_EXPIRED: _Telling("Time was up, access ended", by=False),
     Event.GRANT_RELEASED: _Telling("gave the access back"),
     Event.GRANT_REVOKED: _Telling("revoked the access", "bad", note="note"),
@@ -48,6 +49,11 @@ _LIFE: dict[str, _Telling] = {
     Event.GRANT_SUBJECT_DISABLED: _Telling(
         "Access ended: the agent was disabled, or the person it acts for is no longer active", by=False
     ),
+    Event.PROVISION_GRANTED: _Telling("Access was given on a target", "good", by=False, note="told"),
+    Event.PROVISION_REVOKED: _Telling("Access was taken away on a target", by=False, note="told"),
+    Event.PROVISION_FAILED: _Telling("A target did not do what it was asked", "bad", by=False, note="told"),
+    Event.PROVISION_DRIFT_FOUND: _Telling("A target was not as it should be", "bad", by=False, note="told"),
+    Event.PROVISION_REPAIRED: _Telling("The target is as it should be again", "good", by=False, note="told"),
 }
 _OUTCOMES: dict[str, tuple[str, str]] = {
     Event.CALL_COMPLETED: ("succeeded", "good"),

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from jitaccess.web import views
+from jitaccess.web import break_glass, views
 
 app_name = "web"
 urlpatterns = [
@@ -13,6 +13,9 @@ urlpatterns = [
     path("requests/<uuid:request_id>/deny/", views.deny, name="deny"),
     path("requests/<uuid:request_id>/comment/", views.comment, name="comment"),
     path("grants/<uuid:grant_id>/revoke/", views.revoke, name="revoke"),
+    path("break-glass/", break_glass.overview, name="break_glass"),
+    path("break-glass/<uuid:right_id>/use/", break_glass.use, name="use_break_glass"),
+    path("break-glass/reviews/<uuid:grant_id>/", break_glass.review, name="review"),
     path("sign-in/<str:token>/", views.sign_in, name="sign_in"),
     path("favicon.ico", views.favicon),
     path("robots.txt", views.robots),

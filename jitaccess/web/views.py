@@ -19,10 +19,11 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from jitaccess.identity.models import User
 from jitaccess.identity.services import link_owner, use_sign_in_link
 from jitaccess.kernel.errors import Conflict, Forbidden, Invalid, JitAccessError
+from jitaccess.policy.break_glass import rights_of
 from jitaccess.store.clock import now
 from jitaccess.web import present
 from jitaccess.web.timeline import moments
-from requests_app import selectors
+from requests_app import reviews, selectors, standing
 from requests_app.selectors import AccessRequest, State
 from requests_app.services import approve_request, comment_on_request, deny_request, revoke_grant
 
@@ -66,9 +67,9 @@ def inbox(request: HttpRequest) -> HttpResponse:
     waiting = selectors.inbox_of(user)
     mine = {row.pk for row in waiting}
     recent = [row for row in selectors.visible_requests(user, limit=20) if row.pk not in mine][:10]
-    return render(
-        request, "web/inbox.html", {"waiting": present.rows(waiting, at), "recent": present.rows(recent, at), "now": at}
-    )
+    context = {"waiting": present.rows(waiting, at), "recent": present.rows(recent, at), "now": at}
+    glass = {"reviews": reviews.reviews_for(user).count(), "may_break_glass": rights_of(user).exists()}
+    return render(request, "web/inbox.html", context | glass)
 
 
 @login_required
@@ -178,9 +179,9 @@ _SAID = {"approved": "Approved. Access began just now.", "denied": "Denied. The 
 
 def _request_page(request: HttpRequest, request_id: UUID, *, refusal: JitAccessError | None = None) -> HttpResponse:
     user, at = _person(request), now()
-    asked, standing = selectors.seen_by(user, request_id)
+    asked, where = standing.seen_by(user, request_id)
     entries = selectors.timeline_of(asked, calls=CALLS_SHOWN)
-    context: dict[str, Any] = present.request_page(asked, user, standing, at)
+    context: dict[str, Any] = present.request_page(asked, user, where, at)
     calls = sum(entry.event.startswith("call.") for entry in entries)
     context |= {"timeline": moments(asked, entries), "calls_cut": calls == CALLS_SHOWN, "now": at, "refusal": refusal}
     return render(request, "web/request.html", context, status=refusal.http_status if refusal else 200)

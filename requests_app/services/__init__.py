@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+from requests_app.asking import Ask, ExactCall, Privileges
 from requests_app.services.cancel import cancel_request
 from requests_app.services.comment import comment_on_request
-from requests_app.services.decide import approve_request, deny_request
+from requests_app.services.decide import Narrow, approve_request, ask_for_changes, deny_request
 from requests_app.services.end import end_grant, release_grant, revoke_grant
-from requests_app.services.submit import MAX_CONTEXT, Ask, Submission, submit_request
+from requests_app.services.extend import extend_grant
+from requests_app.services.submit import MAX_CONTEXT, Submission, submit_bundle, submit_request
 
 __all__ = [
     "MAX_CONTEXT",
     "Ask",
+    "ExactCall",
+    "Narrow",
+    "Privileges",
     "Submission",
     "approve_request",
+    "ask_for_changes",
     "cancel_request",
     "comment_on_request",
     "deny_request",
     "end_grant",
+    "extend_grant",
     "release_grant",
     "revoke_grant",
+    "submit_bundle",
     "submit_request",
 ]

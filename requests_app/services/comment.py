@@ -12,7 +12,7 @@ from jitaccess.identity.models import User
 from jitaccess.identity.principal import Principal
 from jitaccess.kernel.errors import Conflict, Invalid
 from jitaccess.kernel.text import is_blank, visible
-from requests_app import selectors
+from requests_app import selectors, standing
 
 MAX_COMMENT = 2000
 MAX_COMMENTS = 100  # of one person on one request: they stay for good, and a timeline shows all of them
@@ -32,7 +32,7 @@ def comment_on_request(*, request_id: UUID, author: User, text: str, channel: st
         raise Invalid("comment.text", f"The comment has {len(shown)} characters as shown; at most {MAX_COMMENT} are.")
     with transaction.atomic():
         author.refresh_from_db(fields=["is_active"])
-        request, _ = selectors.seen_by(author, request_id)
+        request, _ = standing.seen_by(author, request_id)
         if selectors.comments_by(author, request) >= MAX_COMMENTS:
             raise Conflict("comment.too_many", f"You have made {MAX_COMMENTS} comments on this request already.")
         actor = Principal.of_user(author, source=source, client=channel).actor()

@@ -1,13 +1,16 @@
 """Approving and denying, race-free: the order of the steps is the design.
 
-Lock the request -> still pending, before its deadline -> requester enabled, tools as they were asked for -> this person
-eligible now -> write the decision -> count distinct eligible people, every earlier one checked again -> close by
-compare-and-swap -> grant and binding -> entries -> commit. Telling people happens later, from the ledger.
+Lock the request -> still pending, before its deadline -> requester enabled, items as they were asked for -> this person
+eligible now, at the stage that is decided -> write the decision -> count distinct seats of eligible people, every earlier
+one checked again -> close by compare-and-swap -> grant and bindings -> entries -> commit. Telling people happens later,
+from the ledger.
 """
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 from django.db import transaction
@@ -18,58 +21,130 @@ from jitaccess.identity.models import User
 from jitaccess.identity.principal import Principal
 from jitaccess.kernel.errors import Conflict, Forbidden, Invalid, NotFound
 from jitaccess.kernel.steps import step
-from jitaccess.kernel.text import visible
-from jitaccess.policy import services as policy
+from jitaccess.kernel.strictjson import Json
+from jitaccess.kernel.text import is_blank, visible
 from jitaccess.store.clock import now
-from requests_app import selectors
-from requests_app.lifecycle import DecisionVerdict, RequestStatus, approved, ensure_pending
-from requests_app.models import AccessRequest, Decision, Grant
+from requests_app import approval, selectors, standing
+from requests_app.approval import Tally
+from requests_app.lifecycle import DecisionVerdict, RequestStatus, ensure_pending
+from requests_app.models import AccessRequest, Decision
 from requests_app.obstacles import obstacle_to
+from requests_app.services.granting import activate, close, names_of
 from requests_app.services.submit import request_digest
+from requests_app.terms import Terms, in_common, narrowed, read_terms
 
 MAX_NOTE = 2000
 
 
-def approve_request(
-    *, request_id: UUID, approver: User, channel: str, digest: str, reason: str = "", source: str = ""
-) -> AccessRequest:
-    """Approve what `digest` names (the request as it was shown). The last approval needed creates the grant.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Narrow:
+    """What an approver leaves of a request: shorter, fewer calls, fewer things (labels). None: as asked for."""
 
-    Raises NotFound, Forbidden (not an approver, or self), Conflict (decided, expired, or what was asked for changed).
+    seconds: int | None = None
+    max_uses: int | None = None
+    labels: Collection[str] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Deciding:
+    """One decision to be. `recently` says whether the person has just proved who they are (step-up)."""
+
+    verdict: DecisionVerdict
+    approver: User
+    channel: str
+    digest: str
+    reason: str
+    source: str
+    recently: bool = False
+    narrow: Narrow = Narrow()
+
+
+def approve_request(
+    *,
+    request_id: UUID,
+    approver: User,
+    channel: str,
+    digest: str,
+    reason: str = "",
+    source: str = "",
+    recently: bool = False,
+    narrow: Narrow | None = None,
+) -> AccessRequest:
+    """Approve what `digest` names (the request as it was shown), or less. The last approval needed creates the grant.
+
+    Raises NotFound, Invalid (terms that are wider), Forbidden (not an approver, self, not through this channel, step-up
+    needed), Conflict (decided, expired, or what was asked for changed).
     """
-    return _decide(DecisionVerdict.APPROVE, request_id, approver, channel, digest, reason, source)
+    return _decide(
+        request_id,
+        _Deciding(
+            verdict=DecisionVerdict.APPROVE,
+            approver=approver,
+            channel=channel,
+            digest=digest,
+            reason=reason,
+            source=source,
+            recently=recently,
+            narrow=narrow or Narrow(),
+        ),
+    )
 
 
 def deny_request(
     *, request_id: UUID, approver: User, channel: str, digest: str, reason: str = "", source: str = ""
 ) -> AccessRequest:
-    """Deny: one eligible person is enough. Raises as approve_request."""
-    return _decide(DecisionVerdict.DENY, request_id, approver, channel, digest, reason, source)
+    """Deny, through any channel: as many eligible people as the policy's deny threshold end it. Raises as above."""
+    return _decide(
+        request_id,
+        _Deciding(
+            verdict=DecisionVerdict.DENY,
+            approver=approver,
+            channel=channel,
+            digest=digest,
+            reason=reason,
+            source=source,
+        ),
+    )
 
 
-def _decide(
-    verdict: DecisionVerdict, request_id: UUID, approver: User, channel: str, digest: str, reason: str, source: str
-) -> AccessRequest:
-    if len(reason) > MAX_NOTE:
-        raise Invalid("decision.reason", f"The reason has {len(reason)} characters; at most {MAX_NOTE} are kept.")
+def ask_for_changes(*, request_id: UUID, approver: User, channel: str, note: str, source: str = "") -> AccessRequest:
+    """Tell the requester what to ask for instead: a new request that supersedes this one, which stays pending.
+
+    Raises as approve_request, Invalid for an empty note.
+    """
+    if is_blank(note):
+        raise Invalid("decision.changes", "Say what should be asked for instead.")
+    kept = _note(note)
+    with transaction.atomic():
+        request, moment = _lock(request_id), now()
+        _ensure_open(request, approver, moment)
+        AccessRequest.objects.filter(pk=request.pk, status=RequestStatus.PENDING).update(
+            changes_at=moment, changes_by_name=approver.username, changes_note=kept
+        )
+        actor = Principal.of_user(approver, source=source, client=channel).actor()
+        record(
+            Facts(event=Event.REQUEST_CHANGES_ASKED, actor=actor, at=moment, request=request.pk, data={"note": kept})
+        )
+    request.refresh_from_db()
+    return request
+
+
+def _decide(request_id: UUID, deciding: _Deciding) -> AccessRequest:
+    _note(deciding.reason)
     with transaction.atomic():
         request = _lock(request_id)
         step("approve.locked")
         moment = now()
-        _ensure_decidable(verdict, request, approver, digest, moment)
-        obstacle = obstacle_to(request) if verdict is DecisionVerdict.APPROVE else ""
+        _ensure_open(request, deciding.approver, moment)
+        _ensure_as_shown(request, deciding)
+        approving = deciding.verdict is DecisionVerdict.APPROVE
+        if approving:
+            _ensure_this_way(request, deciding)
+        obstacle = obstacle_to(request, moment) if approving else ""
         if obstacle:
-            _close(request, RequestStatus.INVALIDATED, moment, "system:workflow", obstacle)
-            record(
-                Facts(
-                    event=Event.REQUEST_INVALIDATED,
-                    actor=Actor.system("workflow"),
-                    request=request.pk,
-                    data={"why": obstacle},
-                )
-            )
+            invalidate(request, obstacle, moment)
         else:
-            _carry_out(verdict, request, approver, channel, reason, source, moment)
+            _carry_out(request, deciding, moment)
         step("approve.written")
     step("approve.committed")
     if obstacle:
@@ -77,6 +152,20 @@ def _decide(
         raise Conflict("request.invalidated", f"This can no longer be approved: {obstacle}")
     request.refresh_from_db()
     return request
+
+
+def invalidate(request: AccessRequest, why: str, moment: datetime) -> None:
+    """Close a pending request that can no longer be granted, inside a transaction that holds it."""
+    close(request, RequestStatus.INVALIDATED, moment, "system:workflow", why)
+    record(
+        Facts(
+            event=Event.REQUEST_INVALIDATED,
+            actor=Actor.system("workflow"),
+            at=moment,
+            request=request.pk,
+            data={"why": why},
+        )
+    )
 
 
 def _lock(request_id: UUID) -> AccessRequest:
@@ -87,46 +176,58 @@ def _lock(request_id: UUID) -> AccessRequest:
     return request
 
 
-def _ensure_decidable(
-    verdict: DecisionVerdict, request: AccessRequest, approver: User, digest: str, moment: datetime
-) -> None:
+def _ensure_open(request: AccessRequest, approver: User, moment: datetime) -> None:
+    """Pending, in time, and this person has a say in it now."""
     approver.refresh_from_db(fields=["is_active"])
-    standing = selectors.standing_of(request, approver)
-    if not standing.may_see:
+    theirs = standing.standing_of(request, approver)
+    if not theirs.may_see:
         raise NotFound("request.unknown", f"There is no request {request.pk}.")
     ensure_pending(request.status, said=selectors.how_it_ended(request))
     if request.pending_until <= moment:
         raise Conflict("request.expired", f"This request expired at {request.pending_until:%H:%M} UTC, undecided.")
-    if standing.self_because:
-        raise Forbidden("decision.self", f"You cannot decide on this request: {standing.self_because}.")
-    if not standing.eligible:
-        raise Forbidden("decision.not_eligible", "You are not among the approvers of this request.")
-    if digest != request.digest or request_digest(request) != request.digest:
+    if theirs.self_because:
+        raise Forbidden("decision.self", f"You cannot decide on this request: {theirs.self_because}.")
+    # Whoever approved an earlier stage may still take that back.
+    if not theirs.eligible and not Decision.objects.filter(request=request, user=approver, live=True).exists():
+        raise Forbidden("decision.not_eligible", "You are not among those who decide on this request now.")
+
+
+def _ensure_as_shown(request: AccessRequest, deciding: _Deciding) -> None:
+    if deciding.digest != request.digest or request_digest(request) != request.digest:
         raise Conflict("request.digest", "What you looked at is not what is on record. Open the request again.")
-    # Whoever approved may still deny while others are needed, but not approve twice.
-    if Decision.objects.filter(request=request, user=approver, live=True, verdict=verdict).exists():
-        raise Conflict("decision.already_yours", "You have decided so already; others are still needed.")
 
 
-def _carry_out(
-    verdict: DecisionVerdict,
-    request: AccessRequest,
-    approver: User,
-    channel: str,
-    reason: str,
-    source: str,
-    moment: datetime,
-) -> None:
-    actor = Principal.of_user(approver, source=source, client=channel).actor()
-    note = visible(reason.strip(), limit=MAX_NOTE, multiline=True)
-    Decision.objects.filter(request=request, user=approver, live=True).update(live=False)
-    Decision.objects.create(
-        request=request, user=approver, verdict=verdict, reason=note, digest=request.digest, channel=channel, at=moment
-    )
-    data = {"verdict": str(verdict), "reason": note, "digest": request.digest, "channel": channel}
+def _ensure_this_way(request: AccessRequest, deciding: _Deciding) -> None:
+    """What can do more harm may only be approved where it can be read whole, by who has just proved who they are."""
+    plan = standing.plan_of(request)
+    if plan is None:
+        raise Conflict("request.no_plan", "This request was filed under an older release; ask for it again.")
+    if deciding.channel not in plan.channels:
+        ways = " or ".join(sorted(plan.channels))
+        raise Forbidden("decision.channel", f"This may be approved by {ways} only.", channels=ways)
+    if plan.step_up and not deciding.recently:
+        raise Forbidden("decision.step_up", "Prove who you are once more to approve this: sign in again on the web.")
+
+
+def _carry_out(request: AccessRequest, deciding: _Deciding, moment: datetime) -> None:
+    actor = Principal.of_user(deciding.approver, source=deciding.source, client=deciding.channel).actor()
+    decision = _write(request, deciding, moment)
+    data: dict[str, Json] = {
+        "verdict": str(decision.verdict),
+        "reason": decision.reason,
+        "digest": request.digest,
+        "channel": deciding.channel,
+        "stage": decision.stage,
+    }
+    if decision.on_behalf_of:
+        data["on_behalf_of"] = decision.on_behalf_of.username
+    if decision.terms_digest:
+        data |= {"terms": decision.terms, "terms_digest": decision.terms_digest}
     record(Facts(event=Event.DECISION_RECORDED, actor=actor, at=moment, request=request.pk, data=data))
-    if verdict is DecisionVerdict.DENY:
-        _close(request, RequestStatus.DENIED, moment, approver.username, note)
+    tally = standing.tally_of(request, moment)
+    assert tally
+    if tally.denied:
+        close(request, RequestStatus.DENIED, moment, deciding.approver.username, decision.reason)
         record(
             Facts(
                 event=Event.REQUEST_DENIED,
@@ -134,68 +235,62 @@ def _carry_out(
                 outcome=Outcome.DENIED,
                 at=moment,
                 request=request.pk,
-                data={"reason": note},
+                data={"reason": decision.reason},
             )
         )
-    elif approved(selectors.approval_progress(request)):
-        _activate(request, approver, actor, moment)
+    elif tally.approved:
+        terms = _agreed(request, tally)
+        about: dict[str, Json] = {"approved_by": list[Json](names_of(tally.counted)), "terms_digest": terms.digest()}
+        activate(request, terms, actor, moment, who=deciding.approver.username, about=about)
 
 
-def _activate(request: AccessRequest, approver: User, actor: Actor, moment: datetime) -> None:
-    """The clock of a grant starts here, at approval, never at filing."""
-    _close(request, RequestStatus.APPROVED, moment, approver.username, "")
-    grant = Grant.objects.create(
+def _write(request: AccessRequest, deciding: _Deciding, moment: datetime) -> Decision:
+    """One live decision per person and stage; an earlier one is kept, and counts no more."""
+    approver, verdict = deciding.approver, deciding.verdict
+    plan, people = standing.plan_of(request), standing.people_of([request])[request.pk]
+    assert plan
+    votes = standing.votes_on([request])[request.pk]
+    here = approval.tally(plan, votes, people, waited=standing.waited(request, moment))
+    taken = {vote.seat for vote in votes if vote.stage == here.stage and vote.person != approver.pk}
+    seat, stage = approval.seat_of(approver.pk, here.seats, people, taken), here.stage
+    mine = Decision.objects.filter(request=request, user=approver, live=True)
+    if seat is None:
+        earlier = mine.order_by("-stage").first()
+        if earlier is None or verdict is DecisionVerdict.APPROVE:
+            raise Forbidden("decision.not_eligible", "You are not among those who decide on this stage.")
+        stage, seat = earlier.stage, earlier.on_behalf_of_id or approver.pk
+    narrow = deciding.narrow
+    terms = narrowed(request, seconds=narrow.seconds, max_uses=narrow.max_uses, labels=narrow.labels)
+    smaller = terms.text() if narrow != Narrow() else "{}"
+    there = mine.filter(stage=stage)
+    # Whoever approved may deny while others are needed, or approve less; but not the same twice.
+    if there.filter(verdict=verdict, terms=smaller).exists():
+        raise Conflict("decision.already_yours", "You have decided so already; others are still needed.")
+    there.update(live=False)
+    return Decision.objects.create(
         request=request,
-        agent_id=request.agent_id,
-        user_id=request.user_id,
-        starts_at=moment,
-        expires_at=moment + timedelta(seconds=request.seconds),
-    )
-    tools = {UUID(tool["id"]): str(tool["pin"]) for item in request.parsed_items for tool in item["tools"]}
-    binding = policy.bind_grant(
-        grant=grant.pk,
-        agent=request.agent_id,
-        user=request.user_id,
-        tools=tools,
-        starts_at=moment,
-        seconds=request.seconds,
-        max_uses=request.max_uses,
-    )
-    counted = {person for one in selectors.approval_progress(request) for person in one.approved_by}
-    approvers = sorted(User.objects.filter(pk__in=counted).values_list("username", flat=True))
-    about = {"digest": request.digest, "approved_by": approvers}
-    record(
-        Facts(
-            event=Event.REQUEST_APPROVED,
-            actor=actor,
-            outcome=Outcome.ALLOWED,
-            at=moment,
-            request=request.pk,
-            data=about,
-        )
-    )
-    data = {
-        "tools": list(request.tool_labels),
-        "expires_at": grant.expires_at.isoformat(),
-        "max_uses": request.max_uses,
-        "digest": request.digest,
-    }
-    record(
-        Facts(
-            event=Event.GRANT_ACTIVATED,
-            actor=actor,
-            at=moment,
-            request=request.pk,
-            grant=grant.pk,
-            bindings=[binding.pk],
-            data=data,
-        )
+        user=approver,
+        on_behalf_of_id=seat if seat != approver.pk else None,
+        stage=stage,
+        verdict=verdict,
+        reason=_note(deciding.reason),
+        digest=request.digest,
+        terms=smaller,
+        terms_digest=terms.digest() if smaller != "{}" else "",
+        channel=deciding.channel,
+        at=moment,
     )
 
 
-def _close(request: AccessRequest, status: RequestStatus, moment: datetime, who: str, note: str) -> None:
-    moved = AccessRequest.objects.filter(pk=request.pk, status=RequestStatus.PENDING).update(
-        status=status, closed_at=moment, closed_by_name=who, closing_note=note
+def _agreed(request: AccessRequest, tally: Tally) -> Terms:
+    """What all counted approvals have in common."""
+    rows = Decision.objects.filter(
+        request=request, live=True, verdict=DecisionVerdict.APPROVE, digest=request.digest, user__in=tally.counted
     )
-    if moved != 1:
-        raise Conflict("request.already_decided", "Somebody else decided at the same moment. Open the request again.")
+    return in_common(request, [read_terms(text, request) for text in rows.values_list("terms", flat=True)])
+
+
+def _note(text: str) -> str:
+    if len(text) > MAX_NOTE:
+        raise Invalid("decision.reason", f"The reason has {len(text)} characters; at most {MAX_NOTE} are kept.")
+    return visible(text.strip(), limit=MAX_NOTE, multiline=True)

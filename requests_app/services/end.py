@@ -15,7 +15,7 @@ from jitaccess.kernel.steps import step
 from jitaccess.kernel.text import visible
 from jitaccess.policy import services as policy
 from jitaccess.store.clock import JitNow, now
-from requests_app import selectors
+from requests_app import selectors, standing
 from requests_app.lifecycle import EndReason
 from requests_app.models import Grant
 
@@ -24,7 +24,9 @@ _EVENTS = {
     EndReason.RELEASED: Event.GRANT_RELEASED,
     EndReason.REVOKED: Event.GRANT_REVOKED,
     EndReason.USED_UP: Event.GRANT_USED_UP,
+    EndReason.SUPERSEDED: Event.GRANT_SUPERSEDED,
     EndReason.SUBJECT_DISABLED: Event.GRANT_SUBJECT_DISABLED,
+    EndReason.TARGET_REMOVED: Event.GRANT_TARGET_REMOVED,
 }
 
 
@@ -39,9 +41,9 @@ def release_grant(*, grant_id: UUID, principal: Principal) -> Grant:
 def revoke_grant(*, grant_id: UUID, user: User, note: str = "", source: str = "") -> Grant:
     """Taken away by a person: the agent's owner, an approver, or an admin. Less access needs no quorum."""
     grant = Grant.objects.select_related("request__agent").filter(pk=grant_id).first()
-    if grant is None or not selectors.standing_of(grant.request, user).may_see:
+    if grant is None or not standing.standing_of(grant.request, user).may_see:
         raise NotFound("grant.unknown", f"There is no grant {grant_id}.")
-    if not selectors.standing_of(grant.request, user).may_revoke:
+    if not standing.standing_of(grant.request, user).may_revoke:
         raise Forbidden("grant.not_yours", "You may not revoke this grant.")
     actor = Principal.of_user(user, source=source).actor()
     return end_grant(grant_id=grant_id, reason=EndReason.REVOKED, actor=actor, by=user.username, note=note)

@@ -3,48 +3,41 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.db import transaction
 
 from jitaccess.audit.events import Event
-from jitaccess.audit.recorder import Facts, record
-from jitaccess.identity.models import Agent
+from jitaccess.audit.recorder import Actor, Facts, record
+from jitaccess.identity.models import Agent, User
 from jitaccess.identity.principal import Principal
+from jitaccess.identity.services import may_use
 from jitaccess.kernel.canonical import canonical, digest
 from jitaccess.kernel.durations import format_duration
 from jitaccess.kernel.errors import Conflict, Forbidden, Invalid
+from jitaccess.kernel.ids import uuid7
 from jitaccess.kernel.strictjson import Json
 from jitaccess.kernel.text import is_blank, visible
-from jitaccess.policy.engine.decide import Code, Who, decide
-from jitaccess.policy.engine.rules import RequestableFacts, ServerFacts, Snapshot, ToolFacts
-from jitaccess.policy.models import ApprovalPolicy
+from jitaccess.policy.engine.rules import Snapshot
 from jitaccess.store.clock import now
-from requests_app import selectors
-from requests_app.models import AccessRequest
+from requests_app import approval, selectors, standing
+from requests_app.asking import Ask, Wanted, as_items, look_up
+from requests_app.lifecycle import RequestKind, RequestStatus, ensure_pending
+from requests_app.models import AccessRequest, Concern, Grant
+from requests_app.planning import Planned, plan_for
+from requests_app.services.granting import approve_by_rule
 from requests_app.services.lapse import lapse_request
 
 MAX_PENDING_PER_AGENT = 10
 MAX_FILINGS_PER_HOUR = 30
-MAX_TOOLS = 50
 MAX_REASON = 2000
 MAX_CONTEXT = 4000  # bytes of JSON
+MAX_TICKET = 100
 MAX_USES = 1_000_000
 DEFAULT_SECONDS = 30 * 60
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ask:
-    """What is asked for: tools as (server slug, exact tool name), why, for how many seconds, and how many calls."""
-
-    tools: Sequence[tuple[str, str]]
-    reason: str
-    seconds: int | None = None
-    max_uses: int | None = None
-    context: Mapping[str, Json] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,46 +53,158 @@ class Submission:
     max_uses: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    items: list[Json]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """For how long and how many calls, and the most of both."""
+
     seconds: int
-    max_uses: int | None
     max_seconds: int
+    max_total_seconds: int
+    max_uses: int | None
     uses_limit: int | None
-    policy: ApprovalPolicy
-    groups: list[Json]
 
 
-def submit_request(*, principal: Principal, ask: Ask, snapshot: Snapshot, dry_run: bool = False) -> Submission:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """A request to be: what every kind of filing hands to `file`."""
+
+    principal: Principal
+    ask: Ask
+    items: list[Json]
+    terms: Terms
+    planned: Planned
+    kind: RequestKind = RequestKind.ACCESS
+    extends: Grant | None = None
+    filed_by: User | None = None
+    bundle: UUID | None = None
+
+
+def submit_request(
+    *,
+    principal: Principal,
+    ask: Ask,
+    snapshot: Snapshot,
+    dry_run: bool = False,
+    filed_by: User | None = None,
+    bundle: UUID | None = None,
+) -> Submission:
     """File a request for `principal`. Raises Invalid, Forbidden or Conflict with what to change.
 
     An identical pending request is returned instead of a second one: agents repeat themselves. A dry run does all of it
-    and then takes it back: what it returns is on no record, and counts towards nothing.
+    and then takes it back: what it returns is on no record, and counts towards nothing. `filed_by` is the signed-in
+    person who asks for an agent of theirs; they count as the requester.
     """
-    if principal.agent is None:
-        raise Forbidden("request.not_an_agent", "Only agents ask for tools.")
-    plan = _plan(principal=principal, ask=ask, snapshot=snapshot)
+    at = _ensure_may_ask(principal, ask, filed_by)
+    found = look_up(principal=principal, ask=ask, snapshot=snapshot, at=at)
+    if len({one.limits.policy for one in found}) > 1:
+        raise Invalid(
+            "request.several_policies",
+            "These are decided by different people; file one request for each, or ask for all as one bundle.",
+        )
+    return _submit(principal, ask, found, at, dry_run=dry_run, filed_by=filed_by, bundle=bundle)
+
+
+def submit_bundle(
+    *, principal: Principal, ask: Ask, snapshot: Snapshot, dry_run: bool = False, filed_by: User | None = None
+) -> list[Submission]:
+    """File what different people decide as several requests with one bundle id: all of them or none.
+
+    Raises as submit_request.
+    """
+    at = _ensure_may_ask(principal, ask, filed_by)
+    found = look_up(principal=principal, ask=ask, snapshot=snapshot, at=at)
+    parts: dict[UUID, list[Wanted]] = {}
+    for one in found:
+        parts.setdefault(one.limits.policy, []).append(one)
+    bundle = uuid7() if len(parts) > 1 else None
+    if bundle and ask.supersedes:
+        raise Invalid(
+            "request.supersedes", "What replaces a request has to be decided by the same people; file it alone."
+        )
     with transaction.atomic():
-        submission = _file(principal, ask, plan)
+        return [
+            _submit(principal, ask, part, at, dry_run=dry_run, filed_by=filed_by, bundle=bundle)
+            for part in parts.values()
+        ]
+
+
+def _ensure_may_ask(principal: Principal, ask: Ask, filed_by: User | None) -> datetime:
+    if principal.agent is None:
+        raise Forbidden("request.not_an_agent", "Only agents hold access; ask for one of yours.")
+    if filed_by is not None and not (
+        filed_by.is_active
+        and may_use(user=filed_by, agent=Agent.objects.select_related("owner").get(pk=principal.agent))
+        and principal.user in (None, filed_by.pk)
+    ):
+        raise Forbidden("request.not_your_agent", "You may not ask for this agent.")
+    ensure_readable(ask.reason)
+    if len(canonical(dict(ask.context))) > MAX_CONTEXT:
+        raise Invalid("request.context", f"`context` may have {MAX_CONTEXT} bytes.")
+    if len(ask.ticket) > MAX_TICKET or visible(ask.ticket, limit=MAX_TICKET) != ask.ticket:
+        raise Invalid("request.ticket", f"The ticket is one line of at most {MAX_TICKET} printable characters.")
+    return now()
+
+
+def ensure_readable(reason: str) -> None:
+    """Raise Invalid for a reason that nobody could decide on."""
+    if is_blank(reason):
+        raise Invalid("request.reason", "Say why: `reason` is what the approver decides on.")
+    # Measured as it will be shown: what an approver cannot read whole, nobody can approve.
+    length = len(visible(reason.strip(), limit=MAX_REASON * 20, multiline=True))
+    if length > MAX_REASON:
+        raise Invalid("request.reason", f"The reason has {length} characters as shown; at most {MAX_REASON} are.")
+
+
+def _submit(
+    principal: Principal,
+    ask: Ask,
+    found: Sequence[Wanted],
+    at: datetime,
+    *,
+    dry_run: bool,
+    filed_by: User | None,
+    bundle: UUID | None,
+) -> Submission:
+    terms = _terms(ask, found, at)
+    planned = plan_for(
+        principal=principal, ask=ask, wanted=found, seconds=terms.seconds, max_uses=terms.max_uses, at=at
+    )
+    if planned.max_seconds is not None and terms.seconds > planned.max_seconds:
+        if ask.seconds is not None:
+            raise _too_long(terms.seconds, planned.max_seconds)
+        terms = replace(terms, seconds=planned.max_seconds)
+    draft = Draft(
+        principal=principal,
+        ask=ask,
+        items=as_items(found),
+        terms=terms,
+        planned=planned,
+        filed_by=filed_by,
+        bundle=bundle,
+    )
+    with transaction.atomic():
+        submission = file(draft)
         if dry_run:
             transaction.set_rollback(True)
     return submission
 
 
-def _file(principal: Principal, ask: Ask, plan: _Plan) -> Submission:
-    assert principal.agent
-    uses = {"max_uses": plan.max_uses} if plan.max_uses else {}
-    dedupe = digest({"items": plan.items, "seconds": plan.seconds, **uses}, domain="jitaccess-ask-v1")
+def file(draft: Draft) -> Submission:
+    """Write a draft, inside a transaction: the caps, the same one pending, the cool-down, somebody who can decide."""
+    principal, terms = draft.principal, draft.terms
+    dedupe = _dedupe(draft)
     # The agent's row is the queue at which two identical filings at once wait for each other.
     # No key lock: an approval inserts a grant that refers to this row and must not deadlock with a filing.
+    assert principal.agent
     agent = Agent.objects.select_for_update(no_key=True).get(pk=principal.agent)
     if not agent.enabled:
         raise Forbidden("agent.disabled", "This agent is disabled.")
     same = _same_pending(principal, dedupe)
-    if same is not None:
-        return Submission(same, coalesced=True, max_seconds=plan.max_seconds, max_uses=plan.uses_limit)
+    if same is not None and same.pk != draft.ask.supersedes:
+        return Submission(same, coalesced=True, max_seconds=terms.max_seconds, max_uses=terms.uses_limit)
     moment = now()
+    if draft.ask.supersedes:
+        _supersede(draft.ask.supersedes, principal, moment)
     # Those past their deadline do not count, whether or not the sweep came by.
     waiting = selectors.open_requests().filter(agent=agent).count()
     if waiting >= MAX_PENDING_PER_AGENT:
@@ -108,42 +213,124 @@ def _file(principal: Principal, ask: Ask, plan: _Plan) -> Submission:
             f"{waiting} requests are pending already; cancel some or wait for decisions.",
         )
     _ensure_not_too_many(agent, moment)
-    request = _row(principal, ask, plan, dedupe, agent, moment)
-    _ensure_decidable_by_somebody(request)
+    request = _row(draft, dedupe, agent, moment)
+    _ensure_cooled_down(request, draft.planned, moment)
+    _ensure_decidable_by_somebody(request, draft.planned)
     request.digest = request_digest(request)
     request.save(force_insert=True)
-    data: dict[str, Json] = {
-        "items": plan.items,
-        "seconds": plan.seconds,
-        "max_uses": plan.max_uses,
+    Concern.objects.bulk_create(
+        Concern(request=request, subject=subject) for subject in sorted(_concerned(request, draft.planned))
+    )
+    record(
+        Facts(
+            event=Event.REQUEST_SUBMITTED,
+            actor=_actor(draft),
+            at=moment,
+            request=request.pk,
+            data=_about(request, draft),
+        )
+    )
+    if draft.planned.plan.auto_approve:
+        approve_by_rule(request, draft.planned.plan, moment)
+    return Submission(request, coalesced=False, max_seconds=terms.max_seconds, max_uses=terms.uses_limit)
+
+
+def _actor(draft: Draft) -> Actor:
+    if draft.filed_by is None:
+        return draft.principal.actor()
+    return replace(draft.principal.actor(), user=draft.filed_by.pk, user_name=draft.filed_by.username)
+
+
+def _about(request: AccessRequest, draft: Draft) -> dict[str, Json]:
+    optional: dict[str, Json] = {
+        "kind": request.kind if request.kind != RequestKind.ACCESS else None,
+        "extends": str(request.extends_id) if request.extends_id else None,
+        "supersedes": str(request.supersedes_id) if request.supersedes_id else None,
+        "bundle": str(request.bundle) if request.bundle else None,
+        "starts_at": request.starts_at.isoformat() if request.starts_at else None,
+        "not_after": request.not_after.isoformat() if request.not_after else None,
+        "ticket": request.ticket or None,
+    }
+    return {
+        "items": draft.items,
+        "seconds": request.seconds,
+        "max_uses": request.max_uses,
         "reason": request.reason,
-        "policy": plan.policy.name,
+        "policy": request.policy_name,
+        "rule": draft.planned.plan.rule,
+        "risk": request.risk,
         "digest": request.digest,
         "pending_until": request.pending_until.isoformat(),
+        **{name: value for name, value in optional.items() if value is not None},
     }
-    record(Facts(event=Event.REQUEST_SUBMITTED, actor=principal.actor(), at=moment, request=request.pk, data=data))
-    return Submission(request, coalesced=False, max_seconds=plan.max_seconds, max_uses=plan.uses_limit)
 
 
-def _row(principal: Principal, ask: Ask, plan: _Plan, dedupe: str, agent: Agent, moment: datetime) -> AccessRequest:
+def _row(draft: Draft, dedupe: str, agent: Agent, moment: datetime) -> AccessRequest:
+    principal, ask, terms, planned = draft.principal, draft.ask, draft.terms, draft.planned
     return AccessRequest(
         agent=agent,
         owner_id=agent.owner_id,
         user_id=principal.user,
         issued_by_id=principal.issued_by,
+        filed_by=draft.filed_by,
+        kind=draft.kind,
+        extends=draft.extends,
+        supersedes_id=ask.supersedes,
+        bundle=draft.bundle,
         principal_key=principal.key,
         client=visible(principal.client, limit=200),
-        items=canonical(plan.items).decode(),
+        items=canonical(draft.items).decode(),
+        risk=planned.risk,
         reason=visible(ask.reason.strip(), limit=MAX_REASON, multiline=True),
+        ticket=ask.ticket,
         context=canonical(dict(ask.context)).decode(),
-        seconds=plan.seconds,
-        max_uses=plan.max_uses,
-        groups=canonical(plan.groups).decode(),
-        policy_name=plan.policy.name,
+        seconds=terms.seconds,
+        max_uses=terms.max_uses,
+        starts_at=ask.starts_at,
+        not_after=ask.not_after,
+        max_total_seconds=terms.max_total_seconds,
+        plan=canonical(planned.pinned).decode(),
+        policy_name=planned.plan.policy,
         dedupe_digest=dedupe,
         created_at=moment,
-        pending_until=moment + timedelta(minutes=plan.policy.pending_minutes),
+        pending_until=moment + timedelta(seconds=planned.pending_seconds),
     )
+
+
+def _dedupe(draft: Draft) -> str:
+    """Of what makes two requests the same ask: items, constraints, duration, start."""
+    ask, terms = draft.ask, draft.terms
+    value: dict[str, Json] = {"items": draft.items, "seconds": terms.seconds, "kind": str(draft.kind)}
+    if terms.max_uses:
+        value["max_uses"] = terms.max_uses
+    if draft.extends:
+        value["extends"] = str(draft.extends.pk)
+    for name, moment in (("starts_at", ask.starts_at), ("not_after", ask.not_after)):
+        if moment:
+            value[name] = moment.isoformat()
+    return digest(value, domain="jitaccess-ask-v1")
+
+
+def _concerned(request: AccessRequest, planned: Planned) -> set[str]:
+    people = (request.owner_id, request.user_id, request.issued_by_id, request.filed_by_id)
+    return {f"user:{person}" for person in people if person} | {f"team:{request.agent.team_id}"} | planned.plan.refs()
+
+
+def _supersede(old: UUID, principal: Principal, moment: datetime) -> None:
+    """A pending request of one's own makes room for the one that replaces it."""
+    request = AccessRequest.objects.select_for_update().filter(pk=old, principal_key=principal.key).first()
+    if request is None:
+        raise Invalid("request.supersedes", f"You have no request {old} that could be replaced.")
+    ensure_pending(request.status, said=selectors.how_it_ended(request))
+    if request.pending_until <= moment:
+        raise Conflict("request.already_decided", "That request has expired; file the new one without `supersedes`.")
+    AccessRequest.objects.filter(pk=old, status=RequestStatus.PENDING).update(
+        status=RequestStatus.SUPERSEDED,
+        closed_at=moment,
+        closed_by_name=visible(principal.label, limit=150),
+        closing_note="Replaced by a new request.",
+    )
+    record(Facts(event=Event.REQUEST_SUPERSEDED, actor=principal.actor(), at=moment, request=old))
 
 
 def _ensure_not_too_many(agent: Agent, moment: datetime) -> None:
@@ -161,37 +348,79 @@ def _ensure_not_too_many(agent: Agent, moment: datetime) -> None:
         )
 
 
-def _ensure_decidable_by_somebody(request: AccessRequest) -> None:
-    """A request that cannot be approved would only wait: better said now than after an hour."""
-    groups = selectors.groups_of(request)
-    members, self_ = selectors.members_of(groups), set(selectors.self_of(request))
-    for group in groups:
-        if len(set(members.get(group.id, ())) - self_) < group.quorum:
+def _ensure_cooled_down(request: AccessRequest, planned: Planned, moment: datetime) -> None:
+    """What was denied just now is not asked for again at once: a no must not be worn down."""
+    pause = timedelta(seconds=planned.plan.cool_down)
+    if not pause:
+        return
+    asked = set(request.tool_labels)
+    denied = AccessRequest.objects.filter(
+        agent=request.agent_id,
+        status=RequestStatus.DENIED,
+        closed_at__gt=moment - pause,
+        created_at__gt=moment - pause * 60,
+    ).filter(principal_key=request.principal_key)
+    for old in denied.order_by("-closed_at")[:100]:
+        again = asked & set(old.tool_labels)
+        assert old.closed_at
+        if again:
+            seconds = math.ceil((old.closed_at + pause - moment).total_seconds())
             raise Conflict(
-                "request.nobody_can_approve",
-                f"Nobody can approve this now: {group.name} has too few people besides those who ask. Tell an admin.",
+                "request.cool_down",
+                f"{min(again)} was denied to you at {old.closed_at:%H:%M} UTC; it may be asked for again in "
+                f"{format_duration(seconds)}.",
+                retry_after_seconds=seconds,
             )
+
+
+def _ensure_decidable_by_somebody(request: AccessRequest, planned: Planned) -> None:
+    """A request that cannot be approved would only wait: better said now than after an hour."""
+    if planned.plan.auto_approve:
+        return
+    lacking = approval.lacking(planned.plan, standing.people_of([request])[request.pk])
+    if lacking:
+        raise Conflict(
+            "request.nobody_can_approve",
+            f"Nobody can approve this now: {lacking.name} has too few people besides those who ask. Tell an admin.",
+        )
 
 
 def request_digest(request: AccessRequest) -> str:
     """The digest over everything that was asked: decisions and grants carry it."""
+
+    def uid(value: UUID | None) -> str | None:
+        return str(value) if value else None
+
+    def moment(value: datetime | None) -> str | None:
+        return value.isoformat() if value else None
+
     value: dict[str, Json] = {
         "id": str(request.pk),
         "agent": str(request.agent_id),
         "owner": str(request.owner_id),
-        "user": str(request.user_id) if request.user_id else None,
-        "issued_by": str(request.issued_by_id) if request.issued_by_id else None,
+        "user": uid(request.user_id),
+        "issued_by": uid(request.issued_by_id),
+        "filed_by": uid(request.filed_by_id),
         "client": request.client,
+        "kind": request.kind,
+        "extends": uid(request.extends_id),
+        "supersedes": uid(request.supersedes_id),
+        "bundle": uid(request.bundle),
         "items": request.items,
+        "risk": request.risk,
         "reason": request.reason,
+        "ticket": request.ticket,
         "context": request.context,
         "seconds": request.seconds,
-        **({"max_uses": request.max_uses} if request.max_uses else {}),
-        "groups": request.groups,
+        "max_uses": request.max_uses,
+        "starts_at": moment(request.starts_at),
+        "not_after": moment(request.not_after),
+        "max_total_seconds": request.max_total_seconds,
+        "plan": request.plan,
         "created_at": request.created_at.isoformat(),
         "pending_until": request.pending_until.isoformat(),
     }
-    return digest(value, domain="jitaccess-request-v1")
+    return digest(value, domain="jitaccess-request-v2")
 
 
 def _same_pending(principal: Principal, dedupe: str) -> AccessRequest | None:
@@ -201,87 +430,42 @@ def _same_pending(principal: Principal, dedupe: str) -> AccessRequest | None:
     return same
 
 
-def _plan(*, principal: Principal, ask: Ask, snapshot: Snapshot) -> _Plan:
-    if is_blank(ask.reason):
-        raise Invalid("request.reason", "Say why: `reason` is what the approver decides on.")
-    # Measured as it will be shown: what an approver cannot read whole, nobody can approve.
-    length = len(visible(ask.reason.strip(), limit=MAX_REASON * 20, multiline=True))
-    if length > MAX_REASON:
-        raise Invalid("request.reason", f"The reason has {length} characters as shown; at most {MAX_REASON} are.")
-    if len(canonical(dict(ask.context))) > MAX_CONTEXT:
-        raise Invalid("request.context", f"`context` may have {MAX_CONTEXT} bytes.")
-    if not 1 <= len(ask.tools) <= MAX_TOOLS:
-        raise Invalid("request.tools", f"Ask for 1 to {MAX_TOOLS} tools by name.")
-    at = now()
-    found = [_find(principal, snapshot, slug, name, at) for slug, name in sorted(set(ask.tools))]
-    policies = {requestable.policy for _, _, requestable in found}
-    if len(policies) > 1:
+def _terms(ask: Ask, found: Sequence[Wanted], at: datetime) -> Terms:
+    limits = [one.limits for one in found]
+    longest = min(one.max_seconds for one in limits)
+    seconds = ask.seconds if ask.seconds is not None else min(DEFAULT_SECONDS, longest)
+    if not 60 <= seconds <= longest:
+        raise _too_long(seconds, longest)
+    ahead = min(one.max_advance_seconds for one in limits)
+    if ask.starts_at and not at < ask.starts_at <= at + timedelta(seconds=ahead):
         raise Invalid(
-            "request.several_policies", "These tools are decided by different people; file one request for each."
+            "request.starts_at", f"A start must lie ahead, by {format_duration(ahead)} at most.", max_seconds=ahead
         )
-    limit = min(requestable.max_seconds for _, _, requestable in found)
-    seconds = ask.seconds if ask.seconds is not None else min(DEFAULT_SECONDS, limit)
-    if not 60 <= seconds <= limit:
-        raise Invalid(
-            "request.duration",
-            f"Ask for between 1 min and {format_duration(limit)}, not {format_duration(max(seconds, 0))}.",
-            max_minutes=limit // 60,
-        )
-    uses_limit = min((one.max_uses for _, _, one in found if one.max_uses is not None), default=None)
-    policy = ApprovalPolicy.objects.get(pk=policies.pop())
-    groups: list[Json] = [
-        {"id": str(group.pk), "name": group.name, "quorum": group.quorum} for group in policy.groups.order_by("name")
-    ]
-    if not groups:
-        raise Invalid("policy.no_groups", f"The approval policy {policy.name} has no approver groups; tell an admin.")
-    return _Plan(
-        items=_items(found),
+    if ask.not_after and ask.not_after < (ask.starts_at or at) + timedelta(seconds=60):
+        raise Invalid("request.not_after", "`not_after` must be at least a minute after the start.")
+    uses_limit = min((one.max_uses for one in limits if one.max_uses is not None), default=None)
+    total = min((one.max_total_seconds or one.max_seconds) for one in limits)
+    return Terms(
         seconds=seconds,
+        max_seconds=longest,
+        max_total_seconds=max(total, seconds),
         max_uses=_uses(ask, uses_limit),
-        max_seconds=limit,
         uses_limit=uses_limit,
-        policy=policy,
-        groups=groups,
+    )
+
+
+def _too_long(seconds: int, limit: int) -> Invalid:
+    return Invalid(
+        "request.duration",
+        f"Ask for between 1 min and {format_duration(limit)}, not {format_duration(max(seconds, 0))}.",
+        max_minutes=limit // 60,
     )
 
 
 def _uses(ask: Ask, limit: int | None) -> int | None:
     if ask.max_uses is None:
-        return limit
+        # An exact call is good for once, unless more are asked for.
+        return 1 if ask.calls and ask.count == len(ask.calls) else limit
     if not 1 <= ask.max_uses <= (limit or MAX_USES):
         raise Invalid("request.uses", f"Ask for 1 to {limit or MAX_USES} calls, not {ask.max_uses}.", max_uses=limit)
     return ask.max_uses
-
-
-def _find(
-    principal: Principal, snapshot: Snapshot, slug: str, name: str, at: datetime
-) -> tuple[ServerFacts, ToolFacts, RequestableFacts]:
-    """What one asked-for tool is. A tool the caller may not know about answers like one that does not exist."""
-    assert principal.agent
-    label = f"{visible(slug, limit=32)}/{visible(name, limit=128)}"
-    server = snapshot.server_by_slug(slug)
-    unknown = Invalid(
-        "request.unknown_tool", f"{label} is not something you can ask for; see list_requestable.", tool=label
-    )
-    if server is None:
-        raise unknown
-    verdict = decide(snapshot, who=Who(principal.agent, principal.user), server=server.id, tool=name, at=at)
-    if verdict.allowed:
-        raise Conflict("request.already_allowed", f"{label} is allowed already; just call it.", tool=label)
-    if verdict.code is Code.LOCKED_DOWN:
-        raise Forbidden("agent.disabled", "This agent is disabled, or may no longer act for this user.")
-    if verdict.code is Code.QUARANTINED:
-        raise Conflict("tool.quarantined", f"{label} awaits review by an admin and cannot be granted.", tool=label)
-    if verdict.requestable is None or verdict.tool is None:
-        raise unknown
-    return server, verdict.tool, verdict.requestable
-
-
-def _items(found: Sequence[tuple[ServerFacts, ToolFacts, RequestableFacts]]) -> list[Json]:
-    by_server: dict[UUID, dict[str, Json]] = {}
-    for server, tool, _ in found:
-        item = by_server.setdefault(server.id, {"server": server.slug, "server_id": str(server.id), "tools": []})
-        tools = item["tools"]
-        assert isinstance(tools, list)
-        tools.append({"id": str(tool.id), "name": tool.name, "pin": tool.pin, "access": tool.access})
-    return list(by_server.values())

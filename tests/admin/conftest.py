@@ -16,7 +16,8 @@ from jitaccess.identity.models import AccessToken, Agent, Team, User
 from jitaccess.identity.principal import Principal
 from jitaccess.identity.services import create_agent, issue_token
 from jitaccess.policy.compiler import compile_snapshot
-from jitaccess.policy.models import ApprovalPolicy, ApproverGroup, Requestable, Role, RoleBinding, ServerAccess
+from jitaccess.policy.models import ApprovalPolicy, Requestable, Role, RoleBinding, ServerAccess
+from jitaccess.policy.policies import save_policy
 from jitaccess.policy.services import bind_role, save_role
 from requests_app.models import AccessRequest
 from requests_app.services import Ask, approve_request, submit_request
@@ -29,6 +30,15 @@ spec:
   allow:
     - servers: [files]
       access: [read]
+"""
+ONE_YES = """\
+kind: approval-policy
+version: v1
+metadata: {name: one-yes}
+spec:
+  rules:
+    - name: all
+      stages: [{groups: [{name: leads, people: ["user:bob"]}]}]
 """
 
 
@@ -71,8 +81,7 @@ def world(db: None) -> World:
     read, write = server.tools.order_by("name")
     classify_tool(tool=write, access=AccessClass.WRITE, operator=operator)
     role = save_role(document=READER, operator=operator)
-    policy = ApprovalPolicy.objects.create(name="one-yes")
-    ApproverGroup.objects.create(policy=policy, name="leads").users.add(bob)
+    policy = save_policy(document=ONE_YES, operator=operator)
     requestable = Requestable.objects.create(server=server, tools="write_*", policy=policy)
     access = ServerAccess.objects.create(server=server, every_team=True)
     standing = bind_role(role=role, agent=agent, operator=operator)

@@ -15,13 +15,13 @@ from jitaccess.audit.sequencer import sequence
 from jitaccess.catalog.models import Server, Tool
 from jitaccess.identity.models import AccessToken
 from jitaccess.notify.models import Delivery
-from jitaccess.policy.models import DefaultRole, RoleBinding, RoleVersion
+from jitaccess.policy.models import ApprovalPolicyVersion, DefaultRole, RoleBinding, RoleVersion
 from jitaccess.store.clock import now
-from requests_app.models import AccessRequest, Decision, Grant
+from requests_app.models import AccessRequest, Decision, Grant, Review
 from tests.admin.conftest import World, act, url
 
 ALL = sorted(admin.site._registry, key=lambda model: model._meta.label)
-FROZEN = [AccessRequest, Decision, Grant, Entry, Leaf, Delivery, RoleVersion, AccessToken]
+FROZEN = [AccessRequest, Decision, Grant, Review, Entry, Leaf, Delivery, RoleVersion, ApprovalPolicyVersion, AccessToken]
 
 
 def some(model: Any, world: World) -> Any:
@@ -33,6 +33,8 @@ def some(model: Any, world: World) -> Any:
         Delivery.objects.create(
             entry=entry.pk, event="x", request=world.request.pk, user=world.bob, channel="console", due_at=now()
         )
+    if model is Review:
+        Review.objects.create(grant=world.request.grant, right_name="x", team=world.team.pk)
     page = admin.site._registry[model]
     return page.get_queryset(RequestFactory().get("/")).first()
 
@@ -107,6 +109,7 @@ def test_no_page_has_a_place_for_a_command():
         assert not names & {"command", "argv", "args", "env", "cwd", "executable"}, page
     assert {field.name for field in Server._meta.concrete_fields} == {
         "id", "slug", "description", "instructions", "enabled", "transport", "url", "era", "shared",
+        "owner_team", "labels",
     }  # fmt: skip
 
 

@@ -10,6 +10,8 @@ from django.test import Client
 from jitaccess.audit.models import Entry
 from jitaccess.identity.models import AccessToken, User
 from jitaccess.identity.services import create_agent, revoke_token
+from jitaccess.policy.locks import lock
+from jitaccess.policy.models import Lock
 from requests_app.models import AccessRequest, Decision, Grant
 from tests.api.conftest import NOBODY, Api, bearer, person, problem, stranger, token_of
 from tests.cast import OPERATOR, Cast
@@ -31,6 +33,7 @@ def places(cast: Cast) -> dict[str, str]:
         "tool": str(cast.tools["git_log"].pk),
         "server": str(cast.server.pk),
         "role": str(cast.read_only.pk),
+        "lock": str(lock(kind="role", target=cast.read_only.pk, reason="x", operator=OPERATOR).pk),
         "entry": str(Entry.objects.first().pk),  # type: ignore[union-attr]
     }
 
@@ -44,6 +47,8 @@ DECIDING = (
     ("/agents/{agent}/disable", {}),
     ("/agents/{agent}/tokens", {"minutes": 5}),
     ("/tools/{tool}/classify", {"access": "read", "digest": "x"}),
+    ("/locks", {"kind": "agent", "target": "{agent}", "reason": "x"}),
+    ("/locks/{lock}/lift", {}),
 )
 READING = (
     "/requests/{request}",
@@ -60,7 +65,7 @@ CONFIGURATION = ("/servers", "/tools", "/roles", "/bindings", "/ledger/entries",
 
 
 def state() -> list[Any]:
-    kinds = (AccessRequest, Decision, Grant, Entry)
+    kinds = (AccessRequest, Decision, Grant, Lock, Entry)
     return [list(kind._base_manager.order_by("pk").values()) for kind in kinds] + [AccessToken.objects.count()]
 
 
@@ -105,7 +110,7 @@ def test_strangers_see_nothing_and_change_nothing(cast: Cast, places: dict[str, 
         for path, body in DECIDING:
             sent = {name: value.format(**places) if isinstance(value, str) else value for name, value in body.items()}
             answer = api.post(path.format(**places), sent)
-            assert answer.status_code == (403 if "agents" in path or "tools" in path else 404), path
+            assert answer.status_code == (403 if "agents" in path or "tools" in path or path == "/locks" else 404), path
     assert state() == before
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import fcntl
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,9 +11,17 @@ from tests.installation import Installation, prepared
 
 
 @pytest.fixture(scope="session")
-def first_start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    """An installation that was started once with its demo, and stopped."""
-    yield from prepared(tmp_path_factory.mktemp("first") / "var")
+def first_start(tmp_path_factory: pytest.TempPathFactory) -> Installation:
+    """An installation that was started once with its demo, and stopped: one for all workers of a run."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    with (folder / "first-start.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = folder / "first-start.url"
+        if not done.exists():
+            done.write_text(prepared(folder / "first-start").database_url)
+    return Installation(folder / "first-start", done.read_text())
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ async def refused(agent: Agent, code: str) -> None:
     assert result.meta["io.jitaccess/deny"]["reason_code"] == code
 
 
-@pytest.mark.parametrize("era", [MODERN, LEGACY])
+@pytest.mark.parametrize("era", [MODERN, pytest.param(LEGACY, marks=pytest.mark.pure)])
 def test_at_expires_at_the_next_call_is_refused_with_worker_and_beat_stopped(
     installation: Installation, era: str
 ) -> None:
@@ -112,6 +112,7 @@ def test_a_disabled_agent_is_refused_at_once_and_its_grants_end(installation: In
     assert installation.cli("agents", "token", "demo-agent").returncode == 0
 
 
+@pytest.mark.pure
 def test_a_cancelled_request_cannot_be_approved(installation: Installation) -> None:
     url = installation.up().url
 
@@ -131,6 +132,7 @@ def test_a_cancelled_request_cannot_be_approved(installation: Installation) -> N
     assert installation.ledger("grant.activated") == []
 
 
+@pytest.mark.pure
 def test_what_may_be_asked_for_says_for_how_long_and_who_decides(installation: Installation) -> None:
     url = installation.up("--no-worker").url
 

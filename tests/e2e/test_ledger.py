@@ -37,6 +37,7 @@ def test_a_ledger_is_verified_by_the_command_and_offline_by_two_verifiers(
     assert not intact(export.read_text(), note, key)
 
 
+@pytest.mark.pure
 def test_proofs_are_checked_with_nothing_but_the_public_key(installation: Installation, tmp_path: Path) -> None:
     installation.up()
     heads = installation.var / "checkpoints"

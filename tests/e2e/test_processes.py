@@ -19,7 +19,8 @@ ADD = {"repo_path": ".", "files": ["notes.md"]}
 def processes(installation: Installation) -> tuple[Process, Process, Process]:
     """A web process, which embeds worker and beat, and two gateways."""
     assert ON_POSTGRESQL
-    return installation.start("web"), installation.start("gateway"), installation.start("gateway")
+    web, one, two = (installation.launch(role) for role in ("web", "gateway", "gateway"))
+    return web.wait_ready(), one.wait_ready(), two.wait_ready()
 
 
 @pytest.mark.parametrize("era", [MODERN, LEGACY])

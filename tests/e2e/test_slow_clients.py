@@ -9,11 +9,13 @@ import time
 from urllib.parse import urlsplit
 
 import httpx2
+import pytest
 
 from tests.installation import Installation
 from tests.mcp_client import LEGACY, MODERN, connect
 
 
+@pytest.mark.pure
 def test_slow_bodies_and_readers_take_no_thread_from_the_pages(installation: Installation) -> None:
     url = installation.up("--no-worker").url
     parts = urlsplit(url)
@@ -34,6 +36,7 @@ def test_slow_bodies_and_readers_take_no_thread_from_the_pages(installation: Ins
         assert time.monotonic() - started < 5
 
 
+@pytest.mark.pure
 def test_a_form_that_is_too_large_is_refused_unread(installation: Installation) -> None:
     url = installation.up("--no-worker").url
     answer = httpx2.post(f"{url}/accounts/login/", content=b"a" * 3_000_000, timeout=20)

@@ -47,6 +47,7 @@ async def tools(url: str, headers: dict[str, str]) -> set[str]:
         return {tool.name for tool in (await client.list_tools()).tools}
 
 
+@pytest.mark.pure
 def test_every_snippet_reaches_the_gateway_just_as_it_is_printed(installation: Installation) -> None:
     url = installation.up().url
     printed = installation.cli("agents", "snippet", "demo-agent", "--client", "cursor", "--ttl", "5m")

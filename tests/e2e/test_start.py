@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import psutil
+import pytest
 
 from tests.installation import ON_POSTGRESQL, ROOT, Installation, Person, create_database, eventually
 from tests.mcp_client import MODERN, connect
@@ -75,6 +76,7 @@ def test_a_start_without_the_demo_makes_only_an_admin(tmp_path: Path) -> None:
         installation.stop()
 
 
+@pytest.mark.pure
 def test_a_port_in_use_is_one_clear_sentence(installation: Installation) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -94,6 +96,7 @@ def test_a_second_process_on_the_same_var_is_refused(installation: Installation)
     assert f"already running on {installation.var} (process {process.popen.pid})" in result.stderr
 
 
+@pytest.mark.pure
 def test_a_var_that_is_a_file_is_one_clear_sentence(tmp_path: Path) -> None:
     (tmp_path / "var").write_text("not a folder")
     result = Installation(tmp_path / "var").cli("up", "--port", "0", check=False)
@@ -103,6 +106,7 @@ def test_a_var_that_is_a_file_is_one_clear_sentence(tmp_path: Path) -> None:
     assert "directory" in line
 
 
+@pytest.mark.pure
 def test_a_broken_database_file_is_one_clear_sentence_and_is_left_alone(tmp_path: Path) -> None:
     var = tmp_path / "var"
     var.mkdir()
@@ -163,6 +167,7 @@ def test_secrets_are_for_their_owner_only_and_no_token_is_on_disk(installation: 
             assert token.encode() not in path.read_bytes()
 
 
+@pytest.mark.pure
 def test_a_sign_in_link_works_once(installation: Installation) -> None:
     url = installation.up().url
     link = installation.cli("people", "link", "anna").stdout.strip()

@@ -95,8 +95,7 @@ def test_a_refusal_says_why(cast: Cast, agent: Client, clock: Clock, sent: Sent)
 
 
 def test_a_request_past_its_deadline_is_pending_no_more(cast: Cast, agent: Client, clock: Clock) -> None:
-    cast.policy.pending_minutes = 5
-    cast.policy.save()
+    cast.change_policy(pending="5m")
     filed = ask(agent)
     clock.at(AccessRequest.objects.get().pending_until)
     assert "pending" not in meta(agent)

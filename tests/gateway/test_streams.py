@@ -132,8 +132,7 @@ def test_changes_that_do_not_change_the_list_are_not_told(cast: Cast, agent: Cli
     with agent.listen() as stream:
         cast.carl.first_name = "Carl"
         cast.carl.save()
-        cast.policy.pending_minutes = 5
-        cast.policy.save()
+        cast.change_policy(pending="5m")
         cast.submit()
         cast.grant("git_add")
         stream.changed()

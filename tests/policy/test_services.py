@@ -7,7 +7,7 @@ from django.db import DatabaseError, transaction
 
 from jitaccess.audit.models import Entry
 from jitaccess.kernel.errors import Conflict, Invalid
-from jitaccess.policy.models import ApproverGroup, RoleBinding, RoleVersion
+from jitaccess.policy.models import RoleBinding, RoleVersion
 from jitaccess.policy.services import bind_role, end_binding, save_role
 from jitaccess.store.clock import now
 from tests.cast import OPERATOR, READ_ONLY, Cast
@@ -103,8 +103,3 @@ def test_the_database_refuses_bindings_that_no_code_should_make(cast: Cast) -> N
         with pytest.raises(DatabaseError), transaction.atomic():
             RoleBinding.objects.create(**(good | wrong))
     assert RoleBinding.objects.create(**good).pk
-
-
-def test_a_quorum_of_zero_cannot_be_stored(cast: Cast) -> None:
-    with pytest.raises(DatabaseError), transaction.atomic():
-        ApproverGroup.objects.update(quorum=0)

@@ -15,7 +15,7 @@ from django.db import connection, transaction
 from jitaccess.audit.models import Entry
 from jitaccess.identity.models import Agent
 from jitaccess.kernel.errors import Conflict
-from jitaccess.policy.models import ApproverGroup, RoleBinding
+from jitaccess.policy.models import RoleBinding
 from jitaccess.store.clock import now
 from requests_app.models import AccessRequest, Decision, Grant
 from requests_app.services import cancel_request, release_grant, revoke_grant
@@ -107,7 +107,7 @@ def test_one_person_approves_twice_in_two_windows(cast: Cast) -> None:
 
 
 def test_the_two_needed_approve_at_once(cast: Cast) -> None:
-    ApproverGroup.objects.update(quorum=2)
+    cast.change_policy(quorum=2)
     for _ in range(TRIALS):
         request = cast.submit()
         race(lambda: cast.approve(request), lambda: cast.approve(request, by=cast.bert))

@@ -33,7 +33,9 @@ def test_a_request_pins_what_was_asked(cast: Cast) -> None:
     assert request.tool_labels == ["git/git_add", "git/git_commit"]
     pins = {tool["name"]: (tool["pin"], tool["access"]) for item in request.parsed_items for tool in item["tools"]}
     assert pins["git_add"] == (cast.tools["git_add"].pin, "write")
-    assert json.loads(request.groups) == [{"id": str(cast.reviewers.pk), "name": "reviewers", "quorum": 1}]
+    people = [f"team:{cast.reviewers.pk}"]
+    group = {"id": "0/reviewers", "name": "reviewers", "quorum": 1, "people": people}
+    assert json.loads(request.plan)["stages"] == [{"groups": [group]}]
     assert request.pending_until - request.created_at == timedelta(minutes=60)
     assert request.issued_by == cast.admin
     entry = Entry.objects.get(event="request.submitted")

@@ -79,8 +79,7 @@ def test_a_second_approver_sees_who_was_first_and_when(cast: Cast, browser) -> N
 
 
 def test_approving_twice_while_others_are_needed_is_a_conflict(cast: Cast, browser) -> None:
-    cast.reviewers.quorum = 2
-    cast.reviewers.save()
+    cast.change_policy(quorum=2)
     asked = cast.submit()
     client = browser(cast.anna)
     assert "your yes counts" in client.get(page(asked)).content.decode()

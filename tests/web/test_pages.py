@@ -132,11 +132,11 @@ def test_the_inbox_holds_what_waits_for_me_and_not_what_is_mine(cast: Cast, brow
 
 
 def test_membership_is_as_it_is_now_directly_or_by_team(cast: Cast, browser) -> None:
-    cast.submit()
-    cast.reviewers.users.remove(cast.anna)
     night = Team.objects.create(name="night")
+    cast.change_policy("team:reviewers", "team:night")
+    cast.submit()
+    cast.reviewers.members.remove(cast.anna)
     night.members.add(cast.carl)
-    cast.reviewers.teams.add(night)
     assert len(browser(cast.carl).get("/").context["waiting"]) == 1
     assert browser(cast.anna).get("/").context["waiting"] == []
 

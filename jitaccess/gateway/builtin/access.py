@@ -26,8 +26,20 @@ from jitaccess.policy.engine.decide import Visibility, Who
 from jitaccess.policy.engine.rules import Snapshot
 from jitaccess.store.clock import JitNow, now
 from requests_app import represent, selectors
+from requests_app.asking import requestable_roles
 from requests_app.lifecycle import RequestStatus
-from requests_app.services import Ask, cancel_request, release_grant, submit_request
+from requests_app.selectors import AccessRequest
+from requests_app.services import (
+    Ask,
+    ExactCall,
+    Privileges,
+    Submission,
+    cancel_request,
+    extend_grant,
+    release_grant,
+    submit_bundle,
+)
+from requests_app.services.submit import DEFAULT_SECONDS
 
 POLL_SECONDS = 0.4
 # Of one principal in one process; one more is answered at once.
@@ -67,27 +79,93 @@ async def use(name: str, asked: Asked) -> JsonObject:
 
 async def _request_access(asked: Asked) -> Reply:
     arguments = _parse(d.RequestAccess, asked.arguments)
-    seconds = arguments.minutes * 60 if arguments.minutes is not None else None
     snapshot, _ = await asked.gateway.look(asked.principal)
-    ask = Ask(
+    if arguments.extends is not None:
+        grant_id = _uuid(arguments.extends, "grant")
+        filed = await asked.gateway.db(lambda: [_extension(asked, arguments, grant_id, snapshot)])
+    else:
+        ask = _ask(asked, arguments, snapshot)
+        filed = await asked.gateway.db(
+            lambda: submit_bundle(principal=asked.principal, ask=ask, snapshot=snapshot, dry_run=arguments.dry_run)
+        )
+    if arguments.dry_run:
+        plans: list[Json] = [await asked.gateway.db(_would_be, one.request) for one in filed]
+        return Reply("Nothing was filed; this is what would be asked.", {"dry_run": True, "requests": plans})
+    states = [await asked.gateway.db(_state, asked.principal, one.request.pk) for one in filed]
+    if len(states) == 1:
+        return Reply(_filed(filed[0], states[0]), states[0])
+    text = f"{len(filed)} requests were filed, because different people decide. " + " ".join(
+        _filed(one, state) for one, state in zip(filed, states, strict=True)
+    )
+    return Reply(text, {"bundle": states[0].get("bundle"), "requests": list[Json](states)})
+
+
+def _ask(asked: Asked, arguments: d.RequestAccess, snapshot: Snapshot) -> Ask:
+    return Ask(
         tools=[asked.endpoint.asked_for(snapshot, text) for text in arguments.tools],
+        calls=[
+            ExactCall(*asked.endpoint.asked_for(snapshot, call.tool), arguments=call.arguments)
+            for call in arguments.calls
+        ],
+        roles=arguments.roles,
+        privileges=[Privileges(one.database, one.objects, one.privileges) for one in arguments.privileges],
+        schema=arguments.arguments_schema,
         reason=arguments.reason,
-        seconds=seconds,
+        seconds=_seconds(arguments),
         max_uses=arguments.max_uses,
+        starts_at=_moment(arguments.start, "start"),
+        not_after=_moment(arguments.not_after, "not_after"),
+        ticket=arguments.ticket,
+        supersedes=_uuid(arguments.supersedes, "request") if arguments.supersedes else None,
         context=arguments.context,
     )
-    submission = await asked.gateway.db(lambda: submit_request(principal=asked.principal, ask=ask, snapshot=snapshot))
-    data = await asked.gateway.db(_state, asked.principal, submission.request.pk)
+
+
+def _extension(asked: Asked, arguments: d.RequestAccess, grant_id: UUID, snapshot: Snapshot) -> Submission:
+    if arguments.tools or arguments.calls or arguments.roles or arguments.privileges:
+        raise Invalid("request.extends", "An extension is of a grant as it is: leave tools, calls and roles out.")
+    return extend_grant(
+        grant_id=grant_id,
+        principal=asked.principal,
+        seconds=_seconds(arguments) or DEFAULT_SECONDS,
+        reason=arguments.reason,
+        ticket=arguments.ticket,
+        snapshot=snapshot,
+        dry_run=arguments.dry_run,
+    )
+
+
+def _seconds(arguments: d.RequestAccess) -> int | None:
+    return arguments.minutes * 60 if arguments.minutes is not None else None
+
+
+def _moment(value: datetime | None, name: str) -> datetime | None:
+    if value is not None and value.tzinfo is None:
+        raise Invalid("arguments.invalid", f"`{name}` needs a time zone, as in 2026-01-31T09:00:00Z.")
+    return value
+
+
+def _filed(submission: Submission, state: JsonObject) -> str:
+    """What to do next, in words."""
+    if state["status"] != RequestStatus.PENDING:
+        return _sentence(state)
     again = (
         " You had asked for this already, and that request stands as it is, reason and all."
         if submission.coalesced
         else ""
     )
-    text = (
+    return (
         f"Pending: a person has to approve it.{again} Wait with check_request"
         f' {{"request_id": "{submission.request.pk}"}}; people decide at {submission.request.url}'
     )
-    return Reply(text, data)
+
+
+def _would_be(request: AccessRequest) -> JsonObject:
+    """What a dry run found: nothing of it is on record."""
+    data = represent.request_data(request, now(), left={})
+    for name in ("request_id", "url", "grant"):
+        data.pop(name, None)
+    return data | represent.approval_data(request)
 
 
 async def _check_request(asked: Asked) -> Reply:
@@ -164,22 +242,37 @@ def _sentence(data: JsonObject) -> str:
     if isinstance(grant, dict):
         if grant["state"] == "ended":
             return f"It was approved, but the grant has ended ({grant['end_reason']})."
+        if grant["state"] == "scheduled":
+            return f"Approved by {data['decided_by']}; it starts at {data.get('starts_at')}."
         left = format_duration(int(str(grant["seconds_left"])))
         if "calls_left" in grant:
             left = f"{grant['calls_left']} calls and {left}"
         return f"Approved by {data['decided_by']}: call the tools now; {left} left."
     return {
-        "pending": "Still pending: nobody has decided yet. This is not a denial; call check_request again.",
+        "pending": _pending(data),
         "denied": f"Denied by {data.get('decided_by')}. Do not ask for the same again without a better reason.",
         "expired": "Expired: nobody decided in time. You may ask again.",
         "cancelled": "Cancelled.",
+        "superseded": "Replaced by your newer request; check that one.",
         "invalidated": f"Void: {data.get('note')} Ask again if you still need it.",
     }.get(str(data["status"]), str(data["status"]))
 
 
+def _pending(data: JsonObject) -> str:
+    changes = data.get("changes")
+    if isinstance(changes, dict):
+        return (
+            f"Still pending, but {changes['asked_by']} asks for changes: {changes['note']} File a new request with"
+            f' `"supersedes": "{data["request_id"]}"`.'
+        )
+    return "Still pending: nobody has decided yet. This is not a denial; call check_request again."
+
+
 def _requestable(asked: Asked, snapshot: Snapshot, at: datetime, search: str) -> JsonObject:
     tools = represent.requestable_data(asked.endpoint.tools(snapshot, _who(asked.principal), at), search)
-    return {**_where(asked, snapshot), "tools": tools[:50]}
+    assert asked.principal.agent
+    roles = represent.requestable_roles_data(requestable_roles(snapshot, asked.principal.agent), search)
+    return {**_where(asked, snapshot), "tools": tools[:50], **({"roles": roles[:50]} if roles else {})}
 
 
 def _access(asked: Asked, snapshot: Snapshot, at: datetime) -> JsonObject:

@@ -8,264 +8,540 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('jit_catalog', '0003_labels_and_people'),
-        ('jit_identity', '0002_labels_and_people'),
-        ('jit_policy', '0003_uses_and_changes'),
+        ("jit_catalog", "0003_labels_and_people"),
+        ("jit_identity", "0002_labels_and_people"),
+        ("jit_policy", "0003_uses_and_changes"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='ApprovalPolicyVersion',
+            name="ApprovalPolicyVersion",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('version', models.PositiveIntegerField()),
-                ('document', models.TextField()),
-                ('saved_by', models.CharField(max_length=150)),
-                ('saved_at', models.DateTimeField()),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("version", models.PositiveIntegerField()),
+                ("document", models.TextField()),
+                ("saved_by", models.CharField(max_length=150)),
+                ("saved_at", models.DateTimeField()),
             ],
             options={
-                'ordering': ['-version'],
+                "ordering": ["-version"],
             },
         ),
         migrations.CreateModel(
-            name='BreakGlass',
+            name="BreakGlass",
             fields=[
-                ('id', models.UUIDField(default=jitaccess.kernel.ids.uuid7, editable=False, primary_key=True, serialize=False)),
-                ('name', models.CharField(max_length=40, unique=True, validators=[django.core.validators.RegexValidator('^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$', 'Use small letters, digits and hyphens (at most 40), starting and ending with a letter or digit.')])),
-                ('max_minutes', models.PositiveIntegerField(default=60, help_text='At most eight hours.', validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(480)])),
-                ('enabled', models.BooleanField(default=True)),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=jitaccess.kernel.ids.uuid7, editable=False, primary_key=True, serialize=False
+                    ),
+                ),
+                (
+                    "name",
+                    models.CharField(
+                        max_length=40,
+                        unique=True,
+                        validators=[
+                            django.core.validators.RegexValidator(
+                                "^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$",
+                                "Use small letters, digits and hyphens (at most 40), starting and ending with a letter or digit.",
+                            )
+                        ],
+                    ),
+                ),
+                (
+                    "max_minutes",
+                    models.PositiveIntegerField(
+                        default=60,
+                        help_text="At most eight hours.",
+                        validators=[
+                            django.core.validators.MinValueValidator(1),
+                            django.core.validators.MaxValueValidator(480),
+                        ],
+                    ),
+                ),
+                ("enabled", models.BooleanField(default=True)),
             ],
             options={
-                'verbose_name': 'break-glass right',
-                'ordering': ['name'],
+                "verbose_name": "break-glass right",
+                "ordering": ["name"],
             },
         ),
         migrations.CreateModel(
-            name='Delegation',
+            name="Delegation",
             fields=[
-                ('id', models.UUIDField(default=jitaccess.kernel.ids.uuid7, editable=False, primary_key=True, serialize=False)),
-                ('starts_at', models.DateTimeField()),
-                ('ends_at', models.DateTimeField()),
-                ('ended_at', models.DateTimeField(blank=True, editable=False, null=True)),
-                ('note', models.CharField(blank=True, max_length=300)),
-                ('made_by_name', models.CharField(editable=False, max_length=150)),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=jitaccess.kernel.ids.uuid7, editable=False, primary_key=True, serialize=False
+                    ),
+                ),
+                ("starts_at", models.DateTimeField()),
+                ("ends_at", models.DateTimeField()),
+                ("ended_at", models.DateTimeField(blank=True, editable=False, null=True)),
+                ("note", models.CharField(blank=True, max_length=300)),
+                ("made_by_name", models.CharField(editable=False, max_length=150)),
             ],
             options={
-                'ordering': ['-starts_at'],
+                "ordering": ["-starts_at"],
             },
         ),
         migrations.CreateModel(
-            name='Lock',
+            name="Lock",
             fields=[
-                ('id', models.UUIDField(default=jitaccess.kernel.ids.uuid7, editable=False, primary_key=True, serialize=False)),
-                ('kind', models.CharField(choices=[('agent', 'agent'), ('user', 'user'), ('server', 'server'), ('role', 'role'), ('grant', 'grant'), ('everything', 'everything')], max_length=10)),
-                ('target', models.UUIDField(blank=True, null=True)),
-                ('target_name', models.CharField(blank=True, help_text='As it was called when it was locked.', max_length=80)),
-                ('reason', models.CharField(max_length=500)),
-                ('created_at', models.DateTimeField()),
-                ('created_by_name', models.CharField(max_length=150)),
-                ('expires_at', models.DateTimeField(blank=True, help_text='Empty: until somebody lifts it.', null=True)),
-                ('lifted_at', models.DateTimeField(blank=True, null=True)),
-                ('lifted_by_name', models.CharField(blank=True, max_length=150)),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=jitaccess.kernel.ids.uuid7, editable=False, primary_key=True, serialize=False
+                    ),
+                ),
+                (
+                    "kind",
+                    models.CharField(
+                        choices=[
+                            ("agent", "agent"),
+                            ("user", "user"),
+                            ("server", "server"),
+                            ("role", "role"),
+                            ("grant", "grant"),
+                            ("everything", "everything"),
+                        ],
+                        max_length=10,
+                    ),
+                ),
+                ("target", models.UUIDField(blank=True, null=True)),
+                (
+                    "target_name",
+                    models.CharField(blank=True, help_text="As it was called when it was locked.", max_length=80),
+                ),
+                ("reason", models.CharField(max_length=500)),
+                ("created_at", models.DateTimeField()),
+                ("created_by_name", models.CharField(max_length=150)),
+                (
+                    "expires_at",
+                    models.DateTimeField(blank=True, help_text="Empty: until somebody lifts it.", null=True),
+                ),
+                ("lifted_at", models.DateTimeField(blank=True, null=True)),
+                ("lifted_by_name", models.CharField(blank=True, max_length=150)),
             ],
             options={
-                'ordering': ['-created_at'],
+                "ordering": ["-created_at"],
             },
         ),
         migrations.CreateModel(
-            name='OnCallSchedule',
+            name="OnCallSchedule",
             fields=[
-                ('id', models.UUIDField(default=jitaccess.kernel.ids.uuid7, editable=False, primary_key=True, serialize=False)),
-                ('name', models.CharField(max_length=40, unique=True, validators=[django.core.validators.RegexValidator('^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$', 'Use small letters, digits and hyphens (at most 40), starting and ending with a letter or digit.')])),
-                ('starts_at', models.DateTimeField(blank=True, help_text="When the first person's first turn began.", null=True)),
-                ('hours', models.PositiveIntegerField(default=168, help_text='How long a turn is.', validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(8784)])),
-                ('rota', models.TextField(blank=True, default='[]', help_text='JSON: usernames in turn, ["anna", "bert"].')),
-                ('url', models.CharField(blank=True, help_text='Instead of a rota: answers {"on_call": ["anna"]} in JSON.', max_length=500, verbose_name='URL')),
-                ('fetched', models.TextField(default='[]', editable=False, help_text='Usernames, as the URL said last.')),
-                ('fetched_at', models.DateTimeField(editable=False, null=True)),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=jitaccess.kernel.ids.uuid7, editable=False, primary_key=True, serialize=False
+                    ),
+                ),
+                (
+                    "name",
+                    models.CharField(
+                        max_length=40,
+                        unique=True,
+                        validators=[
+                            django.core.validators.RegexValidator(
+                                "^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$",
+                                "Use small letters, digits and hyphens (at most 40), starting and ending with a letter or digit.",
+                            )
+                        ],
+                    ),
+                ),
+                (
+                    "starts_at",
+                    models.DateTimeField(blank=True, help_text="When the first person's first turn began.", null=True),
+                ),
+                (
+                    "hours",
+                    models.PositiveIntegerField(
+                        default=168,
+                        help_text="How long a turn is.",
+                        validators=[
+                            django.core.validators.MinValueValidator(1),
+                            django.core.validators.MaxValueValidator(8784),
+                        ],
+                    ),
+                ),
+                (
+                    "rota",
+                    models.TextField(blank=True, default="[]", help_text='JSON: usernames in turn, ["anna", "bert"].'),
+                ),
+                (
+                    "url",
+                    models.CharField(
+                        blank=True,
+                        help_text='Instead of a rota: answers {"on_call": ["anna"]} in JSON.',
+                        max_length=500,
+                        verbose_name="URL",
+                    ),
+                ),
+                (
+                    "fetched",
+                    models.TextField(default="[]", editable=False, help_text="Usernames, as the URL said last."),
+                ),
+                ("fetched_at", models.DateTimeField(editable=False, null=True)),
             ],
             options={
-                'ordering': ['name'],
+                "ordering": ["name"],
             },
         ),
         migrations.AlterModelOptions(
-            name='requestable',
-            options={'ordering': ['server', 'database', 'id']},
+            name="requestable",
+            options={"ordering": ["server", "database", "id"]},
         ),
         migrations.RemoveConstraint(
-            model_name='requestable',
-            name='jit_requestable_names_something',
+            model_name="requestable",
+            name="jit_requestable_names_something",
         ),
         migrations.RemoveConstraint(
-            model_name='rolebinding',
-            name='jit_binding_has_one_subject',
+            model_name="rolebinding",
+            name="jit_binding_has_one_subject",
         ),
         migrations.RemoveConstraint(
-            model_name='rolebinding',
-            name='jit_granted_binding_expires',
+            model_name="rolebinding",
+            name="jit_granted_binding_expires",
         ),
         migrations.RemoveConstraint(
-            model_name='rolebinding',
-            name='jit_other_bindings_hold_a_role',
+            model_name="rolebinding",
+            name="jit_other_bindings_hold_a_role",
         ),
         migrations.AddField(
-            model_name='approvalpolicy',
-            name='document',
-            field=models.TextField(db_default='', default='', help_text='YAML: kind, version, metadata, spec with ordered rules.'),
+            model_name="approvalpolicy",
+            name="document",
+            field=models.TextField(
+                db_default="", default="", help_text="YAML: kind, version, metadata, spec with ordered rules."
+            ),
         ),
         migrations.AddField(
-            model_name='approvalpolicy',
-            name='head',
+            model_name="approvalpolicy",
+            name="head",
             field=models.PositiveIntegerField(default=0, editable=False),
         ),
         migrations.AddField(
-            model_name='requestable',
-            name='arguments',
-            field=models.CharField(choices=[('any', 'tools with any arguments'), ('schema', 'tools with arguments of a schema, or exact calls'), ('exact', 'exact calls only')], db_default='any', default='any', max_length=6),
+            model_name="requestable",
+            name="arguments",
+            field=models.CharField(
+                choices=[
+                    ("any", "tools with any arguments"),
+                    ("schema", "tools with arguments of a schema, or exact calls"),
+                    ("exact", "exact calls only"),
+                ],
+                db_default="any",
+                default="any",
+                max_length=6,
+            ),
         ),
         migrations.AddField(
-            model_name='requestable',
-            name='database',
-            field=models.CharField(blank=True, db_default='', default='', help_text='Instead of a server.', max_length=40),
+            model_name="requestable",
+            name="database",
+            field=models.CharField(
+                blank=True, db_default="", default="", help_text="Instead of a server.", max_length=40
+            ),
         ),
         migrations.AddField(
-            model_name='requestable',
-            name='database_objects',
-            field=models.CharField(blank=True, db_default='', default='', help_text='Patterns: public.products, shop.*', max_length=500, verbose_name='objects'),
+            model_name="requestable",
+            name="database_objects",
+            field=models.CharField(
+                blank=True,
+                db_default="",
+                default="",
+                help_text="Patterns: public.products, shop.*",
+                max_length=500,
+                verbose_name="objects",
+            ),
         ),
         migrations.AddField(
-            model_name='requestable',
-            name='max_advance_minutes',
-            field=models.PositiveIntegerField(db_default=10080, default=10080, help_text='How far ahead the start may be. 0: at once only.', validators=[django.core.validators.MaxValueValidator(129600)]),
+            model_name="requestable",
+            name="max_advance_minutes",
+            field=models.PositiveIntegerField(
+                db_default=10080,
+                default=10080,
+                help_text="How far ahead the start may be. 0: at once only.",
+                validators=[django.core.validators.MaxValueValidator(129600)],
+            ),
         ),
         migrations.AddField(
-            model_name='requestable',
-            name='max_total_minutes',
-            field=models.PositiveIntegerField(blank=True, help_text='How long a grant may last with all its extensions. Empty: it cannot be extended beyond max minutes.', null=True, validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(129600)]),
+            model_name="requestable",
+            name="max_total_minutes",
+            field=models.PositiveIntegerField(
+                blank=True,
+                help_text="How long a grant may last with all its extensions. Empty: it cannot be extended beyond max minutes.",
+                null=True,
+                validators=[
+                    django.core.validators.MinValueValidator(1),
+                    django.core.validators.MaxValueValidator(129600),
+                ],
+            ),
         ),
         migrations.AddField(
-            model_name='requestable',
-            name='privileges',
-            field=models.CharField(blank=True, db_default='', default='', help_text='Comma-separated: select, update.', max_length=120),
+            model_name="requestable",
+            name="privileges",
+            field=models.CharField(
+                blank=True, db_default="", default="", help_text="Comma-separated: select, update.", max_length=120
+            ),
         ),
         migrations.AddField(
-            model_name='rolebinding',
-            name='arguments',
-            field=models.TextField(db_default='', default='', editable=False, help_text='Grants: which arguments are allowed, as JSON; empty: any.'),
+            model_name="rolebinding",
+            name="arguments",
+            field=models.TextField(
+                db_default="",
+                default="",
+                editable=False,
+                help_text="Grants: which arguments are allowed, as JSON; empty: any.",
+            ),
         ),
         migrations.AddField(
-            model_name='rolebinding',
-            name='privileges',
-            field=models.TextField(db_default='', default='', editable=False, help_text='Grants: privileges on a database, as JSON.'),
+            model_name="rolebinding",
+            name="privileges",
+            field=models.TextField(
+                db_default="", default="", editable=False, help_text="Grants: privileges on a database, as JSON."
+            ),
         ),
         migrations.AddField(
-            model_name='rolebinding',
-            name='role_version',
-            field=models.PositiveIntegerField(editable=False, help_text='Grants of a role: the approved version; its head limits it further.', null=True),
+            model_name="rolebinding",
+            name="role_version",
+            field=models.PositiveIntegerField(
+                editable=False,
+                help_text="Grants of a role: the approved version; its head limits it further.",
+                null=True,
+            ),
         ),
         migrations.AlterField(
-            model_name='approvalpolicy',
-            name='pending_minutes',
+            model_name="approvalpolicy",
+            name="pending_minutes",
             field=models.PositiveIntegerField(default=60),
         ),
         migrations.AlterField(
-            model_name='requestable',
-            name='server',
-            field=models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.CASCADE, related_name='requestables', to='jit_catalog.server'),
+            model_name="requestable",
+            name="server",
+            field=models.ForeignKey(
+                blank=True,
+                null=True,
+                on_delete=django.db.models.deletion.CASCADE,
+                related_name="requestables",
+                to="jit_catalog.server",
+            ),
         ),
         migrations.AlterField(
-            model_name='rolebinding',
-            name='origin',
-            field=models.CharField(choices=[('default', 'default'), ('standing', 'standing'), ('grant', 'grant'), ('break_glass', 'break-glass'), ('ceiling', 'ceiling')], max_length=11),
+            model_name="rolebinding",
+            name="origin",
+            field=models.CharField(
+                choices=[
+                    ("default", "default"),
+                    ("standing", "standing"),
+                    ("grant", "grant"),
+                    ("break_glass", "break-glass"),
+                    ("ceiling", "ceiling"),
+                ],
+                max_length=11,
+            ),
         ),
         migrations.AddConstraint(
-            model_name='requestable',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('database', ''), ('database_objects', ''), ('privileges', ''), ('server__isnull', False), models.Q(models.Q(('tools', ''), _negated=True), models.Q(('access', ''), _negated=True), _connector='OR')), models.Q(('access', ''), ('server', None), ('tools', ''), models.Q(('database', ''), _negated=True), models.Q(('database_objects', ''), _negated=True), models.Q(('privileges', ''), _negated=True)), _connector='OR'), name='jit_requestable_names_something'),
+            model_name="requestable",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(
+                        ("database", ""),
+                        ("database_objects", ""),
+                        ("privileges", ""),
+                        ("server__isnull", False),
+                        models.Q(
+                            models.Q(("tools", ""), _negated=True),
+                            models.Q(("access", ""), _negated=True),
+                            _connector="OR",
+                        ),
+                    ),
+                    models.Q(
+                        ("access", ""),
+                        ("server", None),
+                        ("tools", ""),
+                        models.Q(("database", ""), _negated=True),
+                        models.Q(("database_objects", ""), _negated=True),
+                        models.Q(("privileges", ""), _negated=True),
+                    ),
+                    _connector="OR",
+                ),
+                name="jit_requestable_names_something",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='requestable',
-            constraint=models.CheckConstraint(condition=models.Q(('max_total_minutes', None), ('max_total_minutes__gte', models.F('max_minutes')), _connector='OR'), name='jit_requestable_total_not_below_max'),
+            model_name="requestable",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("max_total_minutes", None), ("max_total_minutes__gte", models.F("max_minutes")), _connector="OR"
+                ),
+                name="jit_requestable_total_not_below_max",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='rolebinding',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('agent__isnull', False), ('everyone', ''), ('team', None), ('user', None)), models.Q(('agent__isnull', False), ('everyone', ''), ('origin__in', ('grant', 'break_glass')), ('team', None)), models.Q(('agent', None), ('everyone', ''), ('team', None), ('user__isnull', False)), models.Q(('agent', None), ('everyone', ''), ('team__isnull', False), ('user', None)), models.Q(models.Q(('everyone', ''), _negated=True), ('agent', None), ('team', None), ('user', None)), _connector='OR'), name='jit_binding_has_one_subject'),
+            model_name="rolebinding",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("agent__isnull", False), ("everyone", ""), ("team", None), ("user", None)),
+                    models.Q(
+                        ("agent__isnull", False),
+                        ("everyone", ""),
+                        ("origin__in", ("grant", "break_glass")),
+                        ("team", None),
+                    ),
+                    models.Q(("agent", None), ("everyone", ""), ("team", None), ("user__isnull", False)),
+                    models.Q(("agent", None), ("everyone", ""), ("team__isnull", False), ("user", None)),
+                    models.Q(
+                        models.Q(("everyone", ""), _negated=True), ("agent", None), ("team", None), ("user", None)
+                    ),
+                    _connector="OR",
+                ),
+                name="jit_binding_has_one_subject",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='rolebinding',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('origin__in', ('grant', 'break_glass')), _negated=True), models.Q(('agent__isnull', False), ('expires_at__isnull', False), ('origin_id__isnull', False)), _connector='OR'), name='jit_granted_binding_expires'),
+            model_name="rolebinding",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("origin__in", ("grant", "break_glass")), _negated=True),
+                    models.Q(("agent__isnull", False), ("expires_at__isnull", False), ("origin_id__isnull", False)),
+                    _connector="OR",
+                ),
+                name="jit_granted_binding_expires",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='rolebinding',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('origin__in', ('grant', 'break_glass')), ('role', None), ('role_version', None)), models.Q(('origin__in', ('grant', 'break_glass')), ('role__isnull', False), ('role_version__isnull', False), ('tools', '{}')), models.Q(models.Q(('origin__in', ('grant', 'break_glass')), _negated=True), ('arguments', ''), ('role__isnull', False), ('role_version', None), ('tools', '{}')), _connector='OR'), name='jit_binding_holds_a_role_or_tools'),
+            model_name="rolebinding",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("origin__in", ("grant", "break_glass")), ("role", None), ("role_version", None)),
+                    models.Q(
+                        ("origin__in", ("grant", "break_glass")),
+                        ("role__isnull", False),
+                        ("role_version__isnull", False),
+                        ("tools", "{}"),
+                    ),
+                    models.Q(
+                        models.Q(("origin__in", ("grant", "break_glass")), _negated=True),
+                        ("arguments", ""),
+                        ("role__isnull", False),
+                        ("role_version", None),
+                        ("tools", "{}"),
+                    ),
+                    _connector="OR",
+                ),
+                name="jit_binding_holds_a_role_or_tools",
+            ),
         ),
         migrations.AddField(
-            model_name='approvalpolicyversion',
-            name='policy',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='versions', to='jit_policy.approvalpolicy'),
+            model_name="approvalpolicyversion",
+            name="policy",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.CASCADE, related_name="versions", to="jit_policy.approvalpolicy"
+            ),
         ),
         migrations.AddField(
-            model_name='breakglass',
-            name='reviewers',
-            field=models.ForeignKey(help_text='Who is told, and has to look at each use afterwards.', on_delete=django.db.models.deletion.PROTECT, related_name='+', to='jit_identity.team'),
+            model_name="breakglass",
+            name="reviewers",
+            field=models.ForeignKey(
+                help_text="Who is told, and has to look at each use afterwards.",
+                on_delete=django.db.models.deletion.PROTECT,
+                related_name="+",
+                to="jit_identity.team",
+            ),
         ),
         migrations.AddField(
-            model_name='breakglass',
-            name='role',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='break_glass', to='jit_policy.role'),
+            model_name="breakglass",
+            name="role",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.PROTECT, related_name="break_glass", to="jit_policy.role"
+            ),
         ),
         migrations.AddField(
-            model_name='breakglass',
-            name='teams',
-            field=models.ManyToManyField(blank=True, related_name='+', to='jit_identity.team'),
+            model_name="breakglass",
+            name="teams",
+            field=models.ManyToManyField(blank=True, related_name="+", to="jit_identity.team"),
         ),
         migrations.AddField(
-            model_name='breakglass',
-            name='users',
-            field=models.ManyToManyField(blank=True, related_name='+', to=settings.AUTH_USER_MODEL),
+            model_name="breakglass",
+            name="users",
+            field=models.ManyToManyField(blank=True, related_name="+", to=settings.AUTH_USER_MODEL),
         ),
         migrations.AddField(
-            model_name='delegation',
-            name='delegate',
-            field=models.ForeignKey(blank=True, help_text='Empty: away, for nobody.', null=True, on_delete=django.db.models.deletion.CASCADE, related_name='+', to=settings.AUTH_USER_MODEL),
+            model_name="delegation",
+            name="delegate",
+            field=models.ForeignKey(
+                blank=True,
+                help_text="Empty: away, for nobody.",
+                null=True,
+                on_delete=django.db.models.deletion.CASCADE,
+                related_name="+",
+                to=settings.AUTH_USER_MODEL,
+            ),
         ),
         migrations.AddField(
-            model_name='delegation',
-            name='person',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='delegations', to=settings.AUTH_USER_MODEL),
+            model_name="delegation",
+            name="person",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.CASCADE, related_name="delegations", to=settings.AUTH_USER_MODEL
+            ),
         ),
         migrations.AddConstraint(
-            model_name='lock',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('kind', 'everything'), ('target', None)), models.Q(models.Q(('kind', 'everything'), _negated=True), ('target__isnull', False)), _connector='OR'), name='jit_lock_has_a_target'),
+            model_name="lock",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("kind", "everything"), ("target", None)),
+                    models.Q(models.Q(("kind", "everything"), _negated=True), ("target__isnull", False)),
+                    _connector="OR",
+                ),
+                name="jit_lock_has_a_target",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='lock',
-            constraint=models.CheckConstraint(condition=models.Q(('expires_at', None), ('expires_at__gt', models.F('created_at')), _connector='OR'), name='jit_lock_ends_after_start'),
+            model_name="lock",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("expires_at", None), ("expires_at__gt", models.F("created_at")), _connector="OR"),
+                name="jit_lock_ends_after_start",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='oncallschedule',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('starts_at__isnull', False), ('url', '')), models.Q(models.Q(('url', ''), _negated=True), ('rota', '[]')), _connector='OR'), name='jit_schedule_is_a_rota_or_a_url'),
+            model_name="oncallschedule",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("starts_at__isnull", False), ("url", "")),
+                    models.Q(models.Q(("url", ""), _negated=True), ("rota", "[]")),
+                    _connector="OR",
+                ),
+                name="jit_schedule_is_a_rota_or_a_url",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='approvalpolicyversion',
-            constraint=models.UniqueConstraint(fields=('policy', 'version'), name='jit_policy_version_once'),
+            model_name="approvalpolicyversion",
+            constraint=models.UniqueConstraint(fields=("policy", "version"), name="jit_policy_version_once"),
         ),
         migrations.AddConstraint(
-            model_name='breakglass',
-            constraint=models.CheckConstraint(condition=models.Q(('max_minutes__gte', 1), ('max_minutes__lte', 480)), name='jit_break_glass_is_short'),
+            model_name="breakglass",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("max_minutes__gte", 1), ("max_minutes__lte", 480)), name="jit_break_glass_is_short"
+            ),
         ),
         migrations.AddIndex(
-            model_name='delegation',
-            index=models.Index(fields=['ends_at'], name='jit_delegation_ends'),
+            model_name="delegation",
+            index=models.Index(fields=["ends_at"], name="jit_delegation_ends"),
         ),
         migrations.AddConstraint(
-            model_name='delegation',
-            constraint=models.CheckConstraint(condition=models.Q(('ends_at__gt', models.F('starts_at'))), name='jit_delegation_ends_after_start'),
+            model_name="delegation",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("ends_at__gt", models.F("starts_at"))), name="jit_delegation_ends_after_start"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='delegation',
-            constraint=models.CheckConstraint(condition=models.Q(('delegate', None), models.Q(('delegate', models.F('person')), _negated=True), _connector='OR'), name='jit_nobody_delegates_to_themselves'),
+            model_name="delegation",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("delegate", None), models.Q(("delegate", models.F("person")), _negated=True), _connector="OR"
+                ),
+                name="jit_nobody_delegates_to_themselves",
+            ),
         ),
     ]

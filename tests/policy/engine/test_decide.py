@@ -207,7 +207,7 @@ def test_locked_down_agents_and_users_are_told_so() -> None:
     assert ask(world(), "git_log", who=Who(UUID(int=99))).code is Code.LOCKED_DOWN
     inactive = world(users={OLGA: UserFacts(OLGA, "olga", False, frozenset({TEAM}))})
     assert ask(inactive, "git_log", who=FOR_OLGA).code is Code.LOCKED_DOWN
-    assert ask(inactive, "git_log").allowed, "the agent alone goes on"
+    assert ask(inactive, "git_log").code is Code.LOCKED_DOWN, "its owner answers for it"
 
 
 @pytest.mark.parametrize(

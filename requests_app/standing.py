@@ -1,0 +1,182 @@
+"""Who may see and decide a request, and how far its approval is: the pinned plan, with people as they are now."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from uuid import UUID
+
+from jitaccess.identity.models import User
+from jitaccess.kernel import strictjson
+from jitaccess.kernel.errors import Invalid, NotFound
+from jitaccess.policy.approval.plan import Plan, read_plan
+from jitaccess.policy.delegations import delegators_of, standins_for
+from jitaccess.policy.people import members_of, refs_of
+from jitaccess.store.clock import now
+from requests_app import approval
+from requests_app.approval import People, Tally, Vote
+from requests_app.lifecycle import DecisionVerdict, RequestStatus
+from requests_app.models import AccessRequest, Decision
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What one person is to one request. `self_because` says why they count as the requester ("" if they do not).
+
+    `seat` is whose word theirs is at the stage that is decided now: their own, or that of whom they stand in for.
+    """
+
+    may_see: bool
+    seat: UUID | None
+    self_because: str
+    may_revoke: bool
+    decided: DecisionVerdict | None = None
+
+    @property
+    def eligible(self) -> bool:
+        return self.seat is not None
+
+    @property
+    def may_decide(self) -> bool:
+        return self.eligible and not self.self_because
+
+
+_NOBODY = Standing(may_see=False, seat=None, self_because="", may_revoke=False)
+
+
+def plan_of(request: AccessRequest) -> Plan | None:
+    """The plan pinned at filing; None when there is none that can be read: nobody decides by that."""
+    return _read(request.plan)
+
+
+@lru_cache(maxsize=2048)
+def _read(text: str) -> Plan | None:
+    value = strictjson.decode(text.encode())
+    assert isinstance(value, dict)
+    try:
+        return read_plan(value)
+    except Invalid:
+        return None
+
+
+def self_of(request: AccessRequest) -> dict[UUID, str]:
+    """Everybody who counts as the requester, and why: self is one person, however many hats."""
+    who: dict[UUID, str] = {}
+    if request.issued_by_id:
+        who[request.issued_by_id] = "you issued the token it was made with"
+    if request.user_id:
+        who[request.user_id] = "the agent asks on your behalf"
+    who[request.owner_id] = "you owned the agent when it asked"
+    who[request.agent.owner_id] = "you own the agent that asks"
+    if request.filed_by_id:
+        who[request.filed_by_id] = "you filed it"
+    return who
+
+
+def people_of(requests: Sequence[AccessRequest]) -> dict[UUID, People]:
+    """Who is who to each request now; as many queries for a hundred as for one."""
+    plans = [plan for request in requests if (plan := plan_of(request))]
+    members = members_of({ref for plan in plans for ref in plan.refs()})
+    standins = standins_for({person for people in members.values() for person in people})
+    delegates = frozenset((person, to) for to, persons in standins.acting.items() for person in persons)
+    return {request.pk: People(members, frozenset(self_of(request)), delegates, standins.away) for request in requests}
+
+
+def votes_on(requests: Iterable[AccessRequest]) -> dict[UUID, list[Vote]]:
+    """Live decisions on what each request says now, of active people."""
+    rows = Decision.objects.filter(
+        request__in=[request.pk for request in requests], live=True, user__is_active=True
+    ).values_list("request_id", "request__digest", "digest", "user_id", "on_behalf_of_id", "stage", "verdict")
+    found: dict[UUID, list[Vote]] = defaultdict(list)
+    for request, wanted, digest, person, holder, stage, verdict in rows:
+        if digest == wanted:
+            found[request].append(Vote(person, holder, stage, DecisionVerdict(verdict)))
+    return found
+
+
+def tallies_of(requests: Sequence[AccessRequest], at: datetime) -> dict[UUID, Tally]:
+    """How far each is; those without a plan are left out."""
+    people, votes = people_of(requests), votes_on(requests)
+    return {
+        request.pk: approval.tally(plan, votes[request.pk], people[request.pk], waited=waited(request, at))
+        for request in requests
+        if (plan := plan_of(request))
+    }
+
+
+def tally_of(request: AccessRequest, at: datetime | None = None) -> Tally | None:
+    """How far this one is, every approval checked against who is who now."""
+    return tallies_of([request], at or now()).get(request.pk)
+
+
+def waited(request: AccessRequest, at: datetime) -> float:
+    """Seconds since filing, by which escalations are due; after its end those that it had until then."""
+    return ((request.closed_at or at) - request.created_at).total_seconds()
+
+
+def hats_of(user: User) -> frozenset[str]:
+    """Every ref that means this person now, or somebody in whose place they may decide."""
+    others = User.objects.filter(pk__in=delegators_of(user))
+    return refs_of(user).union(*(refs_of(other) for other in others))
+
+
+def standing_of(request: AccessRequest, user: User) -> Standing:
+    """Decided from who is who now."""
+    return standings_of([request], user)[0]
+
+
+def standings_of(requests: Sequence[AccessRequest], user: User) -> list[Standing]:
+    """The standing of one person to each of `requests`, in their order; as many queries for a hundred as for one."""
+    if not user.is_active:
+        return [_NOBODY for _ in requests]
+    at, people, votes = now(), people_of(requests), votes_on(requests)
+    hats = hats_of(user)
+    decided = set(Decision.objects.filter(request__in=requests, user=user).values_list("request_id", flat=True))
+    standings = []
+    for request in requests:
+        plan, around, because = plan_of(request), people[request.pk], self_of(request).get(user.pk, "")
+        seat, mine, asked = None, None, False
+        if plan:
+            here = approval.tally(plan, votes[request.pk], around, waited=waited(request, at))
+            taken = {vote.seat for vote in votes[request.pk] if vote.stage == here.stage and vote.person != user.pk}
+            seat = approval.seat_of(user.pk, here.seats, around, taken)
+            own = (vote for vote in votes[request.pk] if vote.person == user.pk and vote.stage == here.stage)
+            mine = next((vote.verdict for vote in own), None)
+            asked = bool(plan.refs() & hats)
+        team = f"team:{request.agent.team_id}" in hats
+        standings.append(
+            Standing(
+                may_see=bool(seat or asked or because or user.is_superuser or team or request.pk in decided),
+                seat=seat,
+                self_because=because,
+                may_revoke=bool(seat or asked or because or user.is_superuser),
+                decided=mine,
+            )
+        )
+    return standings
+
+
+def seen_by(user: User, request_id: UUID) -> tuple[AccessRequest, Standing]:
+    """A request and what this person is to it. Raises NotFound: a foreign one answers like one that does not exist."""
+    rows = AccessRequest.objects.select_related(
+        "agent__owner", "agent__team", "user", "issued_by", "filed_by", "grant", "extends__request"
+    )
+    request = rows.filter(pk=request_id).first()
+    standing = standing_of(request, user) if request else None
+    if request is None or standing is None or not standing.may_see:
+        raise NotFound("request.unknown", "There is no such request, or you may not see it.")
+    return request, standing
+
+
+def approvers_of(request: AccessRequest) -> list[User]:
+    """The people who can decide now: self left out, and those who are away with nobody in their place."""
+    tally = tally_of(request)
+    if tally is None or request.status != RequestStatus.PENDING:
+        return []
+    people = people_of([request])[request.pk]
+    stand_ins = {delegate for person, delegate in people.delegates if person in tally.seats} - people.self_
+    ids = (tally.seats - people.away) | stand_ins
+    return list(User.objects.filter(pk__in=ids, is_active=True).order_by("username"))
