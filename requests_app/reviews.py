@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 from django.db.models import Q, QuerySet
 
 from jitaccess.identity.models import Team, User
+from jitaccess.kernel.errors import JitAccessError
+from jitaccess.policy.engine.roles import parse_role
+from jitaccess.policy.models import ApprovalPolicy, Role
+from jitaccess.policy.people import members_of, resolver
+from jitaccess.policy.policies import document_of
 from requests_app.models import AccessRequest
 from requests_app.models import Review as Review  # noqa: PLC0414 - as in selectors: for interfaces that read
 
@@ -42,9 +49,26 @@ def may_see(review: Review, user: User) -> bool:
 
 
 def told_of(request: AccessRequest) -> list[User]:
-    """Everybody who was skipped: the reviewers, and the owner of the agent."""
+    """Everybody who was skipped: the reviewers, the owner of the agent, and who decides when the role is asked for."""
     review = review_of(request)
     team = Q(teams=review.team) if review else Q(pk=None)
-    return list(
-        User.objects.filter(team | Q(pk=request.agent.owner_id), is_active=True).distinct().order_by("username")
-    )
+    ids = {request.agent.owner_id}.union(*(_deciders(request, item["role_id"]) for item in request.parsed_items))
+    return list(User.objects.filter(team | Q(pk__in=ids), is_active=True).distinct().order_by("username"))
+
+
+def _deciders(request: AccessRequest, role_id: str) -> frozenset[UUID]:
+    """Whom any rule of the role's approval policy asks first; nobody when the role cannot be asked for."""
+    role = Role.objects.filter(pk=role_id).first()
+    try:
+        asked = parse_role(role.document).facts.request if role else None
+        policy = ApprovalPolicy.objects.filter(name=asked.approval, head__gte=1).first() if asked else None
+        rules = document_of(policy).rules if policy else ()
+    except JitAccessError:  # a document of another release: the reviewers and the owner are told all the same
+        rules = ()
+    refs: set[str] = set()
+    for rule in rules:
+        resolve = resolver(rule, servers=(), roles=[UUID(role_id)], owner=request.agent.owner_id)
+        refs.update(
+            ref for stage in rule.stages[:1] for group in stage.groups for one in group.people for ref in resolve(one)
+        )
+    return frozenset[UUID]().union(*members_of(refs).values())

@@ -36,7 +36,8 @@ def end_due_grants() -> int:
 
 @shared_task(name="requests_app.end_grants_of_disabled", ignore_result=True)
 def end_grants_of_disabled() -> int:
-    """End grants of disabled agents, and of users who are not active or may no longer use the agent.
+    """End grants of agents that are disabled or whose owner is not active, and of users who are not active or may no
+    longer use the agent.
 
     The engine refuses them already; an end on record keeps them from coming back when the agent is enabled again.
     """
@@ -44,7 +45,9 @@ def end_grants_of_disabled() -> int:
     usable = Agent.users.through.objects.filter(agent_id=OuterRef("agent_id"), user_id=OuterRef("user_id"))
     shut_out = Q(user__isnull=False) & ~Q(user=F("agent__owner")) & ~Exists(usable)
     rows = Grant.objects.filter(
-        Q(agent__enabled=False) | Q(user__is_active=False) | shut_out, ended_at=None, expires_at__gt=JitNow()
+        Q(agent__enabled=False) | Q(agent__owner__is_active=False) | Q(user__is_active=False) | shut_out,
+        ended_at=None,
+        expires_at__gt=JitNow(),
     )
     return _each(
         rows.values_list("pk", flat=True)[:500],

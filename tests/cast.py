@@ -57,18 +57,23 @@ REVIEWERS = ("team:reviewers",)
 
 
 def policy_document(
-    *people: str, quorum: int = 1, groups: Sequence[tuple[str, Sequence[str], int]] = (), rules: str = "", **extra: Any
+    *people: str,
+    name: str = "review",
+    quorum: int = 1,
+    groups: Sequence[tuple[str, Sequence[str], int]] = (),
+    rules: str = "",
+    **extra: Any,
 ) -> str:
-    """The approval policy "review": one stage, one group of `people` (or several `groups`: name, people, quorum), with
+    """An approval policy: one stage, one group of `people` (or several `groups`: name, people, quorum), with
     further members of the rule; or `rules`, the YAML of all rules.
     """
     asked = groups or [("reviewers", people or REVIEWERS, quorum)]
-    listed = [{"name": name, "people": list(some), "quorum": needed} for name, some, needed in asked]
+    listed = [{"name": group, "people": list(some), "quorum": needed} for group, some, needed in asked]
     rule = {"name": "all", "stages": [{"groups": listed}], **extra}
     document = {
         "kind": "approval-policy",
         "version": "v1",
-        "metadata": {"name": "review"},
+        "metadata": {"name": name},
         "spec": {"rules": yaml.safe_load(rules) if rules else [rule]},
     }
     return yaml.safe_dump(document)

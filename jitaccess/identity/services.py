@@ -119,8 +119,9 @@ def authenticate(value: str, *, source: str = "", client: str = "") -> Principal
 
 
 def live_tokens() -> models.QuerySet[AccessToken]:
-    """Tokens that are good now, by the database's clock."""
-    return AccessToken.objects.filter(Q(revoked_at=None) | Q(revoked_at__gt=JitNow()), expires_at__gt=JitNow())
+    """Tokens that are good now, by the database's clock. Those of an issuer who is gone are not."""
+    live = AccessToken.objects.filter(Q(revoked_at=None) | Q(revoked_at__gt=JitNow()), expires_at__gt=JitNow())
+    return live.filter(Q(issued_by=None) | Q(issued_by__is_active=True))
 
 
 def may_use(*, user: User, agent: Agent) -> bool:

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 
 from jitaccess.audit.events import Event
 from jitaccess.audit.recorder import Actor, Facts, record
@@ -87,6 +87,11 @@ def end_delegation(*, delegation: Delegation, operator: Actor) -> None:
             "delegation": str(delegation.pk),
         }
         record(Facts(event=Event.DELEGATION_ENDED, actor=operator, data=data))
+
+
+def concerning(user: User) -> QuerySet[Delegation]:
+    """Those that `user` made, or stands in by."""
+    return Delegation.objects.filter(Q(person=user) | Q(delegate=user)).select_related("person", "delegate")
 
 
 def standins_for(people: Iterable[UUID]) -> Standins:

@@ -149,7 +149,7 @@ def _subject(kind: str, target: UUID | None) -> tuple[str, UUID | None]:
     else:
         rows, field = _NAMED[kind]
         name = str(rows.filter(pk=target).values_list(field, flat=True).first() or "")
-    if kind == Lock.Kind.AGENT:
+    if kind == Lock.Kind.AGENT and target:
         owner = Agent.objects.filter(pk=target).values_list("owner_id", flat=True).first()
     return visible(name, limit=80), owner
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import getpass
+import json
 import os
 import platform
 import sys
@@ -30,10 +31,12 @@ from jitaccess.runtime import (
     policy_commands,
     process_commands,
     request_commands,
+    role_commands,
     server_commands,
 )
 from jitaccess.runtime.access_files import command as access_commands
 from jitaccess.runtime.exits import Exit, refused, say
+from jitaccess.runtime.helping import named
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -124,6 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     doctor_command.add(commands)
     completion.add(commands)
     access_commands.add(commands)
+    role_commands.add(commands)
     audit_commands.add(commands)
     clock_commands.add(commands)
     server_commands.add(commands)
@@ -131,10 +135,12 @@ def _parser() -> argparse.ArgumentParser:
     process_commands.add(commands)
     people = commands.add_parser("people", help="people").add_subparsers(required=True, metavar="action")
     link = people.add_parser("link", help="a one-time sign-in link for a person")
-    link.add_argument("username")
+    named(link, "username", "people", metavar="NAME")
+    link.add_argument("--json", action="store_true", help="one JSON document")
     link.set_defaults(run=_link)
     admin = people.add_parser("admin", help="make a person an admin, and a sign-in link for them")
-    admin.add_argument("username", metavar="name")
+    named(admin, "username", "people", metavar="NAME")
+    admin.add_argument("--json", action="store_true", help="one JSON document")
     admin.set_defaults(run=_admin)
     return parser
 
@@ -209,8 +215,7 @@ def _link(arguments: argparse.Namespace) -> int:
     from jitaccess.identity.services import user_by_name
     from jitaccess.runtime.up import sign_in_link
 
-    print(sign_in_link(user_by_name(arguments.username), operator=operator()))
-    return 0
+    return _say_link(arguments, sign_in_link(user_by_name(arguments.username), operator=operator()))
 
 
 def _admin(arguments: argparse.Namespace) -> int:
@@ -218,7 +223,11 @@ def _admin(arguments: argparse.Namespace) -> int:
     from jitaccess.runtime.up import sign_in_link
 
     who = operator()
-    print(sign_in_link(make_admin(username=arguments.username, operator=who), operator=who))
+    return _say_link(arguments, sign_in_link(make_admin(username=arguments.username, operator=who), operator=who))
+
+
+def _say_link(arguments: argparse.Namespace, url: str) -> int:
+    print(json.dumps({"user": arguments.username, "url": url}) if arguments.json else url)
     return 0
 
 

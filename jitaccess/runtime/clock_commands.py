@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from jitaccess.runtime.screen import Screen
+
 if TYPE_CHECKING:
     from jitaccess.store.models import ClockJump
 
@@ -18,16 +20,21 @@ def add(commands: Any) -> None:
     )
     status = clock.add_parser("status", help="whether calls are refused because the clock jumped (exit code 1)")
     status.set_defaults(run=_status)
+    status.add_argument("--json", action="store_true", help="one JSON document")
     accept = clock.add_parser("accept", help="say that the clock is right now: calls are decided by it again")
     accept.set_defaults(run=_accept)
 
 
-def _status(_: argparse.Namespace) -> int:
+def _status(arguments: argparse.Namespace) -> int:
     from django.conf import settings
 
     from jitaccess.gateway.clock_guard import open_jumps
     from jitaccess.store.clock import now
 
+    if arguments.json:
+        found = [{"noticed_at": jump.noticed_at.isoformat(), "seconds": jump.seconds} for jump in open_jumps()]
+        Screen().json({"now": now().isoformat(), "open_jumps": found})
+        return int(bool(found))
     print(f"The clock of {'the database' if settings.ON_POSTGRESQL else 'this machine'} decides: {now():%F %T} UTC.")
     jumps = open_jumps()
     _say(jumps)

@@ -10,11 +10,12 @@ from datetime import datetime
 from typing import Any, TextIO
 from urllib.parse import urlsplit
 
+from jitaccess.kernel.durations import format_duration
 from jitaccess.kernel.errors import Conflict, Forbidden, Invalid, Unavailable
-from jitaccess.kernel.text import has_hidden
+from jitaccess.kernel.text import has_hidden, visible
 from jitaccess.runtime import shown
 from jitaccess.runtime.exits import Exit, say
-from jitaccess.runtime.helping import named, verb
+from jitaccess.runtime.helping import named, verb, whole
 from jitaccess.runtime.screen import Screen
 
 CHANNEL = "cli"
@@ -36,6 +37,10 @@ def add(commands: Any) -> None:
         parser.add_argument("id", metavar="REQUEST", help="its id, or the beginning of it as lists show it")
         named(parser, "--as", "people", dest="person", metavar="NAME", required=True, help="the person who decides")
         parser.add_argument("--reason", default="", help="why; kept on record, and told when it is a no")
+        if word == "approve":
+            parser.add_argument("--minutes", type=whole, help="for less time than was asked for")
+            parser.add_argument("--max-uses", type=whole, metavar="N", help="for fewer calls")
+            parser.add_argument("--only", action="append", metavar="WHAT", help="of what was asked for, only this")
         parser.add_argument("--password-stdin", action="store_true", help="read the password from standard input")
         parser.add_argument("--yes", action="store_true", help="do not ask; needed where nobody can be asked")
 
@@ -55,21 +60,25 @@ def _decide(arguments: argparse.Namespace) -> int:
     _card(Screen(out), data, asked, at)
     if approving:
         _ensure_shown(data, asked, out)
-    _ensure_may(asked, person, at)
+    _ensure_may(asked, person, at, approving=approving)
     _authenticate(person.username, _password(arguments, person.username))
     if not arguments.yes and not _confirmed(arguments, data, out):
         say("nothing was decided.")
         return Exit.REFUSED
-    decide = services.approve_request if approving else services.deny_request
-    # The digest of the row that was shown: whatever is on record meanwhile, only that is approved.
-    decided = decide(
-        request_id=asked.pk,
-        approver=person,
-        channel=CHANNEL,
-        digest=asked.digest,
-        reason=arguments.reason,
-        source=desk.system_user(),
-    )
+    # The digest of the row that was shown: whatever is on record meanwhile, only that is decided.
+    said: dict[str, Any] = {
+        "request_id": asked.pk,
+        "approver": person,
+        "channel": CHANNEL,
+        "digest": asked.digest,
+        "reason": arguments.reason,
+        "source": desk.system_user(),
+    }
+    if approving:
+        # The password was typed just now: more than a session that is recent.
+        decided = services.approve_request(**said, recently=True, narrow=_narrow(arguments))
+    else:
+        decided = services.deny_request(**said)
     screen = Screen()
     if arguments.json:
         screen.json(desk.request_data(desk.request_row(str(decided.pk)), now()))
@@ -83,9 +92,39 @@ _SAID = {"approved": "Approved.", "denied": "Denied. The agent is told."}
 
 def _card(screen: Screen, data: dict[str, Any], asked: Any, at: datetime) -> None:
     """Who, what exactly, how long, how unusual, why: from stored data."""
-    more = [("asked before", _history(asked)), *((f"about {name}", [text]) for name, text in _descriptions(asked))]
-    shown.request(screen, data | {"items": asked.parsed_items}, at, more=more)
+    more: list[tuple[str, list[str]]] = [
+        ("asked before", _history(asked)),
+        ("risk", [str(asked.risk)]),
+        *((name, [text]) for name, text in _terms(asked) if text),
+        *((f"about {name}", [text]) for name, text in _descriptions(asked)),
+    ]
+    shown.request(screen, data | {"items": asked.parsed_items, "ticket": asked.ticket}, at, more=more)
     screen.line()
+
+
+def _terms(asked: Any) -> list[tuple[str, str]]:
+    """What most requests do not have."""
+    longest = asked.max_total_seconds
+    return [
+        ("kind", "" if asked.kind == "access" else str(asked.kind).replace("_", " ")),
+        ("extends", f"grant {asked.extends_id}" if asked.extends_id else ""),
+        ("starts", shown.stamp(asked.starts_at)),
+        ("ends", f"at the latest {shown.stamp(asked.not_after)}" if asked.not_after else ""),
+        ("with more time", f"{format_duration(longest)} at most" if longest and longest > asked.seconds else ""),
+        ("filed by", asked.filed_by.username if asked.filed_by else ""),
+        ("token by", asked.issued_by.username if asked.issued_by else ""),
+        ("client", asked.client),
+    ]
+
+
+def _narrow(arguments: argparse.Namespace) -> Any:
+    """What is left of it, or None for all."""
+    from requests_app.services import Narrow
+
+    if not (arguments.minutes or arguments.max_uses or arguments.only):
+        return None
+    seconds = arguments.minutes * 60 if arguments.minutes else None
+    return Narrow(seconds=seconds, max_uses=arguments.max_uses, labels=arguments.only)
 
 
 def _history(asked: Any) -> list[str]:
@@ -113,7 +152,7 @@ def _descriptions(asked: Any) -> Iterator[tuple[str, str]]:
 
 def _ensure_shown(data: dict[str, Any], asked: Any, out: TextIO) -> None:
     """Raises Conflict for what a person at this terminal cannot have seen completely."""
-    texts = list(_texts([data.get("items"), asked.parsed_items, data.get("context"), data.get("reason")]))
+    texts = list(_texts([asked.parsed_items, data.get("context"), data.get("reason"), asked.ticket, asked.client]))
     hidden = any(has_hidden(text) for text in texts)
     try:
         "".join(texts).encode(out.encoding or "ascii")
@@ -139,7 +178,7 @@ def _texts(value: Any) -> Iterator[str]:
             stack += one
 
 
-def _ensure_may(asked: Any, person: Any, at: datetime) -> None:
+def _ensure_may(asked: Any, person: Any, at: datetime, *, approving: bool) -> None:
     """Said before anybody types a password; the service has the last word."""
     from requests_app import selectors, standing
     from requests_app.lifecycle import ensure_pending
@@ -147,11 +186,16 @@ def _ensure_may(asked: Any, person: Any, at: datetime) -> None:
     ensure_pending(asked.status, said=selectors.how_it_ended(asked))
     if asked.pending_until <= at:
         raise Conflict("request.expired", f"This request expired at {asked.pending_until:%H:%M} UTC, undecided.")
-    where = standing.standing_of(asked, person)
-    if where.self_because:
-        raise Forbidden("decision.self", f"{person.username} cannot decide on this request: {where.self_because}.")
-    if not where.eligible:
-        raise Forbidden("decision.not_eligible", f"{person.username} is not among the approvers of this request.")
+    theirs = standing.standing_of(asked, person)
+    if theirs.self_because:
+        raise Forbidden("decision.self", f"{person.username} cannot decide on this request: {theirs.self_because}.")
+    if not theirs.eligible and not asked.decisions.filter(user=person, live=True).exists():
+        raise Forbidden(
+            "decision.not_eligible", f"{person.username} is not among those who decide on this request now."
+        )
+    plan = standing.plan_of(asked)
+    if approving and plan and CHANNEL not in plan.channels:
+        raise Forbidden("decision.channel", f"This may be approved by {' or '.join(sorted(plan.channels))} only.")
 
 
 def _password(arguments: argparse.Namespace, username: str) -> str:
@@ -189,6 +233,14 @@ def _authenticate(username: str, password: str) -> None:
 
 def _confirmed(arguments: argparse.Namespace, data: dict[str, Any], out: TextIO) -> bool:
     what = "Approve" if arguments.deciding == "approve" else "Deny"
-    effect = f"access for {shown.length(data)}" if what == "Approve" else "no access"
+    effect = _effect(arguments, data) if what == "Approve" else "no access"
     print(f"{what} this as {arguments.person} ({effect})? [y/N] ", end="", file=out, flush=True)
     return sys.stdin.readline().strip().lower() in {"y", "yes"}
+
+
+def _effect(arguments: argparse.Namespace, data: dict[str, Any]) -> str:
+    """What the yes will mean."""
+    long = f"access for {format_duration(arguments.minutes * 60) if arguments.minutes else shown.length(data)}"
+    calls = f", {arguments.max_uses} calls" if arguments.max_uses else ""
+    only = f", only {', '.join(arguments.only)}" if arguments.only else ""
+    return visible(f"{long}{calls}{only}", limit=500)

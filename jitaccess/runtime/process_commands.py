@@ -8,11 +8,13 @@ import os
 import sys
 import urllib.error
 import urllib.request
+from dataclasses import asdict
 from typing import Any
 
 import django
 
 from jitaccess import variables
+from jitaccess.runtime.screen import Screen
 
 log = logging.getLogger(__name__)
 
@@ -35,9 +37,11 @@ def add(commands: Any) -> None:
     health.set_defaults(run=_health, offline=True)
     listing = commands.add_parser("settings", help="every setting: name, type, default, meaning")
     listing.add_argument("--markdown", action="store_true", help="as docs/settings.md")
+    listing.add_argument("--json", action="store_true", help="one JSON document")
     listing.set_defaults(run=_settings, offline=True)
     check = commands.add_parser("check", help="look for mistakes in the settings")
     check.add_argument("--deploy", action="store_true", help="for an installation that others can reach, too")
+    check.add_argument("--json", action="store_true", help="one JSON document")
     check.set_defaults(run=_check, unprepared=True)
 
 
@@ -120,6 +124,8 @@ def _health(arguments: argparse.Namespace) -> int:
 def _settings(arguments: argparse.Namespace) -> int:
     if arguments.markdown:
         print(variables.as_markdown(), end="")
+    elif arguments.json:
+        Screen().json({"items": [asdict(one) for one in variables.VARIABLES.values()]})
     else:
         for one in variables.VARIABLES.values():
             print(f"{one.name:<28} {one.meaning} (default: {one.default})")
@@ -130,6 +136,9 @@ def _check(arguments: argparse.Namespace) -> int:
     from jitaccess.runtime.checks import report
 
     found = report(deploy=arguments.deploy)
-    for line in found.lines:
-        print(line)
+    if arguments.json:
+        Screen().json({"errors": found.errors, "lines": found.lines})
+    else:
+        for line in found.lines:
+            print(line)
     return 1 if found.errors else 0

@@ -12,6 +12,8 @@ from django.conf import settings
 from jitaccess.kernel.errors import Invalid, NotFound
 from jitaccess.kernel.text import visible
 from jitaccess.runtime.given_secrets import NEVER, read_secrets
+from jitaccess.runtime.helping import named
+from jitaccess.runtime.screen import Screen
 
 
 class _Parser(argparse.ArgumentParser):
@@ -44,17 +46,19 @@ def add(commands: Any) -> None:
     importing.add_argument("--replace", action="store_true", help="also those that are described here differently")
     importing.set_defaults(run=_import)
     remove = servers.add_parser("remove", help="use a server no longer; its tools and rules are kept, but disabled")
-    remove.add_argument("name")
+    named(remove, "name", "servers", metavar="NAME")
     remove.set_defaults(run=_remove)
     for verb, enabled in (("disable", False), ("enable", True)):
         switch = servers.add_parser(verb, help=f"{verb} a server; in force for the next call")
-        switch.add_argument("name")
+        named(switch, "name", "servers", metavar="NAME")
+        switch.add_argument("--json", action="store_true", help="one JSON document")
         switch.set_defaults(run=_switch, enabled=enabled)
     refresh = servers.add_parser("refresh", help="take over the tools of one server or of all")
-    refresh.add_argument("name", nargs="?")
+    named(refresh, "name", "servers", nargs="?", metavar="NAME")
+    refresh.add_argument("--json", action="store_true", help="one JSON document")
     refresh.set_defaults(run=_refresh)
     classify = servers.add_parser("classify", help="look at the tools of a server, and say what each of them does")
-    classify.add_argument("name")
+    named(classify, "name", "servers", metavar="NAME")
     classify.add_argument("assignments", nargs="*", metavar="TOOL=CLASS", help="CLASS: read, write or destructive")
     classify.add_argument(
         "--all-as-suggested",
@@ -64,7 +68,7 @@ def add(commands: Any) -> None:
     classify.add_argument("--seen", metavar="CODE", help="the code that was printed with what you looked at")
     classify.set_defaults(run=_classify)
     doctor = servers.add_parser("doctor", help="find out what is wrong with a server, or with any")
-    doctor.add_argument("name", nargs="?")
+    named(doctor, "name", "servers", nargs="?", metavar="NAME")
     doctor.add_argument("--json", action="store_true", help="one JSON document")
     doctor.set_defaults(run=_doctor)
 
@@ -304,7 +308,10 @@ def _switch(arguments: argparse.Namespace) -> int:
 
     server = server_by_slug(arguments.name)
     set_server_enabled(server=server, enabled=arguments.enabled, operator=operator())
-    print(f"{server.slug} is {'enabled' if arguments.enabled else 'disabled'}")
+    if arguments.json:
+        Screen().json({"name": server.slug, "enabled": arguments.enabled})
+    else:
+        print(f"{server.slug} is {'enabled' if arguments.enabled else 'disabled'}")
     return 0
 
 
@@ -330,10 +337,13 @@ def _refresh(arguments: argparse.Namespace) -> int:
     if arguments.name:
         configs = {arguments.name: config_of(book, arguments.name)}
     report = refresh_servers(configs, operator=operator())
-    for slug, what in report.items():
-        print(f"{slug}: {what}")
-    for slug, trouble in book.listing.troubles.items():
-        if not arguments.name or arguments.name == slug:
+    troubles = {slug: said for slug, said in book.listing.troubles.items() if arguments.name in {None, slug}}
+    if arguments.json:
+        Screen().json({"servers": report, "troubles": troubles})
+    else:
+        for slug, what in report.items():
+            print(f"{slug}: {what}")
+        for slug, trouble in troubles.items():
             print(f"{slug or 'servers file'}: {trouble}")
     return 1 if book.listing.troubles or any(what.startswith("not reached") for what in report.values()) else 0
 

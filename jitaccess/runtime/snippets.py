@@ -126,7 +126,11 @@ def add(agents: Any) -> None:
     named(parser, "name", "agents", metavar="NAME")
     clients = ", ".join(sorted(CLIENTS))
     parser.add_argument(
-        "--client", choices=sorted(CLIENTS), metavar="CLIENT", default="claude-code", help=f"{clients} (default: claude-code)"
+        "--client",
+        choices=sorted(CLIENTS),
+        metavar="CLIENT",
+        default="claude-code",
+        help=f"{clients} (default: claude-code)",
     )
     parser.add_argument(
         "--server", default=EVERY_SERVER, metavar="SLUG", help="one server (default: all, tools as <slug>__<tool>)"

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from jitaccess.web import break_glass, views
+from jitaccess.web import away, break_glass, views
 
 app_name = "web"
 urlpatterns = [
@@ -16,6 +16,9 @@ urlpatterns = [
     path("break-glass/", break_glass.overview, name="break_glass"),
     path("break-glass/<uuid:right_id>/use/", break_glass.use, name="use_break_glass"),
     path("break-glass/reviews/<uuid:grant_id>/", break_glass.review, name="review"),
+    path("away/", away.overview, name="away"),
+    path("away/hand-over/", away.hand_over, name="hand_over"),
+    path("away/<uuid:delegation_id>/end/", away.end, name="end_delegation"),
     path("sign-in/<str:token>/", views.sign_in, name="sign_in"),
     path("favicon.ico", views.favicon),
     path("robots.txt", views.robots),

@@ -23,6 +23,7 @@ from jitaccess.store.clock import JitNow, now
 from .protocol import Found, ProvisionerError
 from .rows import Provision, State, Target
 from .targets import provisioner_of
+from .wants import FREE
 from .work import ACTOR, told_of
 
 log = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ def _mark(pk: UUID, what: str, states: tuple[State, ...], started: datetime) -> 
     """Have it repaired, unless it changed since before the target was listed: then the list may be older than that."""
     with transaction.atomic():
         rows = Provision.objects.filter(pk=pk, state__in=states, changed_at__lt=started, owner=None, drifted=False)
-        row = rows.select_related("target").select_for_update(of=("self",)).first()
+        row = rows.select_related("target").select_for_update(of=("self",), **FREE).first()
         if row is None:
             return False
         rows.update(drifted=True, next_try_at=JitNow())

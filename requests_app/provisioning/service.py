@@ -15,6 +15,7 @@ from requests_app.models import Grant
 
 from .entitlements import Match, Named, entitlements_of
 from .rows import Claim, Provision, State, Target
+from .wants import FREE
 
 Items = Sequence[Mapping[str, Any]]
 
@@ -57,11 +58,9 @@ def begin(grant: Grant, items: Items | None = None) -> list[UUID]:
     there = Provision.objects.filter(
         subject_key=subject, target__in={pk for pk, _ in wanted}, digest__in={key for _, key in wanted}
     )
-    # Locked, in one order, before the claims are written: a worker that has looked already looks again after us.
-    locked = there.select_for_update(of=("self",)).order_by("pk").values_list("pk", "target_id", "digest")
-    ids = [pk for pk, target, key in locked if (target, key) in wanted]
+    ids = [pk for pk, target, key in there.values_list("pk", "target_id", "digest") if (target, key) in wanted]
     # A new grant is a new chance where an earlier one was given up.
-    Provision.objects.filter(pk__in=ids).update(next_try_at=JitNow(), gave_up=False)
+    Provision.objects.filter(pk__in=_free(ids)).update(next_try_at=JitNow(), gave_up=False)
     Claim.objects.bulk_create([Claim(grant=grant, provision_id=pk) for pk in ids], ignore_conflicts=True)
     return ids
 
@@ -71,9 +70,8 @@ def wind_up(grant: Grant) -> int:
     the bindings are over: core access ends first. A natural expiry needs no call: workers know when to look.
     """
     _inside_a_transaction()
-    claimed = Provision.objects.filter(claims__grant=grant)
-    ids = list(claimed.select_for_update(of=("self",)).order_by("pk").values_list("pk", flat=True))
-    return Provision.objects.filter(pk__in=ids).update(next_try_at=JitNow()) if ids else 0
+    ids = list(Claim.objects.filter(grant=grant).values_list("provision", flat=True))
+    return Provision.objects.filter(pk__in=_free(ids)).update(next_try_at=JitNow()) if ids else 0
 
 
 def provisions_of(grant_id: UUID) -> list[Provision]:
@@ -93,6 +91,14 @@ def how_many() -> dict[str, int]:
     waiting = Provision.objects.filter(next_try_at__lte=JitNow())
     stuck = Provision.objects.filter(state=State.REVOKING, alarmed=True)
     return {"provisions_due": waiting.count(), "provision_revokes_stuck": stuck.count()}
+
+
+def _free(ids: list[UUID]) -> list[UUID]:
+    """Those that nobody holds, locked for us. Nobody who decides waits for a worker: it may be frozen. What it missed
+    meanwhile is found by the next sweep (`look_again_at_recent`).
+    """
+    rows = Provision.objects.filter(pk__in=ids).select_for_update(of=("self",), **FREE)
+    return list(rows.order_by("pk").values_list("pk", flat=True))
 
 
 def _subject_key(grant: Grant) -> str:

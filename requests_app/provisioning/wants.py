@@ -12,8 +12,12 @@ from jitaccess.store.clock import JitNow, now
 
 from .rows import Claim, Provision, State
 
-# For so long after a lock has ended, each sweep looks for what it had stopped. What was missed is found by `net`.
-JUST_LIFTED = timedelta(minutes=2)
+# For so long after something changed, each sweep looks whether it was noticed.
+JUST_NOW = timedelta(minutes=2)
+# How workers lock a provision: not if somebody has it, and so that claims on it can be written meanwhile (PostgreSQL).
+FREE: dict[str, bool] = {"skip_locked": True, "no_key": True}
+MANY = 1000
+_HELD = (State.GRANTING, State.GRANTED)
 _IDLE = (State.NONE, State.REVOKED)
 
 
@@ -41,21 +45,34 @@ def wanted_until(provision: Provision, moment: datetime) -> tuple[bool, datetime
     return False, min(filter(None, (lifting, *(start for start, _ in free))), default=None)
 
 
-def look_again_at_locked() -> int:
-    """What a lock stops, and what a lock has just ceased to stop, is due now; returns how many."""
-    stopped = _concerned(list(live_locks()), Provision.objects.filter(state=State.GRANTED))
-    since = now() - JUST_LIFTED
-    over = Lock.objects.filter(Q(lifted_at__gt=since) | Q(expires_at__gt=since, expires_at__lte=JitNow()))
-    freed = _concerned(list(over), Provision.objects.filter(in_force(), state__in=_IDLE, gave_up=False))
-    return _due_now(stopped) + _due_now(freed)
+def look_again_at_recent() -> int:
+    """What a lock stops, and what a lock, a grant's start or a grant's end has just changed, is due now; returns how
+    many. Looks at little, so that it can be asked every other second.
+    """
+    since = now() - JUST_NOW
+    held = Provision.objects.filter(state__in=_HELD)
+    idle = Provision.objects.filter(in_force(), state__in=_IDLE, gave_up=False)
+    locks = list(live_locks())
+    lifted = Lock.objects.filter(Q(lifted_at__gt=since) | Q(expires_at__gt=since, expires_at__lte=JitNow()))
+    begun = Claim.objects.filter(grant__ended_at=None, grant__starts_at__gt=since, grant__starts_at__lte=JitNow())
+    ended = Claim.objects.filter(grant__ended_at__gt=since)
+    return sum(
+        _due_now(rows)
+        for rows in (
+            _concerned(locks, held),
+            _concerned(list(lifted), idle),
+            idle.filter(pk__in=begun.values("provision")),
+            held.filter(~in_force(), pk__in=ended.values("provision")),
+        )
+    )
 
 
 def look_again_at_all() -> int:
     """A net under everything, whoever forgot to say so: what is there although no grant claims it, and what is not
     although one does, is due now; returns how many.
     """
-    rows = Provision.objects.filter(Q(~in_force(), state=State.GRANTED) | Q(in_force(), state__in=_IDLE, gave_up=False))
-    return _due_now(rows)
+    rows = Provision.objects.filter(Q(~in_force(), state__in=_HELD) | Q(in_force(), state__in=_IDLE, gave_up=False))
+    return _due_now(rows) + look_again_at_recent()
 
 
 def in_force() -> Q:
@@ -82,5 +99,7 @@ def _concerned(locks: list[Lock], rows: QuerySet[Provision]) -> QuerySet[Provisi
 
 
 def _due_now(rows: QuerySet[Provision]) -> int:
-    later = Q(next_try_at=None) | Q(next_try_at__gt=JitNow())
-    return rows.filter(later).update(next_try_at=JitNow())
+    later = rows.filter(Q(next_try_at=None) | Q(next_try_at__gt=JitNow()))
+    # Read first: on SQLite a write that finds nothing stands in the queue of writers too.
+    ids = list(later.values_list("pk", flat=True)[:MANY])
+    return Provision.objects.filter(pk__in=ids).update(next_try_at=JitNow()) if ids else 0

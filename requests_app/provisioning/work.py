@@ -32,7 +32,7 @@ from jitaccess.store.metrics import PROVISION_ALARMS, PROVISION_ATTEMPTS
 from .protocol import CALL_SECONDS, Effect, Entitlement, Permanent, Presence, Provisioner, Retryable
 from .rows import Claim, Provision, State, Target
 from .targets import provisioner_of
-from .wants import look_again_at_locked, wanted_until
+from .wants import FREE, JUST_NOW, look_again_at_all, look_again_at_recent, wanted_until
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +48,7 @@ LONGEST_PAUSE = 600.0
 LONGEST_AWAY = 60.0
 _DONE = {State.GRANTING: State.GRANTED, State.REVOKING: State.REVOKED}
 _one_sweep = threading.Lock()
+_looked_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +81,7 @@ def work_due(*, seconds: float = SWEEP_SECONDS, per_target: int = 50) -> int:
         return 0
     try:
         until = time.monotonic() + seconds
-        look_again_at_locked()
+        _look_again()
         lines = [_due_at(target, per_target) for target in _targets_due()]
         done = 0
         for pk in filter(None, chain.from_iterable(zip_longest(*lines))):
@@ -127,6 +128,19 @@ def backoff(attempts: int) -> timedelta:
     return timedelta(seconds=pause * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
 
 
+def _look_again() -> None:
+    """What changed within the last moments may have missed a row that somebody held just then; after a pause, or at the
+    start of a process, anything may have.
+    """
+    global _looked_at  # noqa: PLW0603 - of this process, under its lock
+    present = time.monotonic()
+    if _looked_at is None or present - _looked_at > JUST_NOW.total_seconds() / 2:
+        look_again_at_all()
+    else:
+        look_again_at_recent()
+    _looked_at = present
+
+
 def _due() -> Q:
     free = Q(owner=None) | Q(lease_until__lte=JitNow())
     here = Q(target__away_until=None) | Q(target__away_until__lte=JitNow())
@@ -146,7 +160,7 @@ def _take(pk: UUID) -> Job | None:
     """Write the intent down and the lease, unless there is nothing to do or somebody has it."""
     with transaction.atomic():
         due = Provision.objects.filter(_due(), pk=pk)
-        row = due.select_related("target", "agent", "user").select_for_update(of=("self",)).first()
+        row = due.select_related("target", "agent", "user").select_for_update(of=("self",), **FREE).first()
         if row is None:
             return None
         moment = now()
@@ -220,10 +234,11 @@ def _succeeded(job: Job) -> bool:
             alarmed=False, drifted=False, owner=None, lease_until=None,
             last_error=row.last_error if row.gave_up else "",
         )  # fmt: skip
-        Target.objects.filter(pk=job.target.pk).exclude(failures=0).update(failures=0, away_until=None, last_error="")
         granted = job.going is State.GRANTING
         event = Event.PROVISION_GRANTED if granted else Event.PROVISION_REVOKED
         _record(row, Event.PROVISION_REPAIRED if repaired else event, did=str(_DONE[job.going]), attempts=attempts)
+    # Alone, as below: a process that is frozen in a transaction must not hold the row of a target.
+    Target.objects.filter(pk=job.target.pk).exclude(failures=0).update(failures=0, away_until=None, last_error="")
     return True
 
 
@@ -246,20 +261,20 @@ def _failed(job: Job, trouble: Trouble) -> bool:
             # Whoever sorts out repetitions must not take the next try for one.
             turn=row.turn + trouble.contradicted, owner=None, lease_until=None,
         )  # fmt: skip
-        if trouble.away:
-            _note_away(job.target, said, moment)
         if row.attempts == 1 or giving_up or alarm:
             more: dict[str, Json] = {"error": said, "gave_up": giving_up, "alarm": alarm}
             _record(row, Event.PROVISION_FAILED, did=str(job.going), attempts=row.attempts, **more)
         if alarm:
             transaction.on_commit(lambda: _raise_alarm(row, said), robust=True)
+    if trouble.away:
+        _note_away(job.target, said, moment)
     log.warning("%s %s on %s failed, try %d: %s", job.going, row.pk, job.target.slug, row.attempts, said)
     return True
 
 
 def _mine(job: Job) -> Provision | None:
     rows = Provision.objects.filter(pk=job.pk, owner=job.owner, state=job.going)
-    return rows.select_related("target", "agent", "user").select_for_update(of=("self",)).first()
+    return rows.select_related("target", "agent", "user").select_for_update(of=("self",), **FREE).first()
 
 
 def _note_away(target: Target, said: str, moment: datetime) -> None:

@@ -22,6 +22,7 @@ from schemathesis.specs.openapi.checks import (
 
 from jitaccess.audit.models import Entry
 from tests.api.conftest import person, token_of
+from tests.api.test_openapi import PUBLIC
 from tests.cast import Cast
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
@@ -51,6 +52,7 @@ def things(cast: Cast) -> dict[str, str]:
         "server_id": str(cast.server.pk),
         "tool_id": str(cast.tools["git_log"].pk),
         "role_id": str(cast.read_only.pk),
+        "task_id": f"arq_{cast.submit('git_add').pk.hex}",
         "uid": str(Entry.objects.latest("uid").pk),
     }
 
@@ -77,6 +79,8 @@ def test_nothing_that_is_sent_breaks_the_contract(
     count = 0
     for result in schema.get_all_operations():
         for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
+            if mode is GenerationMode.NEGATIVE and result.ok().path in PUBLIC:
+                continue  # without parameters, body and credentials nothing can be wrong
             count += _exercise(result.ok(), mode, callers[who], things, statuses)
     assert count >= 150
     assert {200, 400, 403, 404} <= statuses

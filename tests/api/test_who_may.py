@@ -8,8 +8,9 @@ import pytest
 from django.test import Client
 
 from jitaccess.audit.models import Entry
-from jitaccess.identity.models import AccessToken, User
+from jitaccess.identity.models import AccessToken, Team, User
 from jitaccess.identity.services import create_agent, revoke_token
+from jitaccess.kernel.canonical import canonical
 from jitaccess.policy.locks import lock
 from jitaccess.policy.models import Lock
 from requests_app.models import AccessRequest, Decision, Grant
@@ -124,6 +125,46 @@ def test_without_credentials_there_is_nothing_but_the_documentation(cast: Cast, 
         problem(api.post(path.format(**places), body), 401, "auth.missing")
     assert api.get("/openapi.json").status_code == 200
     assert state() == before
+
+
+QUESTION = {
+    "subject": {"type": "agent", "id": "demo-agent"},
+    "action": {"name": "call"},
+    "resource": {"type": "tool", "id": "git/git_log"},
+}
+# What each of AuthZEN's addresses answers: without credentials, to the agent that it is about, to another agent, to
+# somebody, to staff without permissions, to a superuser.
+AUTHZEN = (
+    ("get", "/.well-known/authzen-configuration", (200, 200, 200, 200, 200, 200)),
+    ("get", "/access/v1/jwks.json", (200, 200, 200, 200, 200, 200)),
+    ("get", "/access/v1/request-schema.json", (200, 200, 200, 200, 200, 200)),
+    ("post", "/access/v1/evaluation", (401, 200, 403, 403, 403, 200)),
+    ("post", "/access/v1/evaluations", (401, 200, 403, 403, 403, 200)),
+    ("post", "/access/v1/requests", (401, 400, 403, 403, 403, 403)),
+    ("get", "/access/v1/requests/{task}", (401, 200, 404, 404, 404, 200)),
+    ("post", "/access/v1/requests/{task}/cancel", (401, 200, 404, 404, 404, 403)),
+    ("get", "/access/v1/forward-auth", (401, 200, 403, 403, 403, 403)),
+    ("post", "/access/v1/search/subject", (404, 404, 404, 404, 404, 404)),
+)
+
+
+@pytest.mark.parametrize(("method", "path", "expected"), AUTHZEN)
+def test_who_may_ask_what_over_authzen(method: str, path: str, expected: tuple[int, ...], cast: Cast):
+    other = create_agent(name="other", owner=cast.carl, team=Team.objects.create(name="far"), operator=OPERATOR)
+    clerk = new_person("clerk")
+    User.objects.filter(pk=clerk.pk).update(is_staff=True)
+    task = f"arq_{cast.submit('git_add').pk.hex}"
+    agents = [bearer(token_of(other)), bearer(token_of(cast.agent))]
+    people = [person(cast.carl), person(User.objects.get(pk=clerk.pk)), person(cast.admin)]
+    callers = [stranger(), agents[1], agents[0], *people]
+    # Who withdraws goes last: nobody could do so after it.
+    order = sorted(range(len(callers)), key=lambda number: expected[number] == 200)
+    for number in order:
+        headers = {**callers[number].headers, "X-Jitaccess-Tool": "git/git_log"}
+        send = getattr(callers[number].client, method)
+        body = {"data": canonical(QUESTION), "content_type": "application/json"} if method == "post" else {}
+        answer = send(path.format(task=task), headers=headers, **body)
+        assert answer.status_code == expected[number], (number, answer.content)
 
 
 def test_a_session_and_a_token_at_once_are_refused(cast: Cast):

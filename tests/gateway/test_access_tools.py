@@ -122,7 +122,7 @@ def test_a_request_is_filed_for_the_caller_with_everything_people_need(cast: Cas
     assert filed == {
         "request_id": str(row.pk), "status": "pending", "tools": ["git/git_add", "git/git_commit"], "minutes": 5,
         "url": row.url, "who_can_approve": ["anna", "bert"], "pending_until": row.pending_until.isoformat(),
-        "approvals": [{"group": "reviewers", "needed": 1, "given": 0}], "poll": {"tool": "check_request", "after_seconds": 5},
+        "approvals": [{"stage": 0, "group": "reviewers", "needed": 1, "given": 0}], "poll": {"tool": "check_request", "after_seconds": 5},
     }  # fmt: skip
     assert ask(agent, "git_add", "git_commit", minutes=5)["request_id"] == filed["request_id"]
     assert AccessRequest.objects.count() == 1
@@ -131,7 +131,7 @@ def test_a_request_is_filed_for_the_caller_with_everything_people_need(cast: Cas
 def test_mistakes_are_answered_with_what_to_change(agent: Client, sent: Sent) -> None:
     good = {"tools": ["git_commit"], "reason": "x"}
     for changes, code, words in (
-        ({"tools": []}, "arguments.invalid", "tools"),
+        ({"tools": []}, "request.tools", "tools"),
         ({"tools": "git_commit"}, "arguments.invalid", "tools"),
         ({"tools": ["git_commit"] * 51}, "arguments.invalid", "50"),
         ({"tools": [1]}, "arguments.invalid", "tools"),

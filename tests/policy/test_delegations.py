@@ -16,6 +16,7 @@ from jitaccess.policy.models import Delegation
 from jitaccess.store.clock import now
 from tests.cast import Cast
 from tests.clocks import Clock
+from tests.races import race
 
 pytestmark = pytest.mark.django_db
 
@@ -163,3 +164,21 @@ def test_two_at_the_same_time_are_refused(cast: Cast) -> None:
     hand(cast.anna, cast.bert, starts_at=row.ends_at, ends_at=row.ends_at + DAY)
     hand(cast.bert, cast.carl)
     assert Delegation.objects.count() == 3
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_two_at_once_one_is_made(cast: Cast) -> None:
+    results = race(lambda: hand(cast.anna, cast.carl), lambda: hand(cast.anna, cast.bert))
+    assert sorted(type(one).__name__ for one in results) == ["Conflict", "Delegation"]
+    assert Delegation.objects.count() == 1
+    assert Entry.objects.filter(event="delegation.created").count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_two_ends_at_once_one_is_recorded(cast: Cast) -> None:
+    row = hand(cast.anna, cast.carl)
+    results = race(
+        *(lambda who=who: end_delegation(delegation=row, operator=me(who)) for who in (cast.anna, cast.carl))
+    )
+    assert sorted(type(one).__name__ for one in results) == ["Conflict", "NoneType"]
+    assert Entry.objects.filter(event="delegation.ended").count() == 1

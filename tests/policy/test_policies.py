@@ -15,6 +15,7 @@ from jitaccess.policy.policies import document_of, policy_warnings, save_policy
 from jitaccess.store.clock import now
 from tests.cast import OPERATOR, Cast
 from tests.policy.approval.documents import parse, rule, text
+from tests.races import race
 
 pytestmark = pytest.mark.django_db
 
@@ -114,3 +115,14 @@ def test_owners_and_managers_that_are_missing_are_named(cast: Cast) -> None:
     cast.server.save()
     User.objects.filter(pk=cast.olga.pk).update(manager=cast.carl)
     assert warned("server-owners") == warned("manager") == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_saves_at_once_are_two_versions(cast: Cast) -> None:
+    policy = save_policy(document=STRICT, operator=OPERATOR)
+    texts = [f"{STRICT}# {n}\n" for n in range(2)]
+    results = race(*(lambda said=said: save_policy(document=said, operator=OPERATOR, policy=policy) for said in texts))
+    assert sorted(one.head for one in results) == [2, 3]
+    policy.refresh_from_db()
+    assert policy.document == policy.versions.get(version=3).document
+    assert sorted(policy.versions.values_list("document", flat=True)) == sorted([STRICT, *texts])

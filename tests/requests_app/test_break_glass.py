@@ -218,6 +218,13 @@ def test_reviewers_and_the_owner_are_told_but_not_who_did_it(cast: Cast, right: 
     ]
 
 
+def test_who_decides_when_the_role_is_asked_for_is_told_too(cast: Cast, right: BreakGlass) -> None:
+    requestable = FIXER + "  request: {max_duration: 1h, approval: review}\n"
+    save_role(document=requestable, operator=OPERATOR, role=right.role)
+    asked = use(cast, right).request
+    assert [person.username for person in reviews.told_of(asked)] == ["anna", "bert", "dora", "olga"]
+
+
 @pytest.mark.django_db(transaction=True)
 def test_of_five_at_once_three_get_through_and_of_two_reviews_one(cast: Cast, right: BreakGlass) -> None:
     results = race(*[lambda: use(cast, right)] * 5)

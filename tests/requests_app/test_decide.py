@@ -257,7 +257,7 @@ OBSTACLES: dict[str, Callable[[Cast], object]] = {
     "tool git_commit is gone": lambda cast: Server.objects.update(enabled=False),
     "git_commit is gone": lambda cast: cast.tools["git_commit"].delete(),
     "is disabled": lambda cast: set_agent_enabled(agent=cast.agent, enabled=False, operator=OPERATOR),
-    "olga is not active": lambda cast: User.objects.filter(username="olga").update(is_active=False),
+    "the owner of demo-agent is not active": lambda cast: User.objects.filter(username="olga").update(is_active=False),
     "may no longer use": lambda cast: Agent.objects.update(owner=cast.admin),
 }
 
@@ -376,9 +376,9 @@ def test_people_see_what_concerns_them(cast: Cast) -> None:
         [],
     ]
     for user, may in ((cast.olga, True), (cast.anna, True), (cast.admin, True), (cast.carl, False)):
-        standing = selectors.standing_of(request, user)
-        assert (standing.may_see, standing.may_revoke) == (may, may)
-        assert standing.may_decide is (user == cast.anna)
+        theirs = standing.standing_of(request, user)
+        assert (theirs.may_see, theirs.may_revoke) == (may, may)
+        assert theirs.may_decide is (user == cast.anna)
 
 
 def test_the_timeline_tells_the_whole_life(cast: Cast) -> None:

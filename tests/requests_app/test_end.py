@@ -113,14 +113,15 @@ def test_an_agent_that_is_disabled_is_refused_at_once_and_its_grants_end_in_the_
     assert ended(grant) == ended(other) == ("subject_disabled", True, True)
 
 
-def test_so_do_those_of_a_user_who_is_gone_and_no_others(cast: Cast) -> None:
+def test_so_do_those_of_a_user_who_is_gone_and_of_an_agent_whose_owner_is(cast: Cast) -> None:
     for_olga, alone = cast.grant(principal=cast.principal(user=cast.olga)), cast.grant("git_add")
     User.objects.filter(pk=cast.olga.pk).update(is_active=False)
-    with gains("grant.subject_disabled"):
-        assert end_grants_of_disabled() == 1
-    assert ended(for_olga)[0] == "subject_disabled"
-    assert ended(alone) == ("", False, False)
-    assert cast.verdict("git_add").allowed
+    assert cast.verdict("git_add").code == "locked_down", "nobody answers for this agent any more"
+    with gains("grant.subject_disabled", "grant.subject_disabled"):
+        assert end_grants_of_disabled() == 2
+    assert ended(for_olga)[0] == ended(alone)[0] == "subject_disabled"
+    User.objects.filter(pk=cast.olga.pk).update(is_active=True)
+    assert cast.verdict("git_add").code == "revoked", "back again, their grants are not"
 
 
 def test_an_expiry_is_written_down_once(cast: Cast, clock: Clock) -> None:

@@ -12,12 +12,13 @@ from jitaccess.catalog.services import classify_tool
 from jitaccess.identity.models import Agent
 from jitaccess.identity.services import set_agent_enabled
 from jitaccess.kernel.errors import Invalid
-from jitaccess.policy.models import ApprovalPolicy, Requestable
+from jitaccess.policy.models import Requestable
+from jitaccess.policy.policies import save_policy
 from jitaccess.policy.services import bind_role, save_role
 from requests_app.models import AccessRequest
-from requests_app.services import Ask, cancel_request, submit_request
+from requests_app.services import Ask, cancel_request, submit_bundle, submit_request
 from requests_app.services.submit import MAX_FILINGS_PER_HOUR, MAX_PENDING_PER_AGENT, MAX_REASON, request_digest
-from tests.cast import OPERATOR, READ_ONLY, Cast
+from tests.cast import OPERATOR, READ_ONLY, Cast, policy_document
 from tests.clocks import Clock
 from tests.requests_app.ledger import gains, refused
 
@@ -140,13 +141,18 @@ def test_only_agents_ask(cast: Cast) -> None:
 
 
 def test_tools_that_others_decide_on_are_asked_for_apart(cast: Cast) -> None:
-    other = ApprovalPolicy.objects.create(name="owners")
+    other = save_policy(document=policy_document(name="owners"), operator=OPERATOR)
     Requestable.objects.update(access="write")
     Requestable.objects.create(server=cast.server, access="destructive", policy=other)
     with refused("request.several_policies"):
         cast.submit("git_commit", "git_reset")
-    with refused("policy.no_groups", "tell an admin"):
-        cast.submit("git_reset")
+    ask = Ask(tools=[("git", "git_commit"), ("git", "git_reset")], reason="because")
+    filed = submit_bundle(principal=cast.principal(), ask=ask, snapshot=cast.snapshot())
+    bundles = {one.request.bundle for one in filed}
+    assert len(filed) == 2
+    assert len(bundles) == 1
+    assert None not in bundles
+    assert {one.request.policy_name for one in filed} == {"review", "owners"}
 
 
 def test_the_shortest_limit_counts(cast: Cast) -> None:

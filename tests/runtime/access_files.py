@@ -36,7 +36,7 @@ def reading(folder: Path, **texts: str) -> Reading:
 
 def document(kind: str, name: str, spec: str, *, more: str = "") -> str:
     """A document of one kind; `spec` in YAML's flow style."""
-    return f"kind: {kind}\nversion: v1\nmetadata: {{name: "{name}"{more}}}\nspec: {spec}\n"
+    return f'kind: {kind}\nversion: v1\nmetadata: {{name: "{name}"{more}}}\nspec: {spec}\n'
 
 
 def role(name: str, allow: str = '[{servers: ["*"], access: [read]}]') -> str:

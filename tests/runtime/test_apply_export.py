@@ -121,7 +121,7 @@ def read(state: State) -> Reading:
 
 @pytest.mark.pure
 @given(worlds())
-@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 def test_what_is_exported_reads_as_what_was_there(state: State) -> None:
     reading = read(state)
     assert not reading.problems

@@ -90,7 +90,7 @@ def test_a_password_that_does_not_fit_decides_nothing(run: Run, cast: Cast) -> N
     cast.anna.save()
     code, _, err = decide(run, "approve", request)
     assert code == 1
-    assert "not among the approvers" in err
+    assert "not among those who decide" in err
     assert not Decision.objects.exists()
     assert not Entry.objects.filter(event="user.signed_in").exists()
 
@@ -107,7 +107,7 @@ def test_who_guesses_on_is_stopped(run: Run, cast: Cast) -> None:
 
 def test_nobody_decides_for_themselves_and_strangers_do_not_decide(run: Run, cast: Cast) -> None:
     request = cast.submit()
-    for who, words in (("olga", "you own the agent"), ("carl", "not among the approvers")):
+    for who, words in (("olga", "you own the agent"), ("carl", "not among those who decide")):
         code, _, err = decide(run, "approve", request, who=who)
         assert (code, words in err) == (1, True)
     assert decide(run, "approve", request, who="nobody")[0] == 3
@@ -119,6 +119,17 @@ def test_without_somebody_to_ask_it_must_be_said(run: Run, cast: Cast) -> None:
     assert run("approve", request.pk, "--as", "anna", "--password-stdin", says=f"{PASSWORD}\ny\n")[0] == 2
     assert run("approve", request.pk, "--as", "anna", "--yes", says=f"{PASSWORD}\n")[0] == 2
     assert not Decision.objects.exists()
+
+
+def test_a_yes_to_less(run: Run, cast: Cast) -> None:
+    request = cast.submit("git_commit", "git_add")
+    words = ("--minutes", "5", "--only", "git/git_add", "--max-uses", "2")
+    assert decide(run, "approve", request, "--minutes", "600")[0] == 2, "more is not less"
+    code, out, _ = decide(run, "approve", request, *words, "--json")
+    grant = Grant.objects.get()
+    assert (code, (grant.expires_at - grant.starts_at).total_seconds()) == (0, 300), out
+    assert cast.verdict("git_add").allowed
+    assert not cast.verdict("git_commit").allowed
 
 
 @pytest.mark.parametrize(

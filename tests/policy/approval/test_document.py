@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from jitaccess.kernel.errors import Invalid
 from jitaccess.policy.approval.document import CHANNELS, Kind, Selector, parse_policy
@@ -238,3 +240,26 @@ def test_two_rules_of_one_name_are_refused():
 )
 def test_another_document_is_refused(document: str, said: str):
     assert said in refused(document).detail
+
+
+@settings(max_examples=40)
+@given(
+    at=st.integers(0, len(FULL)),
+    length=st.integers(0, 40),
+    other=st.one_of(
+        st.text(max_size=20),
+        st.sampled_from(["[", "{}", "null", "0", "-1", ": ", "\n", "  ", "user:", "!!", "&a ", "*a"]),
+    ),
+)
+def test_any_other_text_is_a_policy_that_somebody_has_to_approve_or_a_mistake(at: int, length: int, other: str):
+    try:
+        policy = parse_policy(FULL[:at] + other + FULL[at + length :])
+    except Invalid as error:
+        assert error.code == "policy.invalid"
+        assert set(error.params) == {"line", "path", "expected"}
+        return
+    for one in policy.rules:
+        assert one.auto_approve or one.stages
+        assert all(group.quorum >= 1 and group.people for group in one.groups())
+        assert one.deny_threshold >= 1
+        assert all(moment < one.pending_seconds for moment in one.reminders)

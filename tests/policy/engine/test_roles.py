@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from jitaccess.kernel.errors import Invalid
 from jitaccess.kernel.yamldoc import MAX_DOCUMENT
 from jitaccess.policy.engine.roles import parse_role
-from jitaccess.policy.engine.rules import RoleRule, ToolFacts
+from jitaccess.policy.engine.rules import Labels, RoleRule, ServerFacts, ToolFacts
 
 HEAD = "kind: role\nversion: v1\nmetadata: {name: some-role}\n"  # three lines
 BOMB = HEAD + "spec:\n  allow:\n    - &a {servers: [x], tools: [y]}\n" + "    - *a\n" * 9
@@ -235,3 +235,152 @@ def test_no_text_gets_anything_but_a_role_or_a_mistake(text: str) -> None:
         except Invalid as error:
             assert error.code == "role.invalid"
             assert error.params["line"] >= 1
+
+
+# -- labels, conditions, arguments, resources, prompts, databases, requests --------------------------------------------
+
+FULL = (
+    HEAD
+    + """\
+spec:
+  allow:
+    - servers: [files, {labels: {env: [staging, "dev-*"]}}]
+      tools: [write_file]
+      where: args.path.startsWith("/srv/reports/")
+    - servers: [files]
+      resources: ["file:///srv/*"]
+      prompts: [summary]
+    - servers: ["*"]
+      access: [write]
+      arguments:
+        mode: schema
+        schema:
+          type: object
+          properties: {path: {type: string, maxLength: 10}}
+          additionalProperties: false
+    - databases: [shop]
+      objects: ["public.products"]
+      privileges: [select]
+  deny:
+    - servers: ["*"]
+      labels: {data: pii}
+  request: {max_duration: 4h, approval: two-person, teams: [demo], max_total: 8h, max_advance: 1d}
+"""
+)
+
+
+def server(slug: str, **labels: str) -> ServerFacts:
+    return ServerFacts(UUID(int=2), slug, True, "", None, {}, labels)
+
+
+def test_a_whole_document_becomes_rules() -> None:
+    facts = parse_role(FULL).facts
+    by_labels, offered, by_class, database = facts.allow
+    assert by_labels.about(server("files"))
+    assert by_labels.about(server("other", env="dev-2"))
+    assert not by_labels.about(server("other", env="prod"))
+    assert not by_labels.about(server("other"))
+    assert by_labels.where is not None
+    assert by_labels.where.variables == {"args"}
+    assert offered.resources.matches("file:///srv/a/b")
+    assert offered.prompts.matches("summary")
+    assert not offered.covers(tool("summary")), "a rule about resources and prompts is about no tool"
+    assert by_class.arguments is not None
+    assert by_class.arguments.difference({"path": "x" * 11}, "") is not None
+    assert database.databases.matches("shop")
+    assert not database.about(server("shop"))
+    assert not database.covers(tool("public.products"))
+    assert facts.deny[0].every
+    assert facts.request is not None
+    assert (facts.request.max_seconds, facts.request.approval) == (4 * 3600, "two-person")
+    assert (facts.request.teams, facts.request.max_total) == (("demo",), 8 * 3600)
+    assert not facts.timed
+
+
+def test_labels_of_nothing_match_nothing() -> None:
+    facts = parse_role(HEAD + "spec: {allow: [{servers: [{labels: {}}], access: [read]}]}").facts
+    assert not facts.allow[0].about(server("git", env="prod"))
+    assert parse_role(HEAD + "spec: {deny: [{servers: ['*'], labels: {}}]}").facts.deny[0].labels == Labels(())
+
+
+@pytest.mark.parametrize(
+    ("spec", "line", "path", "expected"),
+    [
+        (
+            RULE + "servers: [{label: {a: b}}]\n      tools: [x]",
+            6,
+            "spec.allow[1].servers[1].label",
+            "known are labels",
+        ),
+        (RULE + "servers: [{labels: [a]}]\n      tools: [x]", 6, "spec.allow[1].servers[1].labels", "{env: staging}"),
+        (RULE + "servers: [a]\n      labels: {Env: x}", 7, "spec.allow[1].labels.Env", "the name of a label"),
+        (RULE + "servers: [a]\n      labels: {env: 'a b'}", 7, "spec.allow[1].labels.env", "a name or a glob"),
+        (RULE + "servers: [a]\n      labels: {env: 5}", 7, "spec.allow[1].labels.env", "a text"),
+        (RULE + "servers: [a]\n      resources: ['a b']", 7, "spec.allow[1].resources[1]", "URIs"),
+        (RULE + "servers: [a]\n      prompts: x", 7, "spec.allow[1].prompts", "a list"),
+        (RULE + "servers: [a]\n      tools: [x]\n      where: args.x ==", 8, "spec.allow[1].where", "column 10"),
+        (RULE + "servers: [a]\n      tools: [x]\n      where: argz.x == 1", 8, "spec.allow[1].where", "'argz'"),
+        (
+            RULE + "servers: [a]\n      tools: [x]\n      where: |\n        true &&\n        open(1)",
+            10,
+            "spec.allow[1].where",
+            "line 2, column 1",
+        ),
+        (RULE + "servers: [a]\n      tools: [x]\n      where: 5", 8, "spec.allow[1].where", "a text"),
+        (
+            RULE + "servers: [a]\n      tools: [x]\n      arguments: {mode: no}",
+            8,
+            "spec.allow[1].arguments.mode",
+            "exact",
+        ),
+        (
+            RULE + "servers: [a]\n      tools: [x]\n      arguments:\n        mode: schema\n        schema:\n"
+            "          type: object\n          additionalProperties: false\n          properties:\n"
+            "            p: {pattern: ^a$}",
+            14,
+            "spec.allow[1].arguments.schema.properties.p.pattern",
+            "type: string beside it",
+        ),
+        (
+            RULE + "servers: [a]\n      tools: [x]\n      arguments: {mode: exact, value: {n: 0x10}}",
+            8,
+            "spec.allow[1].arguments.value.n",
+            "a decimal number",
+        ),
+        (
+            RULE + "servers: [a]\n      tools: [x]\n      arguments: {mode: exact, value: {n: .inf}}",
+            8,
+            "spec.allow[1].arguments.value.n",
+            "a decimal number",
+        ),
+        (RULE + "databases: [a]\n      objects: [b]", 6, "spec.allow[1].privileges", "missing"),
+        (
+            RULE + "databases: [a]\n      objects: [b]\n      privileges: [all]",
+            8,
+            "spec.allow[1].privileges[1]",
+            "one of select",
+        ),
+        (
+            RULE + "databases: [a]\n      objects: [b]\n      privileges: [select]\n      servers: [x]",
+            9,
+            "spec.allow[1].servers",
+            "write two rules",
+        ),
+        ("spec:\n  request: {approval: x}", 5, "spec.request.max_duration", "missing"),
+        ("spec:\n  request: {max_duration: 4h}", 5, "spec.request.approval", "missing"),
+        ("spec:\n  request: {max_duration: 240, approval: x}", 5, "spec.request.max_duration", "a text"),
+        ("spec:\n  request: {max_duration: 31d, approval: x}", 5, "spec.request.max_duration", "2592000 s"),
+        (
+            "spec:\n  request: {max_duration: 4h, approval: x, max_total: 1h}",
+            5,
+            "spec.request.max_total",
+            "no less than max_duration",
+        ),
+    ],
+)
+def test_a_mistake_in_these_names_its_line_its_path_and_what_was_expected(
+    spec: str, line: int, path: str, expected: str
+) -> None:
+    found = mistake(HEAD + spec)
+    assert (found.params["line"], found.params["path"]) == (line, path)
+    assert expected in str(found.params["expected"])

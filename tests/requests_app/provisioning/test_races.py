@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 from django.conf import settings
-from django.db import connection
+from django.db import connection, transaction
 
 from requests_app.models import Grant
-from requests_app.provisioning.rows import Target
+from requests_app.provisioning.rows import Provision, Target
+from requests_app.provisioning.wants import FREE
 from requests_app.provisioning.work import LEASE, attempt, work_due
 from tests.cast import Cast
 from tests.clocks import Clock
@@ -85,6 +86,33 @@ def test_a_grant_that_begins_while_the_last_one_is_taken_away_is_given(
     assert the_provision().next_try_at is not None
     attempt(pk)
     assert (state(), list(shelf.there)) == ("granted", [pk])
+
+
+@pytest.mark.postgresql_only
+def test_who_decides_never_waits_for_a_worker_that_is_frozen(cast: Cast, target: Target, shelf: Shelf) -> None:
+    """It holds the row of the provision; what it misses meanwhile is found by the next sweep."""
+    first = granted(cast)
+    work_due()
+    held, go_on = threading.Event(), threading.Event()
+
+    def frozen() -> None:
+        with transaction.atomic():
+            Provision.objects.select_for_update(**FREE).get()
+            held.set()
+            assert go_on.wait(20)
+
+    def people() -> None:
+        assert held.wait(20)
+        second = granted(cast)
+        revoked(first)
+        assert work_due() == 0
+        revoked(second)
+        assert state() == "granted"
+        go_on.set()
+
+    race(frozen, people)
+    work_due()
+    assert (state(), shelf.there) == ("revoked", {})
 
 
 def test_kill_nine_between_intent_and_effect_and_between_effect_and_record(

@@ -8,11 +8,13 @@ from uuid import uuid4
 import pytest
 
 from jitaccess.audit.models import Entry
+from jitaccess.store.clock import now
 from requests_app.models import Grant
 from requests_app.provisioning.reconcile import reconcile
-from requests_app.provisioning.rows import Provision, Target
+from requests_app.provisioning.rows import Target
 from requests_app.provisioning.tasks import provision, reconcile_targets
 from tests.cast import Cast
+from tests.clocks import Clock
 from tests.requests_app.ledger import gains
 from tests.requests_app.provisioning.play import granted, revoked, state, the_provision, told
 from tests.requests_app.provisioning.shelf import Shelf
@@ -130,11 +132,21 @@ def test_a_target_that_cannot_be_listed_is_no_empty_one(cast: Cast, target: Targ
     assert "No installed package" in other.last_error
 
 
-def test_an_end_that_nobody_told_is_found_all_the_same(cast: Cast, target: Target, shelf: Shelf) -> None:
+def test_an_end_that_nobody_told_is_found_by_the_next_sweep(cast: Cast, target: Target, shelf: Shelf) -> None:
     grant = granted(cast)
     provision()
-    Grant.objects.filter(pk=grant.pk).update(ended_at=grant.starts_at, end_reason="revoked")
-    Provision.objects.update(next_try_at=None)
+    Grant.objects.filter(pk=grant.pk).update(ended_at=now(), end_reason="revoked")
+    provision()
+    assert (state(), shelf.there) == ("revoked", {})
+
+
+def test_one_from_a_time_when_no_worker_ran_by_the_comparison(
+    cast: Cast, target: Target, shelf: Shelf, clock: Clock
+) -> None:
+    grant = granted(cast, seconds=7200)
+    provision()
+    Grant.objects.filter(pk=grant.pk).update(ended_at=now(), end_reason="revoked")
+    clock.shift(3600)
     with gains():
         provision()
     reconcile_targets()
