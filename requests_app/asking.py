@@ -1,4 +1,4 @@
-"""What is asked for, looked up: every item with its limits and who decides, or the reason why it cannot be asked for."""
+"""What is asked for, looked up: every item with its limits and who decides, or why it cannot be asked for."""
 
 from __future__ import annotations
 

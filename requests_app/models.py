@@ -57,7 +57,6 @@ class AccessRequest(models.Model):
     plan = models.TextField(
         default="{}", db_default="{}", help_text="JSON: the rule of the policy that applies, as pinned at filing."
     )
-    groups = models.TextField(default="[]")  # goes away
     policy_name = models.CharField(max_length=40)
     digest = models.CharField(max_length=80)
     dedupe_digest = models.CharField(max_length=80)
@@ -106,7 +105,7 @@ class AccessRequest(models.Model):
         "role" {role, role_id, version}, "database" {database, objects, privileges}.
         """
         value: list[dict[str, Any]] = json.loads(self.items)
-        return value
+        return [{"kind": "tools", **item} for item in value]  # what was asked for before there were kinds
 
     @property
     def tool_labels(self) -> list[str]:
@@ -130,7 +129,7 @@ class AccessRequest(models.Model):
 
 def labels_of(item: dict[str, Any]) -> list[str]:
     """The names of what one item asks for."""
-    match item.get("kind"):
+    match item["kind"]:
         case "role":
             return [f"role:{item['role']}"]
         case "database":

@@ -49,7 +49,7 @@ def plan_for(
     at: datetime,
     extension: bool = False,
 ) -> Planned:
-    """The plan for a request. Raises Invalid for a reason, ticket or request that no rule takes, with what to change."""
+    """The plan for a request. Raises Invalid for a reason, ticket or request that no rule takes."""
     row = ApprovalPolicy.objects.get(pk=wanted[0].limits.policy)
     document = document_of(row)
     facts = facts_of(

@@ -49,10 +49,10 @@ class DocumentForm(FormBase):
         return document
 
     def _check_name(self, name: str) -> None:
-        if self.instance.head and name != self.instance.name:
+        if self.instance.name and name != self.instance.name:
             raise ValidationError(f"metadata.name: expected {self.instance.name}, for names are for life.")
         same = self._meta.model._default_manager.filter(name=name)  # noqa: SLF001 - Django's public private
-        if not self.instance.head and same.exists():
+        if not self.instance.name and same.exists():
             raise ValidationError(
                 f"metadata.name: there is {self.noun} named {name} already; open that one to change it."
             )

@@ -206,7 +206,6 @@ class ApprovalPolicy(models.Model):
         default="", db_default="", help_text="YAML: kind, version, metadata, spec with ordered rules."
     )
     head = models.PositiveIntegerField(default=0, editable=False)
-    pending_minutes = models.PositiveIntegerField(default=60)  # goes away
 
     class Meta:
         ordering: ClassVar = ["name"]
@@ -214,27 +213,6 @@ class ApprovalPolicy(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name}@{self.head}"
-
-
-class ApproverGroup(models.Model):
-    """Goes away: people of whom `quorum` distinct ones must approve."""
-
-    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
-    policy = models.ForeignKey(ApprovalPolicy, on_delete=models.CASCADE, related_name="groups")
-    name = models.CharField(max_length=40, validators=[slug_validator])
-    quorum = models.PositiveSmallIntegerField(default=1, validators=[MinValueValidator(1), MaxValueValidator(20)])
-    users = models.ManyToManyField(User, blank=True, related_name="+")
-    teams = models.ManyToManyField(Team, blank=True, related_name="+")
-
-    class Meta:
-        ordering: ClassVar = ["name"]
-        constraints: ClassVar = [
-            models.CheckConstraint(condition=Q(quorum__gte=1), name="jit_quorum_is_never_zero"),
-            models.UniqueConstraint(fields=["policy", "name"], name="jit_group_name_unique_per_policy"),
-        ]
-
-    def __str__(self) -> str:
-        return f"{self.policy.name}: {self.quorum} of {self.name}"
 
 
 class ApprovalPolicyVersion(models.Model):

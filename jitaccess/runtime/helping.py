@@ -20,7 +20,8 @@ def verb(
     **defaults: Any,
 ) -> argparse.ArgumentParser:
     """A subcommand: `what` in a line, `more` in a paragraph, examples one a line."""
-    said = f"{what[0].upper()}{what[1:]}.{' ' if more else ''}{more}"
+    end = "" if what.endswith("?") else "."
+    said = f"{what[0].upper()}{what[1:]}{end} {more}".rstrip()
     lines = example.splitlines()
     head = "examples" if len(lines) > 1 else "example"
     parser: argparse.ArgumentParser = commands.add_parser(

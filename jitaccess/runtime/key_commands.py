@@ -11,6 +11,7 @@ from typing import Any
 
 from jitaccess.kernel.errors import Conflict, Invalid, NotFound
 from jitaccess.kernel.secretbox import KeyRing, generate_key
+from jitaccess.runtime.screen import Screen
 
 _NUMBERED = re.compile(r"k(\d+)")
 _BY_HAND = (
@@ -25,6 +26,7 @@ def add(commands: Any) -> None:
         required=True, metavar="action"
     )
     listing = keys.add_parser("list", help="the keys, and how much is sealed with each")
+    listing.add_argument("--json", action="store_true", help="one JSON document")
     listing.set_defaults(run=_list)
     adding = keys.add_parser("add", help="a new key, which seals from now on; the older ones still open")
     adding.add_argument("--id", help="how it is called (default: the next of k1, k2, …)")
@@ -36,14 +38,20 @@ def add(commands: Any) -> None:
     drop.set_defaults(run=_drop)
 
 
-def _list(_: argparse.Namespace) -> int:
+def _list(arguments: argparse.Namespace) -> int:
     from jitaccess.catalog.models import ServerCredential
     from jitaccess.store.sealing import ring, ring_file
     from requests_app.provisioning.targets import keys_in_use
 
     counts = Counter(row.key for row in ServerCredential.objects.all()) + keys_in_use()
-    print(f"The ring is in {ring_file() or 'the environment (JITACCESS_KEYS)'}.")
     ids = ring().ids
+    if arguments.json:
+        held = {
+            key: {"in_ring": key in ids, "credentials": counts[key]} for key in (*ids, *sorted(set(counts) - set(ids)))
+        }
+        Screen().json({"seals": ids[0], "keys": held})
+        return int(bool(set(counts) - set(ids)))
+    print(f"The ring is in {ring_file() or 'the environment (JITACCESS_KEYS)'}.")
     for place, key in enumerate(ids):
         print(f"{key:<32} {'seals' if place == 0 else 'opens'}   {counts.pop(key, 0)} credentials")
     for key, count in sorted(counts.items()):

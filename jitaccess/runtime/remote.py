@@ -148,7 +148,7 @@ def wanted() -> bool:
 def connect() -> Remote:
     """Raises Invalid, with what to set."""
     try:
-        url, token = env.text(URL), env.text(TOKEN)
+        url, token = env.text("JITACCESS_URL"), env.text("JITACCESS_TOKEN")
     except ImproperlyConfigured as error:
         raise Invalid("remote.settings", str(error)) from None
     if not token:

@@ -20,6 +20,7 @@ _MAX_ARGS = 100_000
 _PAUSES = (1.0, 1.0, 2.0, 2.0, 3.0, 5.0)
 _PATIENCE = 60.0  # seconds that an installation may be away while somebody waits for a decision
 _NEEDS = "Needs JITACCESS_URL and JITACCESS_TOKEN, the token of an agent."
+_MORE_TIME = '--minutes 30 --reason "The tests take longer"'
 _OUTCOMES = {"approved": Exit.DONE, "denied": Exit.REFUSED}
 
 
@@ -36,7 +37,7 @@ def add(commands: Any) -> None:
         """jitaccess request git/git_push --args '{"remote": "origin"}' --reason "Publish it" """.rstrip(),
         offline=True,
     )
-    asking.add_argument("tools", nargs="+", metavar="SERVER/TOOL", help="exact names, as the gateway lists them")
+    asking.add_argument("tools", nargs="+", metavar="WHAT", help="SERVER/TOOL, by exact names, or role:NAME")
     asking.add_argument("--reason", required=True, help="why; what the approver decides on")
     asking.add_argument("--args", metavar="JSON", help="for exactly this call: its arguments, or - for standard input")
     asking.add_argument("--minutes", type=whole, help="for how long (default: 30, or the most allowed)")
@@ -47,9 +48,9 @@ def add(commands: Any) -> None:
     asking.add_argument("--timeout", default="1h", metavar="TIME", help="how long to wait at most (default: 1h)")
     _ended(commands, "cancel", "REQUEST", _cancel, "withdraw a pending request of yours")
     _ended(commands, "release", "GRANT", _release, "give access back before its time is up")
-    extending = _ended(commands, "extend", "GRANT", _extend, "ask for more time for a grant", words="--minutes 30")
+    extending = _ended(commands, "extend", "GRANT", _extend, "ask for more time for a grant", words=_MORE_TIME)
     extending.add_argument("--minutes", type=whole, required=True, help="how much longer")
-    extending.add_argument("--reason", default="", help="why; what the approver decides on")
+    extending.add_argument("--reason", required=True, help="why; what the approver decides on")
     extending.add_argument("--wait", action="store_true", help="until somebody has decided")
     extending.add_argument("--timeout", default="1h", metavar="TIME", help="how long to wait at most (default: 1h)")
 
@@ -62,11 +63,15 @@ def _ended(commands: Any, name: str, what: str, run: Any, help_: str, *, words: 
 
 
 def _request(arguments: argparse.Namespace) -> int:
-    body: dict[str, Any] = {"tools": [_tool(name) for name in arguments.tools], "reason": arguments.reason}
-    if arguments.args is not None:
-        if len(arguments.tools) != 1:
-            raise Invalid("request.args", "--args goes with one tool: each exact call is a request of its own.")
-        body["arguments"] = _arguments(arguments.args)
+    roles = [name.removeprefix("role:") for name in arguments.tools if name.startswith("role:")]
+    tools = [_tool(name) for name in arguments.tools if not name.startswith("role:")]
+    body: dict[str, Any] = {"reason": arguments.reason}
+    if arguments.args is None:
+        body |= ({"tools": tools} if tools else {}) | ({"roles": roles} if roles else {})
+    elif roles or len(tools) != 1:
+        raise Invalid("request.args", "--args goes with one tool: each exact call is a request of its own.")
+    else:
+        body["calls"] = [{"tool": tools[0], "arguments": _arguments(arguments.args)}]
     given = {"minutes": arguments.minutes, "max_uses": arguments.max_uses, "ticket": arguments.ticket}
     body |= {name: value for name, value in given.items() if value is not None}
     longest = parse_duration(arguments.timeout)
@@ -80,8 +85,8 @@ def _extend(arguments: argparse.Namespace) -> int:
     longest = parse_duration(arguments.timeout)
     remote, screen = connect(), Screen()
     grant = remote.id_of("/grants", "grant_id", arguments.id, "grant")
-    body = {"minutes": arguments.minutes} | ({"reason": arguments.reason} if arguments.reason else {})
-    return _follow(screen, remote, remote.post(f"/grants/{grant}/extend", body), arguments, longest)
+    body = {"extends": grant, "minutes": arguments.minutes, "reason": arguments.reason}
+    return _follow(screen, remote, remote.post("/requests", body), arguments, longest)
 
 
 def _cancel(arguments: argparse.Namespace) -> int:

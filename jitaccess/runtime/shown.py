@@ -193,7 +193,18 @@ def things(items: Iterable[Data], data: Data) -> list[str]:
         rest.pop("pin", None)
         for name, value in rest.items():
             lines += [f"  {name}:", *(f"    {line}" for line in inert(value).split("\n"))]
-    return lines or [str(name) for name in data.get("tools") or ()]
+    told = "\n".join(lines)
+    lines += [str(name) for name in data.get("tools") or () if not told or _name(str(name)) not in told]
+    for call in data.get("calls") or ():
+        if "arguments" not in told:  # where the items do not have them
+            lines += [f"only with, {call['tool']}:", *(f"    {line}" for line in inert(call["arguments"]).split("\n"))]
+    return lines
+
+
+def _name(label: str) -> str:
+    """As `things` has it: "role:ops" is told of as "role ops", and of a database's object only the database."""
+    kind, colon, name = label.partition(":")
+    return f"{kind} {name}" if colon else label
 
 
 def inert(value: object) -> str:

@@ -13,7 +13,7 @@ from jitaccess.audit.events import Event
 from jitaccess.audit.models import Entry
 from jitaccess.kernel.durations import format_duration
 from jitaccess.kernel.text import visible
-from jitaccess.policy.models import RoleBinding
+from jitaccess.policy.models import GRANTED, RoleBinding
 from requests_app.selectors import AccessRequest
 
 _NOTE = 2000
@@ -40,6 +40,10 @@ _LIFE: dict[str, _Telling] = {
     Event.REQUEST_EXPIRED: _Telling("Nobody decided in time, so the request expired", by=False),
     Event.REQUEST_INVALIDATED: _Telling("The request became void", "bad", by=False, note="why"),
     Event.REQUEST_COMMENTED: _Telling("commented", note="text"),
+    Event.REQUEST_REMINDED: _Telling("Nobody had decided yet: those who can were reminded", by=False),
+    Event.REQUEST_ESCALATED: _Telling("Nobody had decided yet: others were asked as well", "ask", by=False),
+    Event.BREAK_GLASS_USED: _Telling("broke the glass: {tools} for {long}", "bad", note="reason"),
+    Event.BREAK_GLASS_REVIEWED: _Telling("reviewed it", "good", note="note"),
     Event.GRANT_ACTIVATED: _Telling("Access began", "good", by=False),
     Event.GRANT_USED: _Telling("An enforcement point let one call through", "use", by=False),
     Event.GRANT_EXPIRED: _Telling("Time was up, access ended", by=False),
@@ -49,6 +53,7 @@ _LIFE: dict[str, _Telling] = {
     Event.GRANT_SUBJECT_DISABLED: _Telling(
         "Access ended: the agent was disabled, or the person it acts for is no longer active", by=False
     ),
+    Event.GRANT_TARGET_REMOVED: _Telling("Access ended: nothing of it was left", by=False),
     Event.PROVISION_GRANTED: _Telling("Access was given on a target", "good", by=False, note="told"),
     Event.PROVISION_REVOKED: _Telling("Access was taken away on a target", by=False, note="told"),
     Event.PROVISION_FAILED: _Telling("A target did not do what it was asked", "bad", by=False, note="told"),
@@ -154,9 +159,7 @@ def _bindings(entries: Iterable[Entry]) -> dict[str, str]:
     ids = {uid for entry in entries if entry.event == Event.CALL_AUTHORIZED for uid in json.loads(entry.bindings)}
     rows = RoleBinding.objects.filter(pk__in=ids).select_related("role", "agent", "user", "team")
     return {
-        str(row.pk): "this grant"
-        if row.origin == RoleBinding.Origin.GRANT
-        else f"{row.origin} role {row.role} of {row.subject}"
+        str(row.pk): "this grant" if row.origin in GRANTED else f"{row.origin} role {row.role} of {row.subject}"
         for row in rows
     }
 

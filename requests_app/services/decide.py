@@ -1,9 +1,9 @@
 """Approving and denying, race-free: the order of the steps is the design.
 
 Lock the request -> still pending, before its deadline -> requester enabled, items as they were asked for -> this person
-eligible now, at the stage that is decided -> write the decision -> count distinct seats of eligible people, every earlier
-one checked again -> close by compare-and-swap -> grant and bindings -> entries -> commit. Telling people happens later,
-from the ledger.
+eligible now, at the stage that is decided -> write the decision -> count distinct seats of eligible people, every
+earlier one checked again -> close by compare-and-swap -> grant and bindings -> entries -> commit. Telling people
+happens later, from the ledger.
 """
 
 from __future__ import annotations

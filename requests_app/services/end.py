@@ -18,6 +18,7 @@ from jitaccess.store.clock import JitNow, now
 from requests_app import selectors, standing
 from requests_app.lifecycle import EndReason
 from requests_app.models import Grant
+from requests_app.provisioning.service import wind_up
 
 _EVENTS = {
     EndReason.EXPIRED: Event.GRANT_EXPIRED,
@@ -71,6 +72,7 @@ def end_grant(*, grant_id: UUID, reason: EndReason, actor: Actor, by: str, note:
         if moved != 1:
             raise Conflict("grant.ended", "This grant has just ended.")
         policy.end_grant_bindings(grant=grant_id)
+        wind_up(grant)
         data = {"note": visible(note.strip(), limit=2000, multiline=True)} if note.strip() else {}
         record(Facts(event=_EVENTS[reason], actor=actor, request=grant.request_id, grant=grant_id, data=data))
         grant.refresh_from_db()

@@ -1,4 +1,4 @@
-"""What an approval brings about: a grant with its bindings, or more time for one; recorded with it, in one transaction."""
+"""What an approval brings about: a grant with its bindings, or more time for one. Recorded in the same transaction."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from jitaccess.policy import services as policy
 from jitaccess.policy.approval.plan import Plan
 from requests_app.lifecycle import RequestKind, RequestStatus
 from requests_app.models import AccessRequest, Grant, labels_of
+from requests_app.provisioning.service import begin
 from requests_app.terms import Terms, terms_of
 
 
@@ -101,6 +102,7 @@ def _begin(request: AccessRequest, terms: Terms, actor: Actor, moment: datetime)
             data=data,
         )
     )
+    begin(grant, items)
     return grant
 
 

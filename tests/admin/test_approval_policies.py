@@ -59,6 +59,14 @@ def test_a_changed_policy_is_a_new_version_and_the_old_one_is_kept(world: World,
     assert "quorum: 1" in page
 
 
+def test_a_policy_of_an_older_release_gets_its_first_document(world: World, client: Client):
+    policy = ApprovalPolicy.objects.create(name="two-person")
+    assert "names are for life" in errors(save(client, url(policy), document=STRICT.replace("two-person", "other")))
+    assert save(client, url(policy), document=STRICT).status_code == 302
+    policy.refresh_from_db()
+    assert (policy.head, policy.document) == (1, STRICT)
+
+
 MISTAKES = {
     "a quorum of nobody": (STRICT.replace("quorum: 1", "quorum: 0"), "line 7", "from 1 to 20"),
     "an empty group": (STRICT.replace("team:core", ""), "line 7", "an empty group"),

@@ -168,7 +168,7 @@ def test_a_request_without_a_limit_has_the_digest_that_it_always_had(cast: Cast)
             "reason": request.reason,
             "context": request.context,
             "seconds": request.seconds,
-            "groups": request.groups,
+            "plan": request.plan,
             "created_at": request.created_at.isoformat(),
             "pending_until": request.pending_until.isoformat(),
         },

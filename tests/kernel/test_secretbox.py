@@ -122,3 +122,12 @@ def test_generated_keys_differ_and_need_a_proper_id() -> None:
 
 def test_a_key_ring_does_not_show_its_keys() -> None:
     assert repr(RING) == "KeyRing()"
+
+
+def test_what_is_derived_is_one_secret_a_key_and_a_purpose() -> None:
+    derived = RING.derived("signing")
+    assert len(derived) == 2
+    assert [len(one) for one in derived] == [32, 32]
+    assert derived == KeyRing.from_text(f"{NEW},{OLD}").derived("signing")
+    raw = [base64.b64decode(entry.partition(":")[2]) for entry in (NEW, OLD)]
+    assert len({*derived, *RING.derived("something else"), *raw}) == 6

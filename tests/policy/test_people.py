@@ -63,6 +63,13 @@ def test_whoever_left_is_meant_no_more(owned: Cast) -> None:
     assert means(f"manager:{owned.olga.pk}") == set()
 
 
+def test_another_team_of_the_same_name_takes_nothing_over(cast: Cast) -> None:
+    ref = f"team:{cast.team.pk}"
+    Team.objects.filter(pk=cast.team.pk).update(name="demo-old")
+    Team.objects.create(name="demo").members.add(cast.carl)
+    assert means(ref) == {"olga", "anna", "bert"}
+
+
 def test_what_is_gone_means_nobody(cast: Cast) -> None:
     gone = UUID(int=7)
     refs = [f"{kind}:{gone}" for kind in ("user", "team", "server", "role", "manager", "schedule", "planet")]

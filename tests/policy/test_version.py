@@ -15,8 +15,9 @@ from jitaccess.catalog.models import Server, Tool
 from jitaccess.identity.models import Agent, Team
 from jitaccess.identity.services import issue_token
 from jitaccess.policy.compiler import compile_snapshot, head
+from jitaccess.policy.locks import lock
 from jitaccess.policy.models import Requestable, RoleBinding, RoleVersion, ServerAccess
-from jitaccess.policy.services import bind_role
+from jitaccess.policy.services import bind_role, save_role
 from jitaccess.policy.snapshots import SnapshotStore
 from requests_app.services import release_grant
 from tests.cast import OPERATOR, READ_ONLY, Cast, person
@@ -31,6 +32,7 @@ def _new_binding(cast: Cast) -> RoleBinding:
     return bind_role(role=cast.read_only, agent=cast.agent, operator=OPERATOR)
 
 
+REQUESTED = READ_ONLY.replace("read-only", "asked") + "  request: {max_duration: 1h, approval: x}\n"
 CHANGES: dict[str, Change] = {
     "user made": lambda cast: person("dora"),
     "user renamed": lambda cast: type(cast.anna).objects.filter(pk=cast.anna.pk).update(username="anne"),
@@ -42,6 +44,12 @@ CHANGES: dict[str, Change] = {
     "agent disabled": lambda cast: Agent.objects.update(enabled=False),
     "agent's user added": lambda cast: cast.agent.users.add(cast.anna),
     "agent deleted": lambda cast: cast.agent.delete(),
+    "agent labelled": lambda cast: Agent.objects.update(labels='{"tier": "gold"}'),
+    "team renamed": lambda cast: Team.objects.update(name="renamed"),
+    "server labelled": lambda cast: Server.objects.update(labels='{"env": "prod"}'),
+    "tool labelled": lambda cast: Tool.objects.update(labels='{"data": "pii"}'),
+    "lock made": lambda cast: lock(kind="agent", target=cast.agent.pk, reason="odd", operator=OPERATOR),
+    "role that may be asked for": lambda cast: save_role(document=REQUESTED, operator=OPERATOR),
     "server made": lambda cast: Server.objects.create(slug="other"),
     "server disabled": lambda cast: Server.objects.update(enabled=False),
     "server deleted": lambda cast: cast.server.delete(),

@@ -20,7 +20,7 @@ def test_a_sweep_without_a_database_is_one_line_and_a_bug_has_its_traceback(
     assert runtime_celery.app
     app = Celery("apart", set_as_current=False)
 
-    @app.task(name="apart.sweep")
+    @app.task(name="apart.sweep", shared=False)
     def sweep() -> None:
         raise error
 
@@ -29,3 +29,9 @@ def test_a_sweep_without_a_database_is_one_line_and_a_bug_has_its_traceback(
     (record,) = [record for record in caplog.records if record.name == "celery.app.trace"]
     assert str(error) in record.getMessage()
     assert bool(record.exc_info) is told
+
+
+def test_everything_that_is_scheduled_is_there_to_be_run() -> None:
+    app = runtime_celery.app
+    app.loader.import_default_modules()
+    assert {entry["task"] for entry in app.conf.beat_schedule.values()} <= set(app.tasks)

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.pure
 
 _READ = re.compile(r"(?:env\.\w+\(\s*|environ(?:\.get\(|\[|\.setdefault\())\"([A-Z][A-Z_]+)\"")
 # Not ours, and what only tests set.
-_OTHERS = re.compile(r"DJANGO_SETTINGS_MODULE|JITACCESS_TEST_\w+|NO_COLOR|TERM")
+_OTHERS = re.compile(r"DJANGO_SETTINGS_MODULE|JITACCESS_TEST_\w+|NO_COLOR|TERM|COLUMNS")
 
 
 def _sources() -> list[Path]:

@@ -19,6 +19,7 @@ from jitaccess.runtime import desk
 from jitaccess.runtime.cli import _parser
 from jitaccess.runtime.exits import refused
 from requests_app.models import AccessRequest, Decision, Grant
+from requests_app.services import Ask, ExactCall, submit_request
 from tests.cast import Cast
 
 pytestmark = pytest.mark.django_db
@@ -166,6 +167,28 @@ def test_what_cannot_be_shown_is_not_approved_here_but_may_be_denied(run: Run, c
     assert "\x1b" not in out
     assert not Decision.objects.exists()
     assert decide(run, "deny", request)[0] == 0
+
+
+def exact(cast: Cast, arguments: dict[str, Any]) -> AccessRequest:
+    ask = Ask(calls=[ExactCall("git", "git_commit", arguments)], reason="Finish the release notes", ticket="REL-24")
+    return submit_request(principal=cast.principal(), ask=ask, snapshot=cast.snapshot()).request
+
+
+def test_of_an_exact_call_every_argument_is_shown(run: Run, cast: Cast) -> None:
+    long = "word " * 300
+    request = exact(cast, {"message": "Two\nlines", "deep": {"list": [1, None, long]}})
+    code, out, _ = decide(run, "approve", request)
+    flat = " ".join(out.split())
+    assert code == 0
+    for words in ('"message": "Two\\nlines"', "null", long.strip(), "REL-24", "1 call"):
+        assert words in flat, words
+
+
+def test_of_an_exact_call_nothing_may_hide(run: Run, cast: Cast) -> None:
+    request = exact(cast, {"message": "all \u202e fine"})
+    code, out, err = decide(run, "approve", request)
+    assert (code, "in the browser" in err, "\u202e" in out) == (4, True, False)
+    assert not Decision.objects.exists()
 
 
 def test_a_changed_tool_is_said_so(run: Run, cast: Cast) -> None:

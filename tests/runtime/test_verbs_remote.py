@@ -49,10 +49,11 @@ class Stub(BaseHTTPRequestHandler):
 
     answer: ClassVar[tuple[int, dict[str, str], bytes]] = (200, {}, b"{}")
     asked: ClassVar[list[tuple[str, str | None]]] = []
+    sent: ClassVar[list[Any]] = []
 
     def do_GET(self) -> None:
         self.asked.append((self.path, self.headers["Authorization"]))
-        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.sent.append(json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or b"null"))
         status, headers, body = self.answer
         self.send_response(status)
         for name, value in {"Content-Length": str(len(body)), **headers}.items():
@@ -70,6 +71,7 @@ class Stub(BaseHTTPRequestHandler):
 def stub(monkeypatch: pytest.MonkeyPatch, run: Run) -> Iterator[Callable[..., None]]:
     """Something at JITACCESS_URL that answers as told."""
     Stub.asked.clear()
+    Stub.sent.clear()
     server = HTTPServer(("127.0.0.1", 0), Stub)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
@@ -172,6 +174,7 @@ def test_what_is_said_wrongly_reaches_nobody(run: Run, stub: Any, monkeypatch: p
     assert run(*ASK, "--args", "[1]")[0] == 2
     assert run(*ASK, "--args", '{"a": 1, "a": 2}')[0] == 2
     assert run(*ASK, "git/git_add", "--args", "{}")[0] == 2
+    assert run("request", "role:ops", "--reason", "x", "--args", "{}")[0] == 2
     assert run(*ASK, "--timeout", "soon")[0] == 2
     assert run("release", "g")[0] == 2
     monkeypatch.setenv("JITACCESS_URL", "http://127.0.0.1:1/path")
@@ -185,10 +188,24 @@ def test_what_is_said_wrongly_reaches_nobody(run: Run, stub: Any, monkeypatch: p
     assert not Stub.asked
 
 
-def test_arguments_go_out_as_they_are(run: Run, stub: Any) -> None:
+def test_what_goes_out(run: Run, stub: Any) -> None:
+    grant = "01a20078-f08f-722d-8f8b-ddcf1f416def"
     stub(403, {"detail": "No."})
-    assert run(*ASK, "--args", "-", says=b'{"message": "a"}')[0] == 1
-    assert Stub.asked == [("/api/v1/requests", "Bearer jit_secret")]
+    assert run(*ASK, "--args", "-", says='{"message": "naïve"}'.encode())[0] == 1
+    run(*ASK, "--args", '{"n": [1, null]}', "--ticket", "REL-24")
+    run("request", "role:ops", "git/git_add", "--reason", "x", "--minutes", 5, "--max-uses", 2)
+    run("extend", grant, "--minutes", 30, "--reason", "It takes longer")
+    run("cancel", grant)
+    assert Stub.sent == [
+        {"reason": "Finish the release notes", "calls": [{"tool": "git/git_commit", "arguments": {"message": "naïve"}}]},
+        {"reason": "Finish the release notes", "ticket": "REL-24",
+         "calls": [{"tool": "git/git_commit", "arguments": {"n": [1, None]}}]},
+        {"reason": "x", "tools": ["git/git_add"], "roles": ["ops"], "minutes": 5, "max_uses": 2},
+        {"extends": grant, "minutes": 30, "reason": "It takes longer"},
+        {},
+    ]  # fmt: skip
+    assert {who for _, who in Stub.asked} == {"Bearer jit_secret"}
+    assert Stub.asked[-1][0] == f"/api/v1/requests/{grant}/cancel"
 
 
 def test_nobody_there(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

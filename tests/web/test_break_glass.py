@@ -39,6 +39,7 @@ def test_a_right_is_used_reviewed_and_shown(cast: Cast, right: BreakGlass, brows
     assert use(olga, cast, right).url == PAGE
     grant = Grant.objects.get()
     assert (grant.expires_at - grant.starts_at).total_seconds() == 600
+    assert "broke the glass" in olga.get(f"/requests/{grant.request_id}/").content.decode()
     assert "To be reviewed" in olga.get(PAGE).content.decode()
     assert "1 use of break-glass</a> waits for your review" in anna.get("/").content.decode()
     page = anna.get(PAGE).content.decode()

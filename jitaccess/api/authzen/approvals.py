@@ -27,17 +27,22 @@ PREFIX = "apr_"
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """A presented reference; `grant` None: it could not be verified, or is somebody else's."""
+    """A presented reference; `grant` None: it could not be verified, or is somebody else's. `stale`: its proof is old."""
 
     id: str
     grant: Grant | None = None
+    stale: bool = False
+
+    def of(self, grant: UUID | None) -> bool:
+        """Whether it is good for what this grant allows."""
+        return self.grant is not None and not self.stale and self.grant.pk == grant
 
     def why_denied(self, at: datetime, target: Target, pin: str) -> str:
         """The profile's reason for a denial in spite of this approval; `pin` is of the tool's definition as it is."""
         grant = self.grant
         if grant is None:
             return "approval_unverifiable"
-        if grant.ended_at is not None or grant.expires_at <= at:
+        if self.stale or grant.ended_at is not None or grant.expires_at <= at:
             return "approval_expired"
         if not _covers(grant.request, target, pin):
             return "out_of_scope"
@@ -72,7 +77,7 @@ def reference(request: AccessRequest, grant: Grant, at: datetime) -> JsonObject:
     }
 
 
-def presented(who: Who, value: Json) -> Approval:
+def presented(who: Who, value: Json, at: datetime) -> Approval:
     """The approval of `context.approval`, looked up and, where it carries its proof, verified. Never raises."""
     if not isinstance(value, dict) or not isinstance(value.get("id"), str):
         return Approval("")
@@ -85,23 +90,23 @@ def presented(who: Who, value: Json) -> Approval:
     grant = selectors.grants_of(owner).filter(pk=pk).first()
     if grant is None or name_of(grant) != name:
         return Approval(name)
-    if "state" in value and not _proven(value["state"], grant):
-        return Approval(name)
-    return Approval(name, grant)
+    if "state" not in value:
+        return Approval(name, grant)
+    until = _proven(value["state"], grant)
+    return Approval(name, grant, stale=until <= at.timestamp()) if until is not None else Approval(name)
 
 
-def _proven(state: Json, grant: Grant) -> bool:
-    """Whether `approval.state` was signed here, for here, for this approval of this request.
-
-    An expired one proves nothing new: that the grant is over is known from the grant.
-    """
+def _proven(state: Json, grant: Grant) -> int | None:
+    """Until when `approval.state` is good; None unless it was signed here, for here, for this approval."""
     if not isinstance(state, str):
-        return False
+        return None
     try:
         claims = jose.verify(state, kind=KIND, issuer=settings.PUBLIC_URL, audience=settings.PUBLIC_URL)
     except Invalid:
-        return False
-    return claims.get("approval_id") == name_of(grant) and claims.get("request_digest") == grant.request.digest
+        return None
+    until = claims.get("exp")
+    bound = (claims.get("approval_id"), claims.get("request_digest")) == (name_of(grant), grant.request.digest)
+    return until if bound and isinstance(until, int) else None
 
 
 def _covers(request: AccessRequest, target: Target, pin: str) -> bool:

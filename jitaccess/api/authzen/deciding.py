@@ -60,7 +60,7 @@ def decision(asking: Asking, question: Question, who: Who | None) -> JsonObject:
     if isinstance(target, str):
         return _denied(evaluation, asking, target)
     given = question.context.get("approval")
-    approval = presented(who, given) if given is not None else None
+    approval = presented(who, given, asking.at) if given is not None else None
     if approval is not None and approval.grant is None:
         return _denied(evaluation, asking, "approval_unverifiable", {"next_action": "none"})
     verdict = judged(asking, who, target, approval)
@@ -102,7 +102,7 @@ def judged(asking: Asking, who: Who, target: Target, approval: Approval | None) 
     verdict = verdict_of(asking, who, target, {})
     if not (verdict.counted and asking.enforces):
         return verdict
-    if approval is None or approval.grant is None or verdict.grant != approval.grant.pk:
+    if approval is None or not approval.of(verdict.grant):
         return verdict_of(asking, who, target, dict.fromkeys(_counted(asking, who), 0))
     return enforced(asking, who, target, client=asking.caller.principal)
 
@@ -166,7 +166,7 @@ def _server(evaluation: str, asking: Asking, question: Question, who: Who) -> Js
 
 
 def _allowed(verdict: Verdict, approval: Approval | None) -> JsonObject:
-    if approval is None or approval.grant is None or verdict.grant != approval.grant.pk:
+    if approval is None or approval.grant is None or not approval.of(verdict.grant):
         return {"decision": True}
     until = approval.grant.expires_at.isoformat()
     return {"decision": True, "context": {"approval": {"id": approval.id, "approved_until": until}}}

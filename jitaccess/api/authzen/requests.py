@@ -17,6 +17,7 @@ from jitaccess.api.authzen.approvals import reference
 from jitaccess.api.authzen.asking import Asking, about, asking
 from jitaccess.api.authzen.binding import url
 from jitaccess.api.authzen.endpoint import AuthZen, posted
+from jitaccess.api.authzen.entities import entity, required
 from jitaccess.api.authzen.problems import InvalidBinding, InvalidTaskState, NotRequestable, UnknownTask
 from jitaccess.api.endpoint import Caller, Request, Response, caller_of
 from jitaccess.api.idempotency import once, only_once
@@ -52,12 +53,11 @@ class SubmissionView(AuthZen):
     given: submissions.Submission
 
     def prepare(self, request: Request) -> None:
-        caller = caller_of(request)
-        self.given = submissions.read(posted(request))
-        first = asking(caller)
-        who = first.who(self.given.subject)
+        body, first = posted(request), asking(caller_of(request))
+        who = first.who(required(body, "subject", entity))
         if who is None or (who != first.own and not first.enforces):
             raise Forbidden("authzen.not_an_agent", "Agents ask for themselves, enforcement points for their subjects.")
+        self.given = submissions.read(body)
         submissions.ensure_actor(first, self.given.client, who)
         self.asking, self.who = about(first, [who]), who
 

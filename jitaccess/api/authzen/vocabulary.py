@@ -20,7 +20,7 @@ from jitaccess.kernel.strictjson import Json, JsonObject
 from jitaccess.kernel.yamldoc import Node, Reader, line_of
 
 _READ = Reader("authzen.file")
-_SOURCE = re.compile(r"(subject|resource|action|context)\.(?:id|type|name|properties\.[^.\s]+|[^.\s]+)")
+_SOURCE = re.compile(r"(subject|resource|action)\.(?:id|type|name|properties\.[^.\s]+)")
 _METHOD = re.compile(r"[A-Z]{1,20}")
 _SEGMENT = re.compile(r"\{[a-z_][a-z0-9_]{0,39}\}|[^{}*%?#\s/\\]+")
 
@@ -56,7 +56,6 @@ class ResourceType:
         facts: JsonObject = {
             "resource": question.resource.data(),
             "action": question.action.data(),
-            "context": question.context,
         }
         if trusted:
             facts["subject"] = question.subject.data()
@@ -159,7 +158,9 @@ def _resource(node: Node, path: str) -> ResourceType:
 def _source(node: Node, path: str) -> str:
     text = _READ.text(node, path)
     if not _SOURCE.fullmatch(text):
-        raise _READ.mistake(line_of(node), path, "such as resource.id, subject.properties.NAME or context.NAME")
+        raise _READ.mistake(
+            line_of(node), path, "such as resource.id, action.properties.NAME or subject.properties.NAME"
+        )
     return text
 
 

@@ -383,20 +383,3 @@ def _ensure_reachable(rules: Iterable[PolicyRule]) -> None:
         names.add(rule.name)
         conditions[source] = rule.name
         catches_all = rule.name if constant else ""
-
-
-__all__ = [
-    "CHANNELS",
-    "VARIABLES",
-    "Escalation",
-    "GroupSpec",
-    "Kind",
-    "PolicyDocument",
-    "PolicyRule",
-    "ReasonCheck",
-    "Selector",
-    "Stage",
-    "TicketCheck",
-    "is_constant",
-    "parse_policy",
-]

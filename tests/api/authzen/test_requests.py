@@ -437,6 +437,16 @@ def test_time_that_is_up_needs_no_write(cast: Cast, pdp: Pdp, clock: Clock):
     assert late.denied(context={"approval": approval})["reason"] == "approval_expired"
 
 
+def test_a_proof_that_is_too_old_is_no_proof_though_the_access_goes_on(cast: Cast, pdp: Pdp):
+    task = filed(pdp)
+    cast.approve(row())
+    approval = approval_of(pdp, task)
+    old = claims_of(approval["state"]) | {"exp": int(now().timestamp()) - 1}
+    approval["state"] = jose.sign(old, kind=APPROVAL)
+    assert pdp.decide(context={"approval": approval}) == {"decision": True}
+    assert pdp.denied("git/git_add", context={"approval": approval})["reason"] == "approval_expired"
+
+
 def test_an_approval_is_for_what_was_approved(cast: Cast, pdp: Pdp):
     task = filed(pdp)
     cast.approve(row())

@@ -24,7 +24,6 @@ RECORDS = (
         status: resource.properties.status
         role: subject.properties.role
         kind: action.properties.kind
-        hour: context.hour
 """
 )
 QUESTION = Question(
@@ -42,7 +41,7 @@ def test_nothing_said_means_nothing():
 
 def test_a_type_of_the_operators_becomes_a_call_with_arguments():
     kind = parse(RECORDS).resources["record"]
-    arguments = {"id": "record-1", "kind": "full", "hour": 7}
+    arguments = {"id": "record-1", "kind": "full"}
     assert kind.target(QUESTION, trusted=False) == Target("records", "read_record", arguments, exact=True)
     trusted = kind.target(QUESTION, trusted=True)
     assert trusted is not None
@@ -67,7 +66,7 @@ def test_a_segment_in_braces_becomes_an_argument():
         (HEAD + "  resources: {tool: {server: a, actions: {}}}\n", "spec.resources.tool"),
         (HEAD + "  resources: {record: {actions: {}}}\n", "spec.resources.record.server"),
         (
-            HEAD + "  resources: {record: {server: a, actions: {}, arguments: {x: subject.secret.x.y}}}\n",
+            HEAD + "  resources: {record: {server: a, actions: {}, arguments: {x: context.hour}}}\n",
             "spec.resources.record.arguments.x",
         ),
         (HEAD + "  locations: [{path: x, methods: [GET], tool: a/b}]\n", "spec.locations[1].path"),
