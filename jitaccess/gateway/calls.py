@@ -234,7 +234,7 @@ async def _refused(gateway: Gateway, call: Call, admitted: Admitted) -> JsonObje
         # Refused whatever policy says, and so for every name: to ask for access would not help.
         return _refusal(call, admitted.code, admitted, None, may_ask=False)
     pending = None
-    if admitted.verdict.requestable is not None:
+    if admitted.verdict.requestable is not None or admitted.verdict.roles:
         pending = await gateway.db(_pending_for, call)
     return _refusal(call, admitted.code, admitted, pending)
 
@@ -248,6 +248,7 @@ def _refusal(
         requestable=admitted.verdict.requestable if admitted and may_ask else None,
         pending=pending,
         call=str(admitted.recorded) if admitted else "",
+        roles=admitted.verdict.roles if admitted and may_ask else (),
     )
 
 

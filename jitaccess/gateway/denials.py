@@ -37,27 +37,47 @@ def text_result(text: str, *, is_error: bool = False, meta: JsonObject | None = 
 
 
 def denied(
-    *, tool: str, code: str, requestable: RequestableFacts | None, pending: tuple[str, str] | None, call: str
+    *,
+    tool: str,
+    code: str,
+    requestable: RequestableFacts | None,
+    pending: tuple[str, str] | None,
+    call: str,
+    roles: tuple[str, ...] = (),
 ) -> JsonObject:
-    """The refusal of a call. `pending` is (id, url) of a request that already asks for this tool."""
+    """The refusal of a call. `pending` is (id, url) of a request that already asks for this tool; `roles` would do and
+    may be asked for.
+    """
     text = f"Access denied: '{tool}' {_WHY.get(code, 'is not allowed')}."
     data: JsonObject = {"error": "access_denied", "tool": tool, "reason_code": code, "call": call}
-    data["requestable"] = requestable is not None
+    data["requestable"] = requestable is not None or bool(roles)
     if pending:
         text += (
             f" You have already asked for it: request {pending[0]} is pending ({pending[1]})."
             f' Wait for a person with check_request {{"request_id": "{pending[0]}"}}.'
         )
         data["pending"] = {"request_id": pending[0], "url": pending[1]}
-    elif requestable is not None:
-        minutes = min(30, requestable.max_seconds // 60)
-        arguments: dict[str, Json] = {"tools": [tool], "reason": "<why you need it>", "minutes": minutes}
+    elif requestable is not None or roles:
+        arguments, minutes = _request(tool, requestable, roles)
+        most = f" (at most {minutes} minutes)" if minutes else ""
         text += (
-            f" You may ask for it: call request_access with {strictjson.encode(arguments).decode()}"
-            f" (at most {requestable.max_seconds // 60} minutes). Do not retry before it is approved."
+            f" You may ask for it: call request_access with {strictjson.encode(arguments).decode()}{most}."
+            " Do not retry before it is approved."
         )
         data["request"] = {"tool": "request_access", "arguments": arguments}
     return text_result(text, is_error=True, meta={META_DENY: data})
+
+
+def _request(tool: str, requestable: RequestableFacts | None, roles: tuple[str, ...]) -> tuple[JsonObject, int | None]:
+    """What to ask for, and for how many minutes at most. The tool itself first: it is less than a role."""
+    reason = "<why you need it>"
+    if requestable is None:
+        return {"roles": [roles[0]], "reason": reason}, None
+    most = requestable.max_seconds // 60
+    what: dict[str, Json] = {"tools": [tool]}
+    if requestable.arguments != "any":
+        what = {"calls": [{"tool": tool, "arguments": "<the very arguments of the call>"}]}
+    return {**what, "reason": reason, "minutes": min(30, most)}, most
 
 
 def failed(*, tool: str, detail: str, code: str, sent: bool) -> JsonObject:

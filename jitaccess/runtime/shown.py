@@ -106,7 +106,7 @@ def request(screen: Screen, data: Data, at: datetime, *, more: Iterable[tuple[st
         ("why", [f"{data.get('reason', '')}", "(written by the agent, checked by nobody)"]),
     ]
     if data.get("ticket"):
-        pairs.append(("ticket", [data["ticket"]]))
+        pairs.append(("ticket", [visible(str(data["ticket"]), limit=1000)]))
     if data.get("context"):
         pairs.append(("context", [inert(data["context"])]))
     pairs.append(("filed", [f"{stamp(data.get('created_at'))} ({ago(data.get('created_at'), at)})"]))
@@ -177,34 +177,39 @@ def timeline(screen: Screen, moments: Sequence[Data], *, calls_cut: bool = False
 
 def things(items: Iterable[Data], data: Data) -> list[str]:
     """What is asked for, every member of it: what has no line of its own is shown as JSON."""
-    lines: list[str] = []
-    for item in items:
-        rest = {name: value for name, value in item.items() if name not in {"kind", "server_id", "role_id"}}
-        if "tool" in rest:
-            lines.append(f"{rest.pop('server', '')}/{rest.pop('tool')}  {rest.pop('access', '')}".rstrip())
-        elif "tools" in rest:
-            server = rest.pop("server", "")
-            lines += [f"{server}/{tool['name']}  {tool.get('access', '')}".rstrip() for tool in rest.pop("tools")]
-        elif "role" in rest:
-            lines.append(f"role {rest.pop('role')}, version {rest.pop('version', '?')}")
-        elif "database" in rest:
-            names = ", ".join(map(str, rest.pop("objects", ())))
-            lines.append(f"database {rest.pop('database')}: {', '.join(rest.pop('privileges', ()))} on {names}")
-        rest.pop("pin", None)
+    lines, named, given = [], set(), list(items)
+    for item in given:
+        rest = {name: value for name, value in item.items() if name not in {"kind", "server_id", "role_id", "pin"}}
+        for label, text in _named(rest):
+            named.add(label)
+            lines.append(visible(text, limit=1000))
         for name, value in rest.items():
-            lines += [f"  {name}:", *(f"    {line}" for line in inert(value).split("\n"))]
-    told = "\n".join(lines)
-    lines += [str(name) for name in data.get("tools") or () if not told or _name(str(name)) not in told]
-    for call in data.get("calls") or ():
-        if "arguments" not in told:  # where the items do not have them
-            lines += [f"only with, {call['tool']}:", *(f"    {line}" for line in inert(call["arguments"]).split("\n"))]
+            lines += [f"  {visible(name, limit=100)}:", *(f"    {line}" for line in inert(value).split("\n"))]
+    # What the API's items do not have, and stored ones do.
+    if not any("database" in item for item in given):
+        lines += [visible(str(label), limit=1000) for label in data.get("tools") or () if label not in named]
+    if not any("arguments" in item for item in given):
+        for call in data.get("calls") or ():
+            told = inert(call["arguments"]).split("\n")
+            lines += [visible(f"  arguments of {call['tool']}:", limit=1000), *(f"    {line}" for line in told)]
     return lines
 
 
-def _name(label: str) -> str:
-    """As `things` has it: "role:ops" is told of as "role ops", and of a database's object only the database."""
-    kind, colon, name = label.partition(":")
-    return f"{kind} {name}" if colon else label
+def _named(rest: Data) -> list[tuple[str, str]]:
+    """Takes out of an item what has a line of its own: (label, line)."""
+    if "role" in rest:
+        role = rest.pop("role")
+        return [(f"role:{role}", f"role {role}, version {rest.pop('version', '?')}")]
+    if "database" in rest:
+        names, privileges = ", ".join(rest.pop("objects", ())), ", ".join(rest.pop("privileges", ()))
+        return [("", f"database {rest.pop('database')}: {privileges} on {names}")]
+    if "tool" in rest:
+        rest["tools"] = [{"name": rest.pop("tool"), "access": rest.pop("access", "")}]
+    if "tools" not in rest:
+        return []
+    server, tools = rest.pop("server", ""), rest.pop("tools")
+    labels = [(f"{server}/{tool['name']}", str(tool.get("access", ""))) for tool in tools]
+    return [(label, f"{label}  {access}".rstrip()) for label, access in labels]
 
 
 def inert(value: object) -> str:

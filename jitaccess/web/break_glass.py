@@ -21,7 +21,7 @@ from jitaccess.web.views import _person as person_of
 from jitaccess.web.views import _refusals_are_pages as refusals_are_pages
 from jitaccess.web.views import _source as source_of
 from requests_app import reviews
-from requests_app.services.break_glass import break_glass, finish_review
+from requests_app.services.break_glass import break_glass, finish_review, stop_break_glass
 
 SHOWN = 20
 
@@ -64,6 +64,18 @@ def review(request: HttpRequest, grant_id: UUID) -> HttpResponse:
     except JitAccessError as error:
         return _page(request, refusal=error)
     messages.success(request, "Reviewed. Your note is on record.")
+    return redirect("web:break_glass")
+
+
+@login_required
+@require_POST
+@refusals_are_pages
+def stop(request: HttpRequest, grant_id: UUID) -> HttpResponse:
+    try:
+        stop_break_glass(grant_id=grant_id, reviewer=person_of(request), source=source_of(request))
+    except JitAccessError as error:
+        return _page(request, refusal=error)
+    messages.success(request, "Revoked. The next call is refused. The review stays open.")
     return redirect("web:break_glass")
 
 

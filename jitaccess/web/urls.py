@@ -16,6 +16,7 @@ urlpatterns = [
     path("break-glass/", break_glass.overview, name="break_glass"),
     path("break-glass/<uuid:right_id>/use/", break_glass.use, name="use_break_glass"),
     path("break-glass/reviews/<uuid:grant_id>/", break_glass.review, name="review"),
+    path("break-glass/reviews/<uuid:grant_id>/revoke/", break_glass.stop, name="stop_break_glass"),
     path("away/", away.overview, name="away"),
     path("away/hand-over/", away.hand_over, name="hand_over"),
     path("away/<uuid:delegation_id>/end/", away.end, name="end_delegation"),

@@ -14,12 +14,13 @@ from django.http import HttpRequest
 from jitaccess.audit.admin_base import ReadOnlyAdmin, RecordedAdmin, actor_of, record_configuration
 from jitaccess.kernel.errors import Conflict, JitAccessError
 from jitaccess.kernel.secretbox import key_id
+from jitaccess.kernel.text import visible
 
 from .entitlements import Match
 from .registry import kinds
 from .rows import Provision, Target
 from .service import try_again
-from .targets import checked_url, drop_old_secret, forget_secrets, origin_of, set_secret
+from .targets import checked_url, drop_old_secret, forget_secrets, origin_of, provisioner_of, set_secret
 from .webhook import signing_key
 
 if TYPE_CHECKING:
@@ -72,15 +73,27 @@ class TargetForm(FormBase):
 @admin.register(Target)
 class TargetAdmin(RecordedAdmin):
     form = TargetForm
-    list_display = ("slug", "kind", "enabled", "state")
+    list_display = ("slug", "leads_to", "enabled", "state")
     list_filter = ("enabled", "kind")
     search_fields = ("slug", "description", "url")
     actions = ("drop_old_secrets",)
-    fields = ("slug", "kind", "url", "match", "secret", "given", "enabled", "description", "state", "unknown")
+    fields = (
+        "slug",
+        "kind",
+        "url",
+        "match",
+        "secret",
+        "given",
+        "enabled",
+        "description",
+        "leads_to",
+        "state",
+        "unknown",
+    )
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         """Another kind is another target: what was given by the old one could not be taken away by the new one."""
-        return ("given", "state", "unknown", *(("slug", "kind") if obj else ()))
+        return ("given", "leads_to", "state", "unknown", *(("slug", "kind") if obj else ()))
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         operator = actor_of(request)
@@ -106,6 +119,15 @@ class TargetAdmin(RecordedAdmin):
     def given(self, target: Target) -> str:
         keys = [f"set, key {key_id(sealed)}" for sealed in (target.sealed, target.sealed_before) if sealed]
         return "; and the one before it: ".join(keys) or "none"
+
+    @admin.display(description="leads to")
+    def leads_to(self, target: Target) -> str:
+        if not target.slug:
+            return "—"
+        try:
+            return visible(provisioner_of(target).describe(), limit=300)
+        except JitAccessError as error:
+            return error.detail
 
     @admin.display
     def state(self, target: Target) -> str:

@@ -72,7 +72,7 @@ class Trouble:
     away: bool = False
 
 
-def work_due(*, seconds: float = SWEEP_SECONDS, per_target: int = 50) -> int:
+def work_due(*, seconds: float = SWEEP_SECONDS, per_target: int = 500) -> int:
     """Try what is due, target by target in turns, for about `seconds`; returns how many came to where they should be.
 
     One sweep a process: however slow targets are, they occupy one of its threads.

@@ -27,8 +27,9 @@ from jitaccess.policy.locks import lock_on
 from jitaccess.policy.models import BreakGlass
 from jitaccess.store.clock import JitNow, now
 from requests_app import reviews
-from requests_app.lifecycle import RequestKind, RequestStatus, Risk
+from requests_app.lifecycle import EndReason, RequestKind, RequestStatus, Risk
 from requests_app.models import AccessRequest, Grant, Review
+from requests_app.services.end import end_grant
 from requests_app.services.submit import request_digest
 
 MAX_TEXT = 2000
@@ -63,6 +64,15 @@ def break_glass(
         return _use(person, row, held, text, moment, wanted, source)
 
 
+def stop_break_glass(*, grant_id: UUID, reviewer: User, note: str = "", source: str = "") -> Grant:
+    """A reviewer ends a use that is live. Less access needs no quorum. Raises NotFound, Forbidden, Conflict."""
+    review = _review(grant_id, reviewer)
+    if not reviews.is_reviewer(review, reviewer):
+        raise Forbidden("review.not_yours", "Only the reviewers, the agent's owner and superusers can revoke this.")
+    actor = Principal.of_user(reviewer, source=source).actor()
+    return end_grant(grant_id=grant_id, reason=EndReason.REVOKED, actor=actor, by=reviewer.username, note=note)
+
+
 def finish_review(*, grant_id: UUID, reviewer: User, note: str, source: str = "") -> Review:
     """Write down that somebody has looked at one use of a right: a member of its reviewers' team, but not who used it.
 
@@ -70,10 +80,7 @@ def finish_review(*, grant_id: UUID, reviewer: User, note: str, source: str = ""
     """
     text = _text(note, "review.note", "Say what you found: the note is kept with the use of the right.")
     with transaction.atomic():
-        reviewer.refresh_from_db(fields=["is_active"])
-        review = Review.objects.select_related("grant", "done_by").filter(grant=grant_id).first()
-        if review is None or not reviews.may_see(review, reviewer):
-            raise NotFound("review.unknown", "There is no such review, or you may not see it.")
+        review = _review(grant_id, reviewer)
         if review.grant.user_id == reviewer.pk:
             raise Forbidden("review.self", "You used this right yourself, so somebody else has to review it.")
         if not reviews.is_reviewer(review, reviewer):
@@ -92,6 +99,14 @@ def finish_review(*, grant_id: UUID, reviewer: User, note: str, source: str = ""
         )
         record(facts)
         review.refresh_from_db()
+    return review
+
+
+def _review(grant_id: UUID, user: User) -> Review:
+    user.refresh_from_db(fields=["is_active"])
+    review = Review.objects.select_related("grant__agent", "done_by").filter(grant=grant_id).first()
+    if review is None or not reviews.may_see(review, user):
+        raise NotFound("review.unknown", "There is no such review, or you may not see it.")
     return review
 
 

@@ -45,7 +45,7 @@ CHANGES: dict[str, Change] = {
     "agent's user added": lambda cast: cast.agent.users.add(cast.anna),
     "agent deleted": lambda cast: cast.agent.delete(),
     "agent labelled": lambda cast: Agent.objects.update(labels='{"tier": "gold"}'),
-    "team renamed": lambda cast: Team.objects.update(name="renamed"),
+    "team renamed": lambda cast: Team.objects.filter(pk=cast.team.pk).update(name="renamed"),
     "server labelled": lambda cast: Server.objects.update(labels='{"env": "prod"}'),
     "tool labelled": lambda cast: Tool.objects.update(labels='{"data": "pii"}'),
     "lock made": lambda cast: lock(kind="agent", target=cast.agent.pk, reason="odd", operator=OPERATOR),

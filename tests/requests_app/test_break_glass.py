@@ -20,7 +20,7 @@ from jitaccess.policy.models import BreakGlass, RoleBinding
 from jitaccess.policy.services import save_role
 from requests_app import reviews
 from requests_app.models import Grant, Review
-from requests_app.services.break_glass import break_glass, finish_review
+from requests_app.services.break_glass import break_glass, finish_review, stop_break_glass
 from requests_app.services.end import revoke_grant
 from requests_app.services.submit import request_digest
 from tests.cast import OPERATOR, Cast, person
@@ -190,6 +190,19 @@ def test_a_review_is_finished_once_by_a_reviewer_who_did_not_use_it(cast: Cast, 
     User.objects.filter(username="dora").update(is_active=False)
     with refused("review.unknown"):
         finish_review(grant_id=grant.pk, reviewer=dora(), note="y")
+
+
+def test_a_reviewer_ends_a_live_use_and_the_review_stays_open(cast: Cast, right: BreakGlass) -> None:
+    grant = use(cast, right)
+    for user, code in ((cast.anna, "review.unknown"), (cast.olga, "review.not_yours")):
+        with refused(code):
+            stop_break_glass(grant_id=grant.pk, reviewer=user)
+    with gains("grant.revoked"):
+        stop_break_glass(grant_id=grant.pk, reviewer=dora())
+    assert not cast.verdict("git_reset", cast.principal(user=cast.olga)).allowed
+    with refused("grant.ended"):
+        stop_break_glass(grant_id=grant.pk, reviewer=dora())
+    assert reviews.reviews_for(dora()).get().grant == grant
 
 
 def test_when_the_reviewers_are_gone_a_superuser_can_finish_it(cast: Cast, right: BreakGlass) -> None:

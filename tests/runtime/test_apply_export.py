@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from django.db import transaction
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from jitaccess.catalog.http_servers import add_http_server
@@ -121,7 +121,7 @@ def read(state: State) -> Reading:
 
 @pytest.mark.pure
 @given(worlds())
-@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, phases=[Phase.generate], suppress_health_check=[HealthCheck.too_slow])
 def test_what_is_exported_reads_as_what_was_there(state: State) -> None:
     reading = read(state)
     assert not reading.problems
@@ -136,7 +136,7 @@ def test_what_is_exported_reads_as_what_was_there(state: State) -> None:
 
 @pytest.mark.django_db
 @given(worlds())
-@settings(max_examples=8, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, phases=[Phase.generate], suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 def test_an_export_makes_the_same_installation_elsewhere(state: State) -> None:
     with transaction.atomic():
         people(*PEOPLE)

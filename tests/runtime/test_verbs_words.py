@@ -129,6 +129,18 @@ def test_what_is_asked_is_shown_with_every_member() -> None:
         assert words in text, words
 
 
+def test_names_cannot_look_like_more_lines_or_hide_others() -> None:
+    evil = "push\ngit/log  read"
+    assert shown.things([{"server": "git", "tools": [{"name": evil, "access": "write"}]}], {}) == [
+        "git/push\\u{a}git/log  read  write"
+    ]
+    remote = {"tools": ["git/a", "git/ab", "role:ops"], "calls": [{"tool": "git/a", "arguments": {"x": "database "}}]}
+    items = [{"server": "git", "tool": "ab", "access": "write", "pin": "sha256:1"}]
+    assert shown.things(items, remote) == [
+        "git/ab  write", "git/a", "role:ops", "  arguments of git/a:", "    {", '      "x": "database "', "    }",
+    ]  # fmt: skip
+
+
 def test_help_reads_well_in_80_columns_with_an_example(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     for parser, path in _parsers(_parser()):

@@ -51,6 +51,8 @@ def test_a_right_is_used_reviewed_and_shown(cast: Cast, right: BreakGlass, brows
         answer = client.post(reverse("web:review", args=[grant.pk]), {"note": "x"})
         assert answer.status_code in {403, 404}
     assert "No break-glass rights" in carl.get(PAGE).content.decode()
+    assert anna.post(reverse("web:stop_break_glass", args=[grant.pk])).url == PAGE
+    assert "Revoke access" not in anna.get(PAGE).content.decode()
     assert anna.post(reverse("web:review", args=[grant.pk]), {"note": "Fine."}).url == PAGE
     assert Review.objects.get().done_by == cast.anna
     assert "Fine." in olga.get(PAGE).content.decode()

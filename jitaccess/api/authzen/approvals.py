@@ -27,7 +27,7 @@ PREFIX = "apr_"
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """A presented reference; `grant` None: it could not be verified, or is somebody else's. `stale`: its proof is old."""
+    """A presented reference. `grant` None: it cannot be verified, or is not theirs. `stale`: its proof is too old."""
 
     id: str
     grant: Grant | None = None

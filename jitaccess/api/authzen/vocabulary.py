@@ -158,9 +158,7 @@ def _resource(node: Node, path: str) -> ResourceType:
 def _source(node: Node, path: str) -> str:
     text = _READ.text(node, path)
     if not _SOURCE.fullmatch(text):
-        raise _READ.mistake(
-            line_of(node), path, "such as resource.id, action.properties.NAME or subject.properties.NAME"
-        )
+        raise _READ.mistake(line_of(node), path, "such as resource.id or subject.properties.NAME")
     return text
 
 

@@ -11,7 +11,7 @@ import logging
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any, NoReturn
@@ -93,6 +93,8 @@ class Condition:
         return answer
 
     def _part(self, name: str, value: object) -> object:
+        if isinstance(value, datetime):
+            return value.astimezone(UTC)  # getHours() and the like are of the value's own offset
         members = self._members.get(name)
         if members is None or not isinstance(value, dict):
             return value

@@ -127,29 +127,29 @@ def test_a_disabled_agent_is_denied_everything(cast: Cast, pdp: Pdp):
     assert pdp.denied("git/git_commit")["reason"] == "locked_down"
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"subject": None},
-        {"action": None},
-        {"resource": None},
-        {"subject": "alice"},
-        {"subject": {"id": "x"}},
-        {"subject": {"type": "agent"}},
-        {"subject": {"type": "agent", "id": ""}},
-        {"subject": {"type": "agent", "id": 7}},
-        {"subject": {"type": "agent", "id": "x", "properties": []}},
-        {"action": {}},
-        {"action": {"name": 123}},
-        {"resource": {"id": "x"}},
-        {"resource": {"type": "tool"}},
-        {"context": "now"},
-    ],
-)
-def test_a_question_that_is_not_whole_is_a_bad_request(change: dict[str, Any], pdp: Pdp):
-    asked = {name: value for name, value in (question() | change).items() if value is not None}
-    for path in ("evaluation", "evaluations"):
-        problem(pdp.post(path, asked), 400, "authzen.malformed")
+BROKEN: list[dict[str, Any]] = [
+    {"subject": None},
+    {"action": None},
+    {"resource": None},
+    {"subject": "alice"},
+    {"subject": {"id": "x"}},
+    {"subject": {"type": "agent"}},
+    {"subject": {"type": "agent", "id": ""}},
+    {"subject": {"type": "agent", "id": 7}},
+    {"subject": {"type": "agent", "id": "x", "properties": []}},
+    {"action": {}},
+    {"action": {"name": 123}},
+    {"resource": {"id": "x"}},
+    {"resource": {"type": "tool"}},
+    {"context": "now"},
+]
+
+
+def test_a_question_that_is_not_whole_is_a_bad_request(pdp: Pdp):
+    for change in BROKEN:
+        asked = {name: value for name, value in (question() | change).items() if value is not None}
+        for path in ("evaluation", "evaluations"):
+            problem(pdp.post(path, asked), 400, "authzen.malformed")
 
 
 def test_bodies_that_are_no_json_object_are_bad_requests(pdp: Pdp):
@@ -214,25 +214,26 @@ def test_one_question_may_come_to_the_address_of_several(pdp: Pdp):
     assert pdp.post("evaluations", question("git/git_log") | {"evaluations": []}).json() == {"decision": True}
 
 
-@pytest.mark.parametrize(
-    ("semantic", "tools", "decisions"),
-    [
-        ("execute_all", "rwr", [True, False, True]),
-        ("deny_on_first_deny", "rwr", [True, False]),
-        ("deny_on_first_deny", "rr", [True, True]),
-        ("deny_on_first_deny", "r?r", [True, False]),
-        ("permit_on_first_permit", "w?rw", [False, False, True]),
-        ("permit_on_first_permit", "ww", [False, False]),
-    ],
+SEMANTICS = (
+    ("execute_all", "rwr", [True, False, True]),
+    ("deny_on_first_deny", "rwr", [True, False]),
+    ("deny_on_first_deny", "rr", [True, True]),
+    ("deny_on_first_deny", "r?r", [True, False]),
+    ("permit_on_first_permit", "w?rw", [False, False, True]),
+    ("permit_on_first_permit", "ww", [False, False]),
 )
-def test_the_three_semantics(semantic: str, tools: str, decisions: list[bool], pdp: Pdp):
+
+
+def test_the_three_semantics(pdp: Pdp):
     items: dict[str, Any] = {
         "r": question("git/git_log"),
         "w": question("git/git_commit"),
         "?": {"subject": "cannot be read"},
     }
-    body = {"evaluations": [items[one] for one in tools], "options": {"evaluations_semantic": semantic, "other": 1}}
-    assert [one["decision"] for one in pdp.post("evaluations", body).json()["evaluations"]] == decisions
+    for semantic, tools, decisions in SEMANTICS:
+        options = {"evaluations_semantic": semantic, "other": 1}
+        answer = pdp.post("evaluations", {"evaluations": [items[one] for one in tools], "options": options}).json()
+        assert [one["decision"] for one in answer["evaluations"]] == decisions, (semantic, tools)
 
 
 def test_what_cannot_be_meant_is_refused_as_a_whole(pdp: Pdp):

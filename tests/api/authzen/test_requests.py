@@ -14,12 +14,15 @@ from django.conf import LazySettings
 from jitaccess.api.authzen import jose
 from jitaccess.api.authzen.approvals import KIND as APPROVAL
 from jitaccess.api.authzen.binding import KIND, LIFETIME
+from jitaccess.audit.recorder import Actor
 from jitaccess.catalog.models import Tool
 from jitaccess.identity.models import Agent
-from jitaccess.identity.services import create_agent, set_agent_enabled
+from jitaccess.identity.services import create_agent, issue_token, set_agent_enabled
 from jitaccess.kernel.canonical import canonical
+from jitaccess.kernel.errors import JitAccessError
 from jitaccess.kernel.secretbox import generate_key
 from jitaccess.policy.models import Requestable
+from jitaccess.policy.policies import save_policy
 from jitaccess.policy.services import save_role
 from jitaccess.store.clock import now
 from requests_app.models import AccessRequest, Grant
@@ -141,13 +144,14 @@ def test_what_a_request_has_to_say_is_published(pdp: Pdp):
     assert not AccessRequest.objects.exists()
 
 
-@pytest.mark.parametrize("part", [0, 1, 2])
-def test_a_changed_token_binds_nothing(part: int, pdp: Pdp):
+def test_a_changed_token_binds_nothing(pdp: Pdp):
     context = pdp.denied()
-    parts = context["access_request"]["binding_token"].split(".")
-    parts[part] = ("A" if parts[part][0] != "A" else "B") + parts[part][1:]
-    context["access_request"]["binding_token"] = ".".join(parts)
-    problem(pdp.submit(context), 400, "invalid_denial_binding")
+    token = context["access_request"]["binding_token"]
+    for part in (0, 1, 2):
+        parts = token.split(".")
+        parts[part] = ("A" if parts[part][0] != "A" else "B") + parts[part][1:]
+        context["access_request"]["binding_token"] = ".".join(parts)
+        problem(pdp.submit(context), 400, "invalid_denial_binding")
     assert not AccessRequest.objects.exists()
 
 
@@ -613,6 +617,42 @@ def test_where_only_a_role_would_do_the_role_is_asked_for(cast: Cast, pdp: Pdp):
         assert pdp.denied(resource=offered)["reason"] == "unknown_action"
 
 
+def test_what_policy_approves_at_once_is_a_finished_task(cast: Cast, pdp: Pdp):
+    save_policy(document=AT_ONCE, policy=cast.policy, operator=OPERATOR)
+    answer = pdp.submit(pdp.denied())
+    assert answer.status_code == 201, answer.content
+    assert answer.json()["task"]["status"] == "approved"
+    assert "Retry-After" not in answer.headers
+    assert pdp.decide(context={"approval": answer.json()["result"]["approval"]})["decision"] is True
+
+
+def test_nobody_who_counts_as_the_requester_approves_what_an_enforcement_point_asked(cast: Cast, words: Any):
+    """Whoever issued the enforcement point's token asked, and does not decide."""
+    gate = create_agent(name="gate", owner=cast.carl, team=cast.team, operator=OPERATOR)
+    words("  enforcement_points: [gate]\n")
+    issued_by_anna = Actor(user=cast.anna.pk, user_name="anna")
+    filed(bearing(issue_token(agent=gate, ttl=600, operator=issued_by_anna)[0]))
+    for person in (cast.anna, cast.olga, cast.carl):
+        with pytest.raises(JitAccessError):
+            cast.approve(row(), by=person)
+    assert not Grant.objects.exists()
+    cast.approve(row(), by=cast.bert)
+    assert Grant.objects.exists()
+
+
+def test_submissions_are_limited_like_every_change(settings: LazySettings, pdp: Pdp):
+    settings.API_WRITES_PER_MINUTE = 2
+    context = pdp.denied()
+    statuses = [pdp.submit(context).status_code for _ in range(3)]
+    assert statuses == [202, 400, 429]
+
+
+AT_ONCE = """\
+kind: approval-policy
+version: v1
+metadata: {name: review}
+spec: {rules: [{name: at-once, auto_approve: true}]}
+"""
 ROLE = """\
 kind: role
 version: v1

@@ -13,7 +13,7 @@ from jitaccess.store.clock import now
 from requests_app.lifecycle import EndReason
 from requests_app.models import Grant
 from requests_app.provisioning.rows import Provision
-from requests_app.provisioning.service import begin, wind_up
+from requests_app.provisioning.service import begin
 from requests_app.services import end_grant
 from tests.cast import Cast
 
@@ -41,9 +41,7 @@ def granted(
 
 def revoked(grant: Grant) -> None:
     """It ends now, as a person would end it."""
-    with transaction.atomic():
-        end_grant(grant_id=grant.pk, reason=EndReason.REVOKED, actor=Actor.system("tests"), by="anna")
-        wind_up(grant)
+    end_grant(grant_id=grant.pk, reason=EndReason.REVOKED, actor=Actor.system("tests"), by="anna")
 
 
 def the_provision() -> Provision:

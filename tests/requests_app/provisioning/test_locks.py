@@ -81,8 +81,8 @@ def test_of_two_grants_one_may_be_locked(cast: Cast, target: Target, shelf: Shel
 
 
 def test_under_a_lock_nothing_is_given(cast: Cast, target: Target, shelf: Shelf, clock: Clock) -> None:
-    locked("agent", cast.agent.pk, expires_at=now() + timedelta(seconds=60))
     granted(cast, items=items_of(cast))
+    locked("agent", cast.agent.pk, expires_at=now() + timedelta(seconds=60))
     provision()
     assert (state(), shelf.heard) == ("none", [])
     clock.shift(61)

@@ -22,6 +22,7 @@ from requests_app.provisioning.rows import Claim, Provision, State, Target
 from requests_app.provisioning.service import begin, plan_for, provisions_of, try_again, wind_up
 from requests_app.provisioning.tasks import provision
 from requests_app.provisioning.work import ALARM_TRIES, GRANT_TRIES, LEASE, attempt
+from requests_app.services import release_grant
 from tests.cast import Cast
 from tests.clocks import Clock
 from tests.requests_app.ledger import gains, refused
@@ -71,6 +72,17 @@ def test_what_is_granted_is_given_there_and_taken_away_when_it_ends(cast: Cast, 
     assert (shelf.there, state()) == ({}, "revoked")
     assert [what for what, _ in shelf.heard] == ["grant", "revoke"]
     assert the_provision().next_try_at is None
+
+
+def test_an_approval_gives_and_a_release_takes_away(cast: Cast, target: Target, shelf: Shelf) -> None:
+    grant = cast.grant("git_commit", "git_add")
+    provision()
+    assert sorted(shelf.there.values()) == ["tool:git/git_add", "tool:git/git_commit"]
+    release_grant(grant_id=grant.pk, principal=cast.principal())
+    assert not cast.verdict("git_commit").allowed
+    assert len(shelf.there) == 2, "core access ends first, then the target"
+    provision()
+    assert shelf.there == {}
 
 
 def test_the_entries_say_what_where_for_whom_and_why(cast: Cast, target: Target) -> None:
@@ -270,10 +282,11 @@ def test_a_grant_that_ends_while_it_cannot_be_given_is_taken_away_all_the_same(
     cast: Cast, target: Target, shelf: Shelf, clock: Clock
 ) -> None:
     """What is not known to have happened may have happened."""
-    granted(cast, seconds=60)
+    grant = granted(cast, seconds=20)
     with shelf.down():
-        failing_times(clock, 3)
-    clock.shift(61)
+        failing_times(clock, 4)
+    assert the_provision().next_try_at == grant.expires_at, "however long the pause would be"
+    clock.at(grant.expires_at)
     provision()
     assert (state(), shelf.heard[-1][0]) == ("revoked", "revoke")
 
