@@ -119,8 +119,7 @@ def waited(request: AccessRequest, at: datetime) -> float:
 
 def hats_of(user: User) -> frozenset[str]:
     """Every ref that means this person now, or somebody in whose place they may decide."""
-    others = User.objects.filter(pk__in=delegators_of(user))
-    return refs_of(user).union(*(refs_of(other) for other in others))
+    return refs_of(user, *User.objects.filter(pk__in=delegators_of(user)))
 
 
 def standing_of(request: AccessRequest, user: User) -> Standing:

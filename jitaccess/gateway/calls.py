@@ -235,7 +235,7 @@ async def _refused(gateway: Gateway, call: Call, admitted: Admitted) -> JsonObje
         return _refusal(call, admitted.code, admitted, None, may_ask=False)
     pending = None
     if admitted.verdict.requestable is not None or admitted.verdict.roles:
-        pending = await gateway.db(_pending_for, call)
+        pending = await gateway.db(_pending_for, call, admitted)
     return _refusal(call, admitted.code, admitted, pending)
 
 
@@ -252,10 +252,16 @@ def _refusal(
     )
 
 
-def _pending_for(call: Call) -> tuple[str, str] | None:
+def _pending_for(call: Call, admitted: Admitted) -> tuple[str, str] | None:
+    """A request that waits already for what would allow this very call."""
+    wanted = (call.target.server_name, call.target.tool)
     for request in selectors.pending_of(call.principal).filter(pending_until__gt=JitNow()):
-        if f"{call.target.server_name}/{call.target.tool}" in request.tool_labels:
-            return str(request.pk), request.url
+        for item in request.parsed_items:
+            named = any((item.get("server"), tool["name"]) == wanted for tool in item.get("tools", ()))
+            if item["kind"] == "call":
+                named = named and item["arguments"]["digest"] == admitted.intent.digest
+            if named or item.get("role") in admitted.verdict.roles:
+                return str(request.pk), request.url
     return None
 
 

@@ -76,7 +76,7 @@ def _request(tool: str, requestable: RequestableFacts | None, roles: tuple[str, 
     most = requestable.max_seconds // 60
     what: dict[str, Json] = {"tools": [tool]}
     if requestable.arguments != "any":
-        what = {"calls": [{"tool": tool, "arguments": "<the very arguments of the call>"}]}
+        what = {"calls": [{"tool": tool, "arguments": {"<name>": "<value, as in the call>"}}]}
     return {**what, "reason": reason, "minutes": min(30, most)}, most
 
 

@@ -111,9 +111,17 @@ def _show(screen: Screen, document: PolicyDocument, simulation: Simulation, warn
     if not count and not simulation.unknown:
         screen.line(f"No request was filed under {document.name} yet; --all tries it on those of other policies.")
         return
+    decided = decided_by(document, simulation)
+    screen.line(f"decided by: {', '.join(f'{rule} {times}' for rule, times in decided.items())}")
     screen.line(f"{count} requests tried, {len(simulation.changed)} would have gone differently. Nothing was written.")
     if simulation.unknown:
         screen.line(f"{simulation.unknown} were filed before what policies look at was kept; they were left out.")
+
+
+def decided_by(document: PolicyDocument, simulation: Simulation) -> dict[str, int]:
+    """How many requests each rule would have taken: one that took none may be one that nothing can come to."""
+    taken = [one.rule for replay in simulation.replays for one in replay.tried if one.matched]
+    return {rule.name: taken.count(rule.name) for rule in document.rules}
 
 
 def _what(replay: Replay) -> str:
@@ -128,6 +136,7 @@ def _as_json(document: PolicyDocument, simulation: Simulation, warnings: list[st
         "tried": len(simulation.replays),
         "changed": len(simulation.changed),
         "without_facts": simulation.unknown,
+        "decided_by": decided_by(document, simulation),
         "requests": [
             {
                 "request_id": str(replay.request.pk),

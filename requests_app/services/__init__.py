@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from requests_app.asking import Ask, ExactCall, Privileges
+from requests_app.services.break_glass import break_glass, finish_review, stop_break_glass
 from requests_app.services.cancel import cancel_request
 from requests_app.services.comment import comment_on_request
 from requests_app.services.decide import Narrow, approve_request, ask_for_changes, deny_request
@@ -19,13 +20,16 @@ __all__ = [
     "Submission",
     "approve_request",
     "ask_for_changes",
+    "break_glass",
     "cancel_request",
     "comment_on_request",
     "deny_request",
     "end_grant",
     "extend_grant",
+    "finish_review",
     "release_grant",
     "revoke_grant",
+    "stop_break_glass",
     "submit_bundle",
     "submit_request",
 ]

@@ -21,7 +21,18 @@ from requests_app.models import AccessRequest, Decision, Grant, Review
 from tests.admin.conftest import World, act, url
 
 ALL = sorted(admin.site._registry, key=lambda model: model._meta.label)
-FROZEN = [AccessRequest, Decision, Grant, Review, Entry, Leaf, Delivery, RoleVersion, ApprovalPolicyVersion, AccessToken]
+FROZEN = [
+    AccessRequest,
+    Decision,
+    Grant,
+    Review,
+    Entry,
+    Leaf,
+    Delivery,
+    RoleVersion,
+    ApprovalPolicyVersion,
+    AccessToken,
+]
 
 
 def some(model: Any, world: World) -> Any:

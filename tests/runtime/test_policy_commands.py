@@ -118,6 +118,13 @@ def test_a_rule_that_would_approve_without_asking_is_shown(run: Run, cast: Cast)
     assert found["rule"] == ("all", "short")
 
 
+def test_a_rule_that_decided_nothing_is_seen(run: Run, cast: Cast) -> None:
+    cast.submit("git_commit", seconds=600)
+    cast.submit("git_add", seconds=300)
+    assert simulated(run, policy_document(rules=RULES))["decided_by"] == {"short": 2, "long": 0}
+    assert "decided by: short 2, long 0" in run("simulate", policy_document(rules=RULES))[1]
+
+
 def test_facts_are_those_of_the_filing(run: Run, cast: Cast) -> None:
     cast.submit(seconds=601)
     type(cast.agent).objects.filter(pk=cast.agent.pk).update(name="another")

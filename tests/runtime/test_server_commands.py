@@ -22,6 +22,8 @@ from jitaccess.policy.models import Requestable, ServerAccess
 from jitaccess.runtime.classify_command import seen_code
 from jitaccess.runtime.cli import _parser
 from jitaccess.store import sealing
+from requests_app.provisioning.rows import Target
+from requests_app.provisioning.targets import secrets_of, set_secret
 from tests.cast import OPERATOR, Cast, definition
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -309,16 +311,21 @@ def test_keys_are_rotated_and_one_that_is_needed_is_not_dropped(
     monkeypatch.setenv("FAR_TOKEN", SECRET)
     run("servers", "add", "far", "--url", "https://far.example/mcp", "--header-from", "X-Key=FAR_TOKEN")
     server = Server.objects.get()
+    target = Target.objects.create(slug="crm", kind="folder", match="")
+    set_secret(target=target, secret=SECRET, operator=OPERATOR)
+    assert "2 credentials" in run("keys", "list")[1]
     assert run("keys", "drop", "k1")[0] == 1, "it seals"
     assert run("keys", "add")[0] == 0
     assert sealing.ring().ids == ("k2", "k1"), "followed without a restart"
     code, said = run("keys", "drop", "k1")
-    assert (code, "X-Key of far would be lost" in said) == (1, True)
+    assert (code, "X-Key of far, secret of the target crm would be lost" in said) == (1, True)
     assert credentials_of(server) == {"X-Key": SECRET}
     assert run("keys", "rotate")[0] == run("keys", "drop", "k1")[0] == 0
     assert stat.S_IMODE(settings.SEALING_KEYS_FILE.stat().st_mode) == 0o600
     assert sealing.ring().ids == ("k2",)
     assert credentials_of(server) == {"X-Key": SECRET}
+    target.refresh_from_db()
+    assert secrets_of(target) == (SECRET,)
     assert run("keys", "list")[0] == 0
     assert run("keys", "add", "--id", "k2")[0] == run("keys", "drop", "k7")[0] == 1
     told = list(Entry.objects.filter(event__startswith="key").order_by("uid").values_list("event", "data"))

@@ -139,12 +139,9 @@ def requestable(row: Requestable) -> dict[str, Any]:
 
 
 def in_order(requestables: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each once, in an order that does not depend on the rows."""
-    return [dict(one) for one in sorted({tuple(_hashable(one).items()): one for one in requestables}.values(), key=str)]
-
-
-def _hashable(one: dict[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in sorted(one.items())}
+    """Each once, in an order that depends neither on the rows nor on how a file is written."""
+    by_text = {json.dumps(one, sort_keys=True): one for one in requestables}
+    return [by_text[text] for text in sorted(by_text)]
 
 
 def live_bindings() -> Any:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,12 @@ import pytest
 from django.conf import LazySettings
 from django.test import Client
 
+from jitaccess.api import policy_now
 from jitaccess.identity.models import User
 from jitaccess.identity.services import create_agent
 from jitaccess.kernel.canonical import canonical
+from jitaccess.policy.engine.rules import Snapshot, Subject
+from jitaccess.policy.snapshots import SnapshotStore
 from tests.api.conftest import token_of
 from tests.cast import OPERATOR, Cast
 
@@ -89,9 +93,17 @@ def problem(response: Any, status: int, name: str) -> dict[str, Any]:
     return value
 
 
+class Anew(SnapshotStore):
+    """Reads everything at each look: PostgreSQL's version of policy moves once in a transaction, and a test is one."""
+
+    def look(self, *whose: Subject) -> tuple[Snapshot, datetime]:
+        return SnapshotStore().look(*whose)
+
+
 @pytest.fixture(autouse=True)
-def https(settings: LazySettings) -> None:
+def https(settings: LazySettings, fresh: None, monkeypatch: pytest.MonkeyPatch) -> None:
     settings.PUBLIC_URL = HERE
+    monkeypatch.setattr(policy_now, "STORE", Anew())
 
 
 @pytest.fixture

@@ -56,7 +56,7 @@ def test_of_two_grants_that_end_at_once_the_last_takes_it_away(cast: Cast, targe
             attempt(pk)
 
         race(lambda: end(grants[0]), lambda: end(grants[1]))
-        attempt(pk)  # what ended while somebody was at work is due right after
+        work_due()  # finds what ended while somebody held the row
         assert (state(), shelf.there) == ("revoked", {})
     assert [what for what, _ in shelf.heard] == ["grant", "revoke"] * 3
 
