@@ -26,6 +26,7 @@ from requests_app.models import AccessRequest as AccessRequest  # noqa: PLC0414
 from requests_app.models import Concern
 from requests_app.models import Decision as Decision  # noqa: PLC0414
 from requests_app.models import Grant as Grant  # noqa: PLC0414
+from requests_app.models import labels_of as labels_of  # noqa: PLC0414
 from requests_app.standing import hats_of, standings_of
 
 
@@ -69,14 +70,20 @@ def open_requests() -> QuerySet[AccessRequest]:
 
 def inbox_of(user: User, *, limit: int = 200) -> list[AccessRequest]:
     """What waits for this person's decision, oldest first."""
-    asked = Concern.objects.filter(subject__in=hats_of(user), request__status=RequestStatus.PENDING)
-    waiting = open_requests().filter(pk__in=asked.values("request"))
-    rows = list(waiting.select_related("agent__owner", "user", "grant").order_by("created_at")[:limit])
-    return [
-        row
-        for row, standing in zip(rows, standings_of(rows, user), strict=True)
-        if standing.may_decide and standing.decided is None
-    ]
+    return desk_of(user, waiting=limit, recent=0)[0]
+
+
+def desk_of(user: User, *, waiting: int = 200, recent: int = 20) -> tuple[list[AccessRequest], list[AccessRequest]]:
+    """What waits for this person's decision, oldest first; and the latest others that they may see."""
+    hats = hats_of(user)
+    asked = Concern.objects.filter(subject__in=hats, request__status=RequestStatus.PENDING)
+    rows = open_requests().filter(pk__in=asked.values("request")).select_related("agent__owner", "user", "grant")
+    oldest = list(rows.order_by("created_at")[:waiting])
+    latest = list(_concerning(user, hats).order_by("-pk")[:recent]) if recent else []
+    unique = {row.pk: row for row in (*oldest, *latest)}
+    standings = dict(zip(unique, standings_of(list(unique.values()), user), strict=True))
+    mine = [row for row in oldest if standings[row.pk].may_decide and standings[row.pk].decided is None]
+    return mine, [row for row in latest if standings[row.pk].may_see and row not in mine]
 
 
 def visible_requests(user: User, *, limit: int = 50) -> list[AccessRequest]:
@@ -156,13 +163,13 @@ def decisions_on(request: AccessRequest) -> list[Decision]:
     return list(request.decisions.select_related("user").order_by("at", "pk"))
 
 
-def _concerning(user: User) -> QuerySet[AccessRequest]:
+def _concerning(user: User, hats: Collection[str] | None = None) -> QuerySet[AccessRequest]:
     rows = AccessRequest.objects.select_related("agent__owner", "user", "grant")
     if user.is_superuser:
         return rows
-    hats = Concern.objects.filter(subject__in=hats_of(user)).values("request")
+    concerned = Concern.objects.filter(subject__in=hats_of(user) if hats is None else hats).values("request")
     decided = Decision.objects.filter(user=user).values("request")
-    return rows.filter(Q(pk__in=hats) | Q(pk__in=decided))
+    return rows.filter(Q(pk__in=concerned) | Q(pk__in=decided))
 
 
 def _seen(user: User, rows: list[AccessRequest]) -> list[AccessRequest]:
@@ -228,8 +235,10 @@ def timeline_of(request: AccessRequest, *, calls: int = 500) -> list[Entry]:
 
     Entries about calls are many: the latest `calls` of them are given, everything else always.
     """
-    life = list(Entry.objects.filter(request=request.pk))
     grant = Grant.objects.filter(request=request).first()
+    # What extends a grant is a request of its own, and part of this one's life too.
+    extended = Q(grant=grant.pk, event=Event.GRANT_EXTENDED) if grant else Q(pk__in=())
+    life = list(Entry.objects.filter(Q(request=request.pk) | extended))
     uses = list(Entry.objects.filter(grant=grant.pk, call__isnull=False).order_by("-uid")[:calls]) if grant else []
     # By the database's clock: uids carry the clock of whichever host wrote them.
     return sorted([*life, *uses], key=lambda entry: (entry.at, entry.uid))

@@ -9,7 +9,9 @@ from datetime import datetime
 from functools import lru_cache
 from uuid import UUID
 
-from jitaccess.identity.models import User
+from django.db.models import Q, QuerySet
+
+from jitaccess.identity.models import Team, User
 from jitaccess.kernel import strictjson
 from jitaccess.kernel.errors import Invalid, NotFound
 from jitaccess.policy.approval.plan import Plan, read_plan
@@ -132,42 +134,139 @@ def standings_of(requests: Sequence[AccessRequest], user: User) -> list[Standing
     if not user.is_active:
         return [_NOBODY for _ in requests]
     at, people, votes = now(), people_of(requests), votes_on(requests)
-    hats = hats_of(user)
     decided = set(Decision.objects.filter(request__in=requests, user=user).values_list("request_id", flat=True))
-    standings = []
-    for request in requests:
-        plan, around, because = plan_of(request), people[request.pk], self_of(request).get(user.pk, "")
-        seat, mine, asked = None, None, False
-        if plan:
-            here = approval.tally(plan, votes[request.pk], around, waited=waited(request, at))
-            taken = {vote.seat for vote in votes[request.pk] if vote.stage == here.stage and vote.person != user.pk}
-            seat = approval.seat_of(user.pk, here.seats, around, taken)
-            own = (vote for vote in votes[request.pk] if vote.person == user.pk and vote.stage == here.stage)
-            mine = next((vote.verdict for vote in own), None)
-            asked = bool(plan.refs() & hats)
-        team = f"team:{request.agent.team_id}" in hats
-        standings.append(
-            Standing(
-                may_see=bool(seat or asked or because or user.is_superuser or team or request.pk in decided),
-                seat=seat,
-                self_because=because,
-                may_revoke=bool(seat or asked or because or user.is_superuser),
-                decided=mine,
-            )
-        )
-    return standings
+    teams = _TeamsOf(user)
+    return [
+        _standing(request, user, people[request.pk], votes[request.pk], teams, at, decided=request.pk in decided)
+        for request in requests
+    ]
+
+
+class _TeamsOf:
+    """The teams of a person, and of those in whose place they decide; read when they matter, once."""
+
+    def __init__(self, user: User) -> None:
+        self._user = user
+        self._found: frozenset[UUID] | None = None
+
+    def __contains__(self, team: UUID) -> bool:
+        if self._found is None:
+            theirs = Team.objects.filter(Q(members=self._user) | Q(members__in=delegators_of(self._user)))
+            self._found = frozenset(theirs.values_list("pk", flat=True))
+        return team in self._found
+
+
+def _standing(
+    request: AccessRequest,
+    user: User,
+    around: People,
+    votes: Sequence[Vote],
+    teams: _TeamsOf,
+    at: datetime,
+    *,
+    decided: bool,
+) -> Standing:
+    """`decided`: whether this person ever decided on it, whatever became of that."""
+    plan, because = plan_of(request), self_of(request).get(user.pk, "")
+    seat, mine, asked = None, None, False
+    if plan:
+        here = approval.tally(plan, votes, around, waited=waited(request, at))
+        taken = {vote.seat for vote in votes if vote.stage == here.stage and vote.person != user.pk}
+        seat = approval.seat_of(user.pk, here.seats, around, taken)
+        own = (vote for vote in votes if vote.person == user.pk and vote.stage == here.stage)
+        mine = next((vote.verdict for vote in own), None)
+        stands_for = {user.pk} | {person for person, delegate in around.delegates if delegate == user.pk}
+        asked = any(stands_for & around.members.get(ref, frozenset()) for ref in plan.refs())
+    involved = bool(seat or asked or because or user.is_superuser)
+    return Standing(
+        may_see=involved or decided or request.agent.team_id in teams,
+        seat=seat,
+        self_because=because,
+        may_revoke=involved,
+        decided=mine,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """A request as one person sees it at one moment. `relatives` are those they may see of its bundle, what it extends
+    or replaces, and what extends or replaces it. `decisions` are all of them, in their order.
+    """
+
+    request: AccessRequest
+    standing: Standing
+    plan: Plan | None
+    people: People
+    votes: tuple[Vote, ...]
+    decisions: tuple[Decision, ...]
+    relatives: tuple[AccessRequest, ...]
+    at: datetime
+
+    @property
+    def waited(self) -> float:
+        return waited(self.request, self.at)
 
 
 def seen_by(user: User, request_id: UUID) -> tuple[AccessRequest, Standing]:
     """A request and what this person is to it. Raises NotFound: a foreign one answers like one that does not exist."""
-    rows = AccessRequest.objects.select_related(
-        "agent__owner", "agent__team", "user", "issued_by", "filed_by", "grant", "extends__request"
-    )
-    request = rows.filter(pk=request_id).first()
+    request = _rows().filter(pk=request_id).first()
     standing = standing_of(request, user) if request else None
     if request is None or standing is None or not standing.may_see:
-        raise NotFound("request.unknown", "There is no such request, or you may not see it.")
+        raise _unknown()
     return request, standing
+
+
+def look_at(user: User, request_id: UUID) -> Seen:
+    """As `seen_by`, with all that a page about it needs; every table is read once."""
+    request = _rows().filter(pk=request_id).first()
+    if request is None or not user.is_active:
+        raise _unknown()
+    at = now()
+    others = _relatives(request)
+    people, teams = people_of([request, *others]), _TeamsOf(user)
+    decisions = tuple(request.decisions.select_related("user", "on_behalf_of").order_by("at", "pk"))
+    votes = tuple(
+        Vote(one.user_id, one.on_behalf_of_id, one.stage, DecisionVerdict(one.verdict))
+        for one in decisions
+        if one.live and one.user.is_active and one.digest == request.digest
+    )
+    decided = any(one.user_id == user.pk for one in decisions)
+    standing = _standing(request, user, people[request.pk], votes, teams, at, decided=decided)
+    if not standing.may_see:
+        raise _unknown()
+    relatives = [one for one in others if _standing(one, user, people[one.pk], (), teams, at, decided=False).may_see]
+    return Seen(
+        request=request,
+        standing=standing,
+        plan=plan_of(request),
+        people=people[request.pk],
+        votes=votes,
+        decisions=decisions,
+        relatives=tuple(relatives),
+        at=at,
+    )
+
+
+def _relatives(request: AccessRequest) -> list[AccessRequest]:
+    near = Q(supersedes=request.pk) | Q(extends__request=request.pk)
+    if request.bundle:
+        near |= Q(bundle=request.bundle)
+    if request.supersedes_id:
+        near |= Q(pk=request.supersedes_id)
+    if request.extends:
+        near |= Q(pk=request.extends.request_id)
+    rows = AccessRequest.objects.filter(near).exclude(pk=request.pk).select_related("agent", "grant")
+    return list(rows.order_by("pk")[:50])
+
+
+def _rows() -> QuerySet[AccessRequest]:
+    return AccessRequest.objects.select_related(
+        "agent__owner", "agent__team", "user", "issued_by", "filed_by", "grant", "extends__request"
+    )
+
+
+def _unknown() -> NotFound:
+    return NotFound("request.unknown", "There is no such request, or you may not see it.")
 
 
 def approvers_of(request: AccessRequest) -> list[User]:

@@ -26,7 +26,7 @@ from jitaccess.policy.policies import save_policy
 from jitaccess.policy.services import bind_role, save_role
 from jitaccess.policy.snapshots import SnapshotStore
 from jitaccess.store.clock import now
-from requests_app.models import AccessRequest, Grant
+from requests_app.models import AccessRequest, Concern, Grant
 from requests_app.services import Ask, Submission, approve_request, deny_request, submit_request
 
 OPERATOR = Actor(user_name="operator")
@@ -77,6 +77,13 @@ def policy_document(
         "spec": {"rules": yaml.safe_load(rules) if rules else [rule]},
     }
     return yaml.safe_dump(document)
+
+
+def like(request: AccessRequest, copies: Sequence[AccessRequest]) -> None:
+    """Store rows made after `request`, for whom it concerns."""
+    AccessRequest.objects.bulk_create(copies)
+    subjects = list(Concern.objects.filter(request=request).values_list("subject", flat=True))
+    Concern.objects.bulk_create(Concern(request=copy, subject=subject) for copy in copies for subject in subjects)
 
 
 def person(name: str) -> User:

@@ -13,7 +13,7 @@ from jitaccess.audit.recorder import Actor, Facts, record
 from jitaccess.store.clock import now
 from requests_app.models import AccessRequest
 from tests.api.conftest import Api, person
-from tests.cast import Cast
+from tests.cast import Cast, like
 
 pytestmark = pytest.mark.django_db
 
@@ -27,7 +27,7 @@ def file(cast: Cast, count: int) -> None:
         row.pk = AccessRequest._meta.pk.get_default()
         row.dedupe_digest, row.status, row.closed_at = f"{kept.pk}{number}"[:80], "expired", now()
         made.append(row)
-    AccessRequest.objects.bulk_create(made)
+    like(kept, made)
 
 
 def follow(api: Api, link: str) -> Any:

@@ -128,7 +128,7 @@ def test_a_class_pins_what_the_server_offers_and_only_that(tmp_path: Path) -> No
     files = reading(
         tmp_path, a=document("server", "files", "{tools: {get: read, put: {access: write, labels: {n: x}}}}")
     )
-    apply(files)
+    assert ["nobody reviewed it here" in text for text in apply(files).warnings] == [True, True]
     get = Tool.objects.get(name="get")
     assert (get.access, get.pin, get.quarantined) == ("read", get.digest, False)
     assert Tool.objects.get(name="put").labels == '{"n": "x"}'
@@ -164,7 +164,8 @@ def test_another_address_forgets_the_credentials_of_the_old_one(tmp_path: Path, 
     apply(reading(tmp_path, a=document("server", "web", "{url: https://one.example/mcp}")))
     server = Server.objects.get(slug="web")
     set_credential(server=server, header="Authorization", value="Bearer x", operator=OPERATOR)
-    apply(reading(tmp_path, a=document("server", "web", "{url: https://two.example/mcp, shared: true}")))
+    plan = apply(reading(tmp_path, a=document("server", "web", "{url: https://two.example/mcp, shared: true}")))
+    assert "the credentials given for the old one are removed" in plan.warnings[0]
     server.refresh_from_db()
     assert (server.url, server.shared) == ("https://two.example/mcp", True)
     assert not credentials_of(server)

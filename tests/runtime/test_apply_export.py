@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from jitaccess.catalog.http_servers import add_http_server
 from jitaccess.catalog.models import Server, Tool
-from jitaccess.catalog.services import import_tools
+from jitaccess.catalog.services import import_tools, register_server
 from jitaccess.identity.models import Agent
+from jitaccess.identity.services import create_agent
 from jitaccess.kernel.errors import Conflict
 from jitaccess.policy.models import Requestable, Role, RoleBinding, ServerAccess
 from jitaccess.policy.policies import save_policy
@@ -136,7 +137,11 @@ def test_what_is_exported_reads_as_what_was_there(state: State) -> None:
 
 @pytest.mark.django_db
 @given(worlds())
-@settings(max_examples=8, phases=[Phase.generate], suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=8,
+    phases=[Phase.generate],
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
 def test_an_export_makes_the_same_installation_elsewhere(state: State) -> None:
     with transaction.atomic():
         people(*PEOPLE)
@@ -214,3 +219,15 @@ def test_an_export_does_not_mix_with_what_is_not_there_any_more(tmp_path: Path, 
 def test_a_text_that_cannot_be_split_is_left_as_it_is() -> None:
     assert normal("--- {kind: role}\n") == "--- {kind: role}\n"
     assert normal(f"{role('a')}---\n{role('b')}") == f"{role('a')}---\n{role('b')}"
+
+
+@pytest.mark.django_db
+def test_reading_what_is_there_takes_as_many_queries_for_many_as_for_few(
+    cast: Cast, django_assert_max_num_queries: Any
+) -> None:
+    for number in range(12):
+        create_agent(name=f"a{number}", owner=cast.olga, team=cast.team, operator=OPERATOR)
+        ServerAccess.objects.create(server=register_server(slug=f"s{number}", operator=OPERATOR)).teams.add(cast.team)
+        bind_role(role=save_role(document=role(f"r{number}"), operator=OPERATOR), user=cast.carl, operator=OPERATOR)
+    with django_assert_max_num_queries(30):
+        assert len(read_now().state) > 36

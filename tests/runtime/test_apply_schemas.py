@@ -68,7 +68,7 @@ def test_every_example_is_valid_and_names_the_schema_of_its_kind(path: Path) -> 
         assert (path.parent / named).resolve() == DOCS / "schemas" / f"{value['kind']}.json"
 
 
-@pytest.mark.parametrize("page", ["configuration-as-files.md", "write-a-role.md"])
+@pytest.mark.parametrize("page", ["configuration-as-files.md", "write-a-role.md", "write-an-approval-policy.md"])
 def test_every_document_in_the_guides_is_valid_and_reads(page: str) -> None:
     blocks = re.findall(r"^```yaml\n(.*?)^```", (DOCS / "guides" / page).read_text(), re.MULTILINE | re.DOTALL)
     whole = [text for block in blocks for text in re.split(r"^---\n", block, flags=re.MULTILINE) if "kind:" in text]

@@ -12,15 +12,16 @@ from jitaccess.identity.models import Agent
 from jitaccess.kernel.ids import uuid7
 from requests_app.models import AccessRequest, Grant
 from requests_app.services import cancel_request, release_grant
-from tests.cast import Cast
+from tests.cast import Cast, like
 from tests.clocks import Clock
 
 
 def filed(cast: Cast, count: int) -> list[UUID]:
     """`count` denied requests, oldest first."""
-    values = AccessRequest.objects.filter(pk=cast.deny(cast.submit()).pk).values().get()
+    denied = cast.deny(cast.submit())
+    values = AccessRequest.objects.filter(pk=denied.pk).values().get()
     made = [AccessRequest(**(values | {"id": uuid7()})) for _ in range(count - 1)]
-    AccessRequest.objects.bulk_create(made)
+    like(denied, made)
     return [values["id"], *(row.pk for row in made)]
 
 

@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from jitaccess.catalog.credentials import origin_of
 from jitaccess.runtime.access_files import lockouts, references
 from jitaccess.runtime.access_files.documents import Key, Problem, Reading, Wanted
 from jitaccess.runtime.access_files.state import Now, State, in_order
@@ -68,6 +69,7 @@ def make_plan(reading: Reading, there: Now, *, prune: bool) -> Plan:
         after[wanted.key] = merged
         if merged != before:
             plan.changes.append(Change(Action.CHANGE if before else Action.CREATE, wanted.key, before, merged))
+            plan.warnings += _side_effects(wanted, before, merged, there)
     # Of files that cannot all be read nobody knows what is missing in them.
     if prune and not reading.problems:
         _prune(reading, there, after, plan)
@@ -105,14 +107,25 @@ def _merged(kind: str, before: dict[str, Any], wanted: dict[str, Any]) -> dict[s
     return value
 
 
+def _side_effects(wanted: Wanted, before: dict[str, Any], after: dict[str, Any], there: Now) -> Iterator[str]:
+    """What follows from a change without standing in it."""
+    old, new = before.get("url", ""), after.get("url", "")
+    if old and new != old and origin_of(old) != origin_of(new):
+        yield str(wanted.problem("spec.url: another address, so the credentials given for the old one are removed."))
+    if wanted.key.kind == "agent" and not there.people.get(after["owner"], True):
+        yield str(wanted.problem(f"spec.owner: {after['owner']} is not active, so the agent is refused."))
+
+
 def _prune(reading: Reading, there: Now, after: State, plan: Plan) -> None:
     """Only kinds that the files have any of: whoever applies one team does not mean that every agent should go."""
     kinds = {key.kind for key in reading.wanted}
-    for kind in ("binding", "agent", "server", "team", "role"):
+    for kind in ("binding", "agent", "server", "team", "role", "approval-policy"):
         if kind not in kinds:
             continue
         for key in sorted(set(there.state) - set(reading.wanted)):
-            if key.kind == kind:
+            if key.kind == kind == "approval-policy":
+                plan.kept.append(f"{key}: its versions are history")
+            elif key.kind == kind:
                 _prune_one(key, there, after, plan)
 
 

@@ -17,7 +17,8 @@ _SIGNS = {
     Action.REMOVE: ("-", "red"),
 }
 _SAID = {Action.CREATE: "", Action.CHANGE: "", Action.DISABLE: "  is disabled", Action.REMOVE: "  goes"}
-_LONGEST = 2000
+# More than any value has: what is confirmed must have been shown whole.
+_LONGEST = 100_000
 
 
 def show(plan: Plan, screen: Screen) -> None:
@@ -60,24 +61,24 @@ def _show(change: Change, screen: Screen) -> None:
     if change.action in {Action.REMOVE, Action.DISABLE}:
         return
     for path, before, after in change.fields():
+        name = visible(path, limit=_LONGEST)
         if path == "document":
             _show_text(before or "", after, screen)
-        elif change.action is Action.CREATE:
-            if after not in ("", [], {}):
-                screen.line(f"    {visible(path, limit=_LONGEST)}: {_plain(after)}")
-        elif isinstance(after, list) and isinstance(before, list):
-            for words, items in (("no longer", [one for one in before if one not in after]),
-                                 ("new", [one for one in after if one not in before])):  # fmt: skip
-                for item in items:
-                    screen.line(f"    {visible(path, limit=_LONGEST)}: {words} {_plain(item)}")
-        else:
-            to = screen.glyph("to")
-            screen.line(f"    {visible(path, limit=_LONGEST)}: {_plain(before)} {to} {_plain(after)}")
+        elif isinstance(after, list):
+            old = before if isinstance(before, list) else []
+            for item in (one for one in old if one not in after):
+                screen.line(f"    {name}: no longer {_plain(item)}")
+            for item in (one for one in after if one not in old):
+                screen.line(f"    {name}: {'new ' if change.before else ''}{_plain(item)}")
+        elif change.action is not Action.CREATE:
+            screen.line(f"    {name}: {_plain(before)} {screen.glyph('to')} {_plain(after)}")
+        elif after not in ("", [], {}):
+            screen.line(f"    {name}: {_plain(after)}")
 
 
 def _show_text(before: str, after: str, screen: Screen) -> None:
-    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=2)
-    for line in list(lines)[2:]:
+    lines = list(difflib.unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=2))
+    for line in lines[2 if before else 3 :]:
         colour = {"+": "green", "-": "red"}.get(line[:1], "dim")
         screen.line("    " + screen.style(visible(line, limit=_LONGEST), colour))
 
@@ -85,5 +86,7 @@ def _show_text(before: str, after: str, screen: Screen) -> None:
 def _plain(value: Any) -> str:
     if value is None or value in ("", [], {}):
         return "nothing"
+    if isinstance(value, dict):  # what may be asked for
+        value = {name: part for name, part in value.items() if part not in ("", [], {}, 0)}
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return visible(text, limit=_LONGEST)

@@ -55,4 +55,8 @@ def _resolved(tool: dict[str, Any], known: dict[str, Any], offered: str) -> tupl
         return f"it changed since its review; {look}, and give its `pin:` here.", "", tool
     if "access" not in tool and known["access"] == "unclassified":
         return "`access:` beside `pin:`, for what was reviewed.", "", tool
-    return "", "", {**tool, "access": access, "pin": offered}
+    unseen = not known["pin"] and "pin" not in tool
+    warning = (
+        f"nobody reviewed it here; this pins what the server offers now. To see it first, {look}." if unseen else ""
+    )
+    return "", warning, {**tool, "access": access, "pin": offered}
