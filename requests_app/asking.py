@@ -16,6 +16,7 @@ from jitaccess.kernel.text import visible
 from jitaccess.policy.approval.choose import ItemFacts
 from jitaccess.policy.engine.arguments import Mode, arguments_digest, parse_constraint
 from jitaccess.policy.engine.decide import Code, Verdict, Who, bindings_of, decide
+from jitaccess.policy.engine.rights import lock_on, user_may_act
 from jitaccess.policy.engine.rules import RequestableFacts, RoleFacts, ServerFacts, Snapshot, ToolFacts
 from jitaccess.policy.models import ApprovalPolicy
 
@@ -94,11 +95,26 @@ def look_up(*, principal: Principal, ask: Ask, snapshot: Snapshot, at: datetime)
     if not 1 <= ask.count <= MAX_ITEMS:
         raise Invalid("request.tools", f"Ask for 1 to {MAX_ITEMS} tools, calls, roles or privileges by name.")
     look = _Look(principal, snapshot, at)
+    ensure_may_act(principal=principal, snapshot=snapshot, at=at)
     found = [look.tool(slug, name, ask.schema) for slug, name in sorted(set(ask.tools))]
     found += [look.call(call) for call in ask.calls]
     found += [look.role(name) for name in sorted(set(ask.roles))]
     found += [look.database(asked) for asked in ask.privileges]
     return found
+
+
+def ensure_may_act(*, principal: Principal, snapshot: Snapshot, at: datetime) -> None:
+    """Raise Forbidden for a principal that may do nothing at all now: for them there is nothing to ask for either."""
+    assert principal.agent
+    agent = snapshot.agents.get(principal.agent)
+    if agent is None or not agent.enabled or not user_may_act(snapshot, agent, principal.user):
+        raise _stopped("This agent is disabled, or may no longer act for this user.")
+    owner = snapshot.users.get(agent.owner)
+    if owner is None or not owner.active:
+        raise _stopped("This agent's owner is not active.")
+    lock = lock_on(snapshot, who=Who(principal.agent, principal.user), at=at)
+    if lock:
+        raise _stopped(f"Nothing can be asked for now: {lock}.")
 
 
 def stored(items: Sequence[JsonObject], *, policy: str, snapshot: Snapshot) -> list[Wanted]:
@@ -282,7 +298,7 @@ class _Look:
         if verdict.allowed and (arguments is not None or self._with_any_arguments(verdict)):
             raise Conflict("request.already_allowed", f"{label} is allowed already; just call it.", tool=label)
         if verdict.code is Code.LOCKED_DOWN:
-            raise Forbidden("agent.disabled", "This agent is disabled or locked, or may no longer act for this user.")
+            raise _stopped(f"Nothing of {label} can be asked for now: {verdict.rule}.")
         if verdict.code is Code.QUARANTINED:
             raise Conflict("tool.quarantined", f"{label} awaits review by an admin and cannot be granted.", tool=label)
         requestable = verdict.requestable or (self._requestable(verdict) if verdict.allowed else None)
@@ -320,6 +336,10 @@ class _Look:
         who = Who(self.principal.agent, self.principal.user)
         exact = arguments_digest(arguments) if arguments is not None else ""
         return decide(self.snapshot, who=who, server=server, tool=tool, at=self.at, arguments=arguments, digest=exact)
+
+
+def _stopped(why: str) -> Forbidden:
+    return Forbidden("agent.disabled", why)
 
 
 def _label(slug: str, name: str) -> str:

@@ -32,11 +32,12 @@ class Reader:
     """Reads one kind of document. Every method raises Invalid(`code`, params line, path, expected)."""
 
     code: str
+    limit: int = MAX_DOCUMENT  # characters
 
     def compose(self, text: str) -> Node | None:
         """The root of the one document in `text`; None for an empty one."""
-        if len(text) > MAX_DOCUMENT:
-            raise self.mistake(1, "", f"at most {MAX_DOCUMENT} characters, not {len(text)}")
+        if len(text) > self.limit:
+            raise self.mistake(1, "", f"at most {self.limit} characters, not {len(text)}")
         try:
             return yaml.compose(text, Loader=_Loader)
         except yaml.MarkedYAMLError as error:

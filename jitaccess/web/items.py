@@ -40,7 +40,7 @@ class Thing:
 @dataclass(frozen=True, slots=True)
 class Block:
     """One item. `kind` is tools, call, role or database; `where` the server, role or database; `arguments` those of an
-    exact call or the schema of them; `version` and `document` are a role's.
+    exact call or the schema of them; `version`, `document` and `row` are a role's.
     """
 
     kind: str
@@ -50,6 +50,7 @@ class Block:
     privileges: str = ""
     version: int = 0
     document: str = ""
+    row: RoleVersion | None = None
 
 
 def blocks_of(request: AccessRequest, history: History) -> list[Block]:
@@ -134,6 +135,7 @@ def _role(request: AccessRequest, item: dict[str, Any], row: RoleVersion | None,
         (Thing(label, item["role"], obstacle=obstacle),),
         version=item["version"],
         document=document,
+        row=row,
     )
 
 

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from jitaccess.catalog.models import Tool
 from jitaccess.identity.models import User
-from jitaccess.identity.services import people
 from jitaccess.kernel.text import visible
 from jitaccess.policy.services import uses_left
-from requests_app import approval, selectors, standing
+from jitaccess.web import deciding, progress
+from jitaccess.web.items import Block, blocks_of, chips_of, not_shown, unusual
+from jitaccess.web.roles import tools_added
+from jitaccess.web.shown import shown
+from requests_app import selectors
 from requests_app.approval import Tally, Vote
-from requests_app.lifecycle import DecisionVerdict, EndReason, RequestStatus, grant_state
-from requests_app.selectors import AccessRequest, Decision, Grant
-from requests_app.standing import Standing
-
-SHORT_DESCRIPTION = 300
-LONG_DESCRIPTION = 4000
+from requests_app.lifecycle import DecisionVerdict, EndReason, RequestKind, RequestStatus, grant_state
+from requests_app.selectors import AccessRequest, Grant
+from requests_app.standing import Seen
 
 _ENDED = {
     EndReason.EXPIRED: "Expired",
@@ -33,12 +32,14 @@ _ENDED = {
     EndReason.TARGET_REMOVED: "Target removed",
 }
 _CLOSED = {
+    RequestStatus.APPROVED: ("Approved", "good"),
     RequestStatus.DENIED: ("Denied", "bad"),
     RequestStatus.CANCELLED: ("Withdrawn", "off"),
     RequestStatus.EXPIRED: ("Nobody decided", "off"),
     RequestStatus.SUPERSEDED: ("Replaced", "off"),
     RequestStatus.INVALIDATED: ("Void", "bad"),
 }
+_KINDS = {RequestKind.EXTENSION: "more time", RequestKind.BREAK_GLASS: "break-glass"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,35 +53,24 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A request in a list."""
+    """A request in a list. `together`: it was filed in one bundle with the row above."""
 
     request: AccessRequest
     status: Status
+    kind: str
     tools: list[dict[str, str]]
     more: int
+    together: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class ToolLine:
-    """One tool asked for, from stored data. `rest` is the whole description when it is longer than shown."""
+class Relative:
+    """Another request that belongs to this one; `how` begins the sentence."""
 
-    name: str
-    access: str
-    description: str
-    rest: str
-    history: str
-    obstacle: str
-
-
-@dataclass(frozen=True, slots=True)
-class GroupLine:
-    """How far one approver group is: names, never ids."""
-
-    name: str
-    quorum: int
-    missing: int
-    approved: list[str]
-    can: list[str]
+    request: AccessRequest
+    how: str
+    status: Status
+    tools: list[dict[str, str]]
 
 
 def grant_of(request: AccessRequest) -> Grant | None:
@@ -105,145 +95,105 @@ def status_of(request: AccessRequest, at: datetime) -> Status:
 
 
 def rows(requests: list[AccessRequest], at: datetime, *, shown: int = 4) -> list[Row]:
-    made = []
-    for request in requests:
-        tools = [
-            {"server": item["server"], "name": tool["name"], "access": tool["access"]}
-            for item in request.parsed_items
-            for tool in item.get("tools", ())
-        ]
-        made.append(Row(request, status_of(request, at), tools[:shown], max(len(tools) - shown, 0)))
+    """In their order, but those of one bundle at the place of its first."""
+    made: list[Row] = []
+    for request in _bundled(requests):
+        chips = chips_of(request)
+        together = bool(request.bundle and made and made[-1].request.bundle == request.bundle)
+        kind = _KINDS.get(RequestKind(request.kind), "")
+        status = status_of(request, at)
+        made.append(Row(request, status, kind, chips[:shown], max(len(chips) - shown, 0), together))
     return made
 
 
-def request_page(request: AccessRequest, user: User, where: Standing, at: datetime) -> dict[str, Any]:
-    """Everything the request page needs but the timeline."""
-    history = selectors.history_of(request)
-    tally = standing.tally_of(request, at)
-    mine = selectors.live_decision_of(request, user)
+def _bundled(requests: Iterable[AccessRequest]) -> list[AccessRequest]:
+    """A dict remembers where each bundle was first seen."""
+    groups: dict[UUID, list[AccessRequest]] = {}
+    for request in requests:
+        groups.setdefault(request.bundle or request.pk, []).append(request)
+    return [request for group in groups.values() for request in group]
+
+
+def request_page(seen: Seen, user: User, *, recently: bool) -> dict[str, Any]:
+    """Everything the request page needs but the timeline. `recently`: this person has just proved who they are."""
+    request, at = seen.request, seen.at
+    history = selectors.history_of(request) if request.tools else {}
+    tally = progress.tally_of(seen)
     grant = grant_of(request)
     status = status_of(request, at)
-    why_not = _why_not(request, where, mine, at)
+    blocks = blocks_of(request, history)
     context = json.loads(request.context)
+    may = deciding.deciding(seen, user, recently=recently)
     return {
         "asked": request,
         "status": status,
+        "kind": _KINDS.get(RequestKind(request.kind), ""),
         "grant": grant,
         "calls_left": uses_left(grant.pk) if grant else None,
-        "servers": _servers(request, history),
-        "unusual": _unusual(history),
-        "first_time": not any(sum(ended.values()) for ended in history.values()),
-        "context": visible(json.dumps(context, indent=2, ensure_ascii=False), limit=8000, multiline=True)
-        if context
-        else "",
-        "groups": _groups(request, tally),
-        "why_not": why_not,
-        "may_decide": request.pending and not why_not,
-        "my_approval_completes": _completes(request, where, at),
-        "missing": sum(line.missing for stage in tally.stages for line in stage) if tally else 0,
-        "may_revoke": status.live and where.may_revoke,
+        "blocks": blocks,
+        "one_thing": sum(len(block.things) for block in blocks) == 1,
+        "added": _added(request, blocks),
+        "any_arguments": any(block.kind == "tools" and block.arguments is None for block in blocks),
+        "unusual": unusual(history),
+        "first_time": bool(history) and not any(sum(ended.values()) for ended in history.values()),
+        "context": shown(context) if context else None,
+        "new_end": _new_end(request),
+        "relatives": _relatives(seen),
+        "plan": seen.plan,
+        "stages": progress.stages_of(seen, tally),
+        "escalations": progress.escalations_of(seen),
+        "decisions": progress.decisions_of(seen),
+        "may": may,
+        "unseen": not_shown(request) if may.may_approve else "",
+        "choices": deciding.choices_of(request) if may.may_approve else None,
+        "labels": [(thing.label, thing.name) for block in blocks for thing in block.things],
+        "my_approval_completes": _completes(seen, tally),
+        "may_revoke": status.live and seen.standing.may_revoke,
         "ending": _ending(request, at),
     }
 
 
-def _why_not(request: AccessRequest, where: Standing, mine: Decision | None, at: datetime) -> str:
-    """Why this person cannot decide now, as a sentence; "" when they can, or when there is nothing left to decide."""
+def _added(request: AccessRequest, blocks: Iterable[Block]) -> dict[str, list[dict[str, str]] | None]:
+    """What the roles that are asked for would add now, by name."""
     if not request.pending:
-        return ""
-    if request.pending_until <= at:
-        return f"Nobody decided before {request.pending_until:%H:%M} UTC, so this request has expired."
-    if where.self_because:
-        return f"{where.self_because[0].upper()}{where.self_because[1:]}, so somebody else has to decide."
-    if not where.eligible:
-        return "You can see this request, but you are not one of its approvers."
-    if mine is not None and mine.verdict == DecisionVerdict.APPROVE:
-        return f"You approved this at {mine.at:%H:%M} UTC; others are still needed."
-    return ""
+        return {}
+    return {block.where: tools_added(request, block.row) for block in blocks if block.row is not None}
 
 
-def _completes(request: AccessRequest, where: Standing, at: datetime) -> bool:
+def _new_end(request: AccessRequest) -> datetime | None:
+    """Where approving an extension in full would move the end of its grant."""
+    grant = request.extends
+    if grant is None:
+        return None
+    moved = grant.expires_at + timedelta(seconds=request.seconds)
+    return min(moved, grant.latest or moved)
+
+
+def _relatives(seen: Seen) -> list[Relative]:
+    request = seen.request
+    found = []
+    for one in seen.relatives:
+        if one.pk == request.supersedes_id:
+            how = "Takes the place of"
+        elif one.supersedes_id == request.pk:
+            how = "Replaced by"
+        elif request.extends and one.pk == request.extends.request_id:
+            how = "More time for what was given by"
+        elif one.extends_id:
+            how = "More time was asked for"
+        else:
+            how = "Filed together with"
+        found.append(Relative(one, how, status_of(one, seen.at), chips_of(one)))
+    return found
+
+
+def _completes(seen: Seen, tally: Tally | None) -> bool:
     """Whether one more approval, from this person's seat, is all that is missing."""
-    plan, people = standing.plan_of(request), standing.people_of([request])[request.pk]
-    if plan is None or where.seat is None:
+    seat = seen.standing.seat
+    if tally is None or seat is None:
         return False
-    votes, waited = standing.votes_on([request])[request.pk], standing.waited(request, at)
-    stage = approval.tally(plan, votes, people, waited=waited).stage
-    mine = Vote(where.seat, None, stage, DecisionVerdict.APPROVE)
-    return approval.tally(plan, [*votes, mine], people, waited=waited).approved
-
-
-def _servers(request: AccessRequest, history: dict[UUID, Counter[str]]) -> list[dict[str, Any]]:
-    known = {tool.pk: tool for tool in Tool.objects.filter(pk__in=[UUID(tool["id"]) for tool in request.tools])}
-    return [
-        {"name": item["server"], "tools": [_tool_line(tool, known, history) for tool in item["tools"]]}
-        for item in request.parsed_items
-        if "tools" in item
-    ]
-
-
-def _tool_line(asked: dict[str, str], known: dict[UUID, Tool], history: dict[UUID, Counter[str]]) -> ToolLine:
-    tool = known.get(UUID(asked["id"]))
-    ended = history[UUID(asked["id"])]
-    text, obstacle = "", ""
-    if tool is None or not tool.present:
-        obstacle = "The server no longer offers this tool."
-    elif tool.digest != asked["pin"] or tool.quarantined:
-        obstacle = "The server changed this tool after it was asked for; approving it will be refused."
-    if tool is not None and tool.digest == asked["pin"]:
-        text = str(tool.parsed.get("description") or "")
-    return ToolLine(
-        name=asked["name"],
-        access=asked["access"],
-        description=visible(text, limit=SHORT_DESCRIPTION, multiline=True),
-        rest=visible(text, limit=LONG_DESCRIPTION, multiline=True) if len(text) > SHORT_DESCRIPTION else "",
-        history=_counted(ended) or "first time",
-        obstacle=obstacle,
-    )
-
-
-def _unusual(history: dict[UUID, Counter[str]]) -> str:
-    """One sentence over all tools."""
-    new = sum(1 for ended in history.values() if not sum(ended.values()))
-    if new == len(history):
-        return (
-            "This agent has never asked for this before."
-            if new == 1
-            else "This agent has never asked for any of this before."
-        )
-    if len(history) == 1:
-        return f"This has been {_counted(next(iter(history.values())))}."
-    if new:
-        return f"{new} of {len(history)} tools for the first time; the others have been asked for before."
-    return "This agent has asked for all of this before."
-
-
-def _counted(ended: Counter[str]) -> str:
-    """Such as "asked for 4 times before: 3 approved, 1 denied", or "" for never."""
-    total = sum(ended.values())
-    if not total:
-        return ""
-    parts = ", ".join(f"{count} {status}" for status in RequestStatus if (count := ended[status]))
-    return f"asked for {'once' if total == 1 else f'{total} times'} before: {parts}"
-
-
-def _groups(request: AccessRequest, tally: Tally | None) -> list[GroupLine]:
-    if tally is None:
-        return []
-    around = standing.people_of([request])[request.pk]
-    names = people({person for group in around.members.values() for person in group})
-    made = []
-    for one in (line for stage in tally.stages for line in stage):
-        can = around.of(one.group) - one.approved_by
-        made.append(
-            GroupLine(
-                one.group.name,
-                max(one.group.quorum, 1),
-                one.missing,
-                sorted(names[person] for person in one.approved_by if person in names),
-                sorted(names[person] for person in can if person in names),
-            )
-        )
-    return made
+    then = progress.tally_of(seen, Vote(seat, None, tally.stage, DecisionVerdict.APPROVE))
+    return bool(then and then.approved)
 
 
 def _ending(request: AccessRequest, at: datetime) -> str:
@@ -255,6 +205,8 @@ def _ending(request: AccessRequest, at: datetime) -> str:
         return f"This request became void: {visible(request.closing_note, limit=500)}"
     if request.status == RequestStatus.EXPIRED or (request.pending and request.pending_until <= at):
         return f"Nobody decided before {request.pending_until:%H:%M} UTC."
+    if request.status == RequestStatus.SUPERSEDED:
+        return "Another request took the place of this one."
     return "" if request.pending else f"This request was {selectors.how_it_ended(request)}."
 
 
@@ -272,4 +224,8 @@ def _end_of_grant(grant: Grant, at: datetime) -> str:
             return f"Access ended at {moment:%H:%M} UTC: all its calls were made."
         case EndReason.RELEASED:
             return f"Access was given back{by} at {moment:%H:%M} UTC."
+        case EndReason.SUPERSEDED:
+            return f"Access ended at {moment:%H:%M} UTC: something else took its place."
+        case EndReason.TARGET_REMOVED:
+            return f"Access ended at {moment:%H:%M} UTC: nothing of it was left."
     return f"Access was {reason}{by} at {moment:%H:%M} UTC."

@@ -49,7 +49,7 @@ class Later:
 
 @dataclass(frozen=True, slots=True)
 class DecisionLine:
-    """One decision; `less` says to what an approval was narrowed. Not `counts`: decided otherwise later, or too late."""
+    """One decision; `less` says to what an approval was narrowed. Not `counts`: decided otherwise later."""
 
     who: str
     verdict: str

@@ -11,6 +11,7 @@ urlpatterns = [
     path("requests/<uuid:request_id>/", views.request_page, name="request"),
     path("requests/<uuid:request_id>/approve/", views.approve, name="approve"),
     path("requests/<uuid:request_id>/deny/", views.deny, name="deny"),
+    path("requests/<uuid:request_id>/changes/", views.changes, name="changes"),
     path("requests/<uuid:request_id>/comment/", views.comment, name="comment"),
     path("grants/<uuid:grant_id>/revoke/", views.revoke, name="revoke"),
     path("break-glass/", break_glass.overview, name="break_glass"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, Protocol
+from typing import Any, Concatenate, ParamSpec
 from uuid import UUID
 
 from django.contrib import messages
@@ -22,10 +22,17 @@ from jitaccess.kernel.errors import Conflict, Forbidden, Invalid, JitAccessError
 from jitaccess.policy.break_glass import rights_of
 from jitaccess.store.clock import now
 from jitaccess.web import present
+from jitaccess.web.deciding import CHANNEL, ensure_shown, narrow_of, recently_proved
 from jitaccess.web.timeline import moments
 from requests_app import reviews, selectors, standing
 from requests_app.selectors import AccessRequest, State
-from requests_app.services import approve_request, comment_on_request, deny_request, revoke_grant
+from requests_app.services import (
+    approve_request,
+    ask_for_changes,
+    comment_on_request,
+    deny_request,
+    revoke_grant,
+)
 
 P = ParamSpec("P")
 _TITLES = {
@@ -36,12 +43,6 @@ _TITLES = {
     503: "Busy right now",
 }
 CALLS_SHOWN = 200
-
-
-class Decide(Protocol):
-    def __call__(
-        self, *, request_id: UUID, approver: User, channel: str, digest: str, reason: str = "", source: str = ""
-    ) -> AccessRequest: ...
 
 
 def _refusals_are_pages(
@@ -64,10 +65,8 @@ def _refusals_are_pages(
 @require_safe
 def inbox(request: HttpRequest) -> HttpResponse:
     user, at = _person(request), now()
-    waiting = selectors.inbox_of(user)
-    mine = {row.pk for row in waiting}
-    recent = [row for row in selectors.visible_requests(user, limit=20) if row.pk not in mine][:10]
-    context = {"waiting": present.rows(waiting, at), "recent": present.rows(recent, at), "now": at}
+    waiting, recent = selectors.desk_of(user)
+    context = {"waiting": present.rows(waiting, at), "recent": present.rows(recent[:10], at), "now": at}
     glass = {"reviews": reviews.reviews_for(user).count(), "may_break_glass": rights_of(user).exists()}
     return render(request, "web/inbox.html", context | glass)
 
@@ -98,14 +97,32 @@ def request_page(request: HttpRequest, request_id: UUID) -> HttpResponse:
 @require_POST
 @_refusals_are_pages
 def approve(request: HttpRequest, request_id: UUID) -> HttpResponse:
-    return _decide(request, request_id, approve_request)
+    def carry_out(said: dict[str, Any]) -> AccessRequest:
+        asked, _ = standing.seen_by(said["approver"], request_id)
+        ensure_shown(asked)
+        return approve_request(**said, recently=recently_proved(request), narrow=narrow_of(request.POST, asked))
+
+    return _decide(request, request_id, carry_out)
 
 
 @login_required
 @require_POST
 @_refusals_are_pages
 def deny(request: HttpRequest, request_id: UUID) -> HttpResponse:
-    return _decide(request, request_id, deny_request)
+    return _decide(request, request_id, lambda said: deny_request(**said))
+
+
+@login_required
+@require_POST
+@_refusals_are_pages
+def changes(request: HttpRequest, request_id: UUID) -> HttpResponse:
+    note, user = request.POST.get("note", ""), _person(request)
+    try:
+        ask_for_changes(request_id=request_id, approver=user, channel=CHANNEL, note=note, source=_source(request))
+    except JitAccessError as error:
+        return _request_page(request, request_id, refusal=error)
+    messages.success(request, "The agent is told what to ask for instead. This request stays open.")
+    return redirect("web:request", request_id=request_id)
 
 
 @login_required
@@ -158,32 +175,33 @@ def robots(request: HttpRequest) -> HttpResponse:  # noqa: ARG001 - Django passe
     return HttpResponse("User-agent: *\nDisallow: /\n", content_type="text/plain")
 
 
-def _decide(request: HttpRequest, request_id: UUID, service: Decide) -> HttpResponse:
+def _decide(
+    request: HttpRequest, request_id: UUID, carry_out: Callable[[dict[str, Any]], AccessRequest]
+) -> HttpResponse:
+    said = {
+        "request_id": request_id,
+        "approver": _person(request),
+        "channel": CHANNEL,
+        "digest": request.POST.get("digest", ""),
+        "reason": request.POST.get("reason", ""),
+        "source": _source(request),
+    }
     try:
-        decided = service(
-            request_id=request_id,
-            approver=_person(request),
-            channel="web",
-            digest=request.POST.get("digest", ""),
-            reason=request.POST.get("reason", ""),
-            source=_source(request),
-        )
+        decided = carry_out(said)
     except JitAccessError as error:
         return _request_page(request, request_id, refusal=error)
-    messages.success(request, _SAID.get(decided.status, "Your approval is on record; others are still needed."))
+    messages.success(request, present.said_of(decided, now()))
     return redirect("web:request", request_id=request_id)
 
 
-_SAID = {"approved": "Approved. Access began just now.", "denied": "Denied. The agent is told."}
-
-
 def _request_page(request: HttpRequest, request_id: UUID, *, refusal: JitAccessError | None = None) -> HttpResponse:
-    user, at = _person(request), now()
-    asked, where = standing.seen_by(user, request_id)
-    entries = selectors.timeline_of(asked, calls=CALLS_SHOWN)
-    context: dict[str, Any] = present.request_page(asked, user, where, at)
+    user = _person(request)
+    seen = standing.look_at(user, request_id)
+    entries = selectors.timeline_of(seen.request, calls=CALLS_SHOWN)
+    context: dict[str, Any] = present.request_page(seen, user, recently=recently_proved(request))
     calls = sum(entry.event.startswith("call.") for entry in entries)
-    context |= {"timeline": moments(asked, entries), "calls_cut": calls == CALLS_SHOWN, "now": at, "refusal": refusal}
+    context |= {"timeline": moments(seen.request, entries), "calls_cut": calls == CALLS_SHOWN}
+    context |= {"now": seen.at, "refusal": refusal}
     return render(request, "web/request.html", context, status=refusal.http_status if refusal else 200)
 
 

@@ -9,7 +9,8 @@ from requests_app.services.comment import comment_on_request
 from requests_app.services.decide import Narrow, approve_request, ask_for_changes, deny_request
 from requests_app.services.end import end_grant, release_grant, revoke_grant
 from requests_app.services.extend import extend_grant
-from requests_app.services.submit import MAX_CONTEXT, Submission, submit_bundle, submit_request
+from requests_app.services.filing import Submission
+from requests_app.services.submit import MAX_CONTEXT, submit_bundle, submit_request
 
 __all__ = [
     "MAX_CONTEXT",

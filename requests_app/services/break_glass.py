@@ -27,10 +27,10 @@ from jitaccess.policy.locks import lock_on
 from jitaccess.policy.models import BreakGlass
 from jitaccess.store.clock import JitNow, now
 from requests_app import reviews
+from requests_app.digests import request_digest
 from requests_app.lifecycle import EndReason, RequestKind, RequestStatus, Risk
 from requests_app.models import AccessRequest, Grant, Review
 from requests_app.services.end import end_grant
-from requests_app.services.submit import request_digest
 
 MAX_TEXT = 2000
 MAX_LIVE = 3  # uses of one right by one person at a time

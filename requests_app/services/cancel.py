@@ -1,4 +1,4 @@
-"""Withdrawing a pending request: by the principal that filed it."""
+"""Withdrawing a pending request: by the principal that filed it, or by a person it is filed for or with."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from jitaccess.identity.principal import Principal
 from jitaccess.kernel.errors import NotFound
 from jitaccess.kernel.text import visible
 from jitaccess.store.clock import JitNow
-from requests_app import selectors
+from requests_app import selectors, standing
 from requests_app.lifecycle import RequestStatus, ensure_pending
 from requests_app.models import AccessRequest
 from requests_app.services.lapse import lapse_request
 
 
 def cancel_request(*, request_id: UUID, principal: Principal) -> AccessRequest:
-    """Close a pending request at its filer's wish. Raises NotFound for a foreign one, Conflict for a decided one."""
+    """Close a pending request for its requester. Raises NotFound for a foreign one, Conflict for a decided one."""
     with transaction.atomic():
         request = AccessRequest.objects.select_for_update().filter(pk=request_id).first()
         if request is None or not _may_cancel(request, principal):
@@ -40,4 +40,7 @@ def _reread(request: AccessRequest) -> AccessRequest:
 
 
 def _may_cancel(request: AccessRequest, principal: Principal) -> bool:
-    return principal.agent is not None and request.principal_key == principal.key
+    """Whoever counts as the requester may: what is not asked any more needs nobody's consent."""
+    if principal.agent is None:
+        return principal.user in standing.self_of(request)
+    return request.principal_key == principal.key

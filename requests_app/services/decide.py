@@ -26,11 +26,11 @@ from jitaccess.kernel.text import is_blank, visible
 from jitaccess.store.clock import now
 from requests_app import approval, selectors, standing
 from requests_app.approval import Tally
+from requests_app.digests import request_digest
 from requests_app.lifecycle import DecisionVerdict, RequestStatus, ensure_pending
 from requests_app.models import AccessRequest, Decision
 from requests_app.obstacles import obstacle_to
 from requests_app.services.granting import activate, close, names_of
-from requests_app.services.submit import request_digest
 from requests_app.terms import Terms, in_common, narrowed, read_terms
 
 MAX_NOTE = 2000

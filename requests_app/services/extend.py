@@ -14,10 +14,11 @@ from jitaccess.kernel.errors import Conflict, Invalid, NotFound
 from jitaccess.policy.engine.rules import Snapshot
 from jitaccess.store.clock import now
 from requests_app import selectors
-from requests_app.asking import Ask, stored
+from requests_app.asking import Ask, ensure_may_act, stored
 from requests_app.lifecycle import RequestKind
 from requests_app.planning import plan_for
-from requests_app.services.submit import Draft, Submission, Terms, ensure_readable, file
+from requests_app.services.filing import Draft, Submission, Terms, file
+from requests_app.services.submit import ensure_readable
 
 
 def extend_grant(
@@ -51,6 +52,7 @@ def extend_grant(
             "request.duration", f"Ask for between 1 min and {format_duration(left)} more.", max_minutes=left // 60
         )
     ask = Ask(reason=reason, ticket=ticket, seconds=seconds)
+    ensure_may_act(principal=principal, snapshot=snapshot, at=at)
     wanted = stored(asked.parsed_items, policy=asked.policy_name, snapshot=snapshot)
     planned = plan_for(
         principal=principal,

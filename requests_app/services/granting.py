@@ -135,6 +135,8 @@ def _bind(grant: Grant, item: dict[str, Any], max_uses: int | None) -> UUID:
         case _:
             tools = {UUID(tool["id"]): str(tool["pin"]) for tool in item["tools"]}
             content = {"tools": tools, "arguments": _constraint(item)}
+            # One exact call is one call, unless more were asked for.
+            max_uses = max_uses or (1 if item["kind"] == "call" else None)
     return policy.bind_grant(
         grant=grant.pk,
         agent=grant.agent_id,

@@ -2,81 +2,31 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.db import transaction
 
-from jitaccess.audit.events import Event
-from jitaccess.audit.recorder import Actor, Facts, record
 from jitaccess.identity.models import Agent, User
 from jitaccess.identity.principal import Principal
 from jitaccess.identity.services import may_use
-from jitaccess.kernel.canonical import canonical, digest
+from jitaccess.kernel.canonical import canonical
 from jitaccess.kernel.durations import format_duration
-from jitaccess.kernel.errors import Conflict, Forbidden, Invalid
+from jitaccess.kernel.errors import Forbidden, Invalid
 from jitaccess.kernel.ids import uuid7
-from jitaccess.kernel.strictjson import Json
 from jitaccess.kernel.text import is_blank, visible
 from jitaccess.policy.engine.rules import Snapshot
 from jitaccess.store.clock import now
-from requests_app import approval, selectors, standing
 from requests_app.asking import Ask, Wanted, as_items, look_up
-from requests_app.lifecycle import RequestKind, RequestStatus, ensure_pending
-from requests_app.models import AccessRequest, Concern, Grant
-from requests_app.planning import Planned, plan_for
-from requests_app.services.granting import approve_by_rule
-from requests_app.services.lapse import lapse_request
+from requests_app.planning import plan_for
+from requests_app.services.filing import MAX_REASON, Draft, Submission, Terms, file
 
-MAX_PENDING_PER_AGENT = 10
-MAX_FILINGS_PER_HOUR = 30
-MAX_REASON = 2000
 MAX_CONTEXT = 4000  # bytes of JSON
 MAX_TICKET = 100
 MAX_USES = 1_000_000
 DEFAULT_SECONDS = 30 * 60
-
-
-@dataclass(frozen=True, slots=True)
-class Submission:
-    """A filed request, or the pending one with the same content (`coalesced`).
-
-    `max_seconds` and `max_uses` are the most that could have been asked for (None: any number of calls).
-    """
-
-    request: AccessRequest
-    coalesced: bool
-    max_seconds: int
-    max_uses: int | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
-    """For how long and how many calls, and the most of both."""
-
-    seconds: int
-    max_seconds: int
-    max_total_seconds: int
-    max_uses: int | None
-    uses_limit: int | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Draft:
-    """A request to be: what every kind of filing hands to `file`."""
-
-    principal: Principal
-    ask: Ask
-    items: list[Json]
-    terms: Terms
-    planned: Planned
-    kind: RequestKind = RequestKind.ACCESS
-    extends: Grant | None = None
-    filed_by: User | None = None
-    bundle: UUID | None = None
 
 
 def submit_request(
@@ -187,247 +137,6 @@ def _submit(
         if dry_run:
             transaction.set_rollback(True)
     return submission
-
-
-def file(draft: Draft) -> Submission:
-    """Write a draft, inside a transaction: the caps, the same one pending, the cool-down, somebody who can decide."""
-    principal, terms = draft.principal, draft.terms
-    dedupe = _dedupe(draft)
-    # The agent's row is the queue at which two identical filings at once wait for each other.
-    # No key lock: an approval inserts a grant that refers to this row and must not deadlock with a filing.
-    assert principal.agent
-    agent = Agent.objects.select_for_update(no_key=True).get(pk=principal.agent)
-    if not agent.enabled:
-        raise Forbidden("agent.disabled", "This agent is disabled.")
-    same = _same_pending(principal, dedupe)
-    if same is not None and same.pk != draft.ask.supersedes:
-        return Submission(same, coalesced=True, max_seconds=terms.max_seconds, max_uses=terms.uses_limit)
-    moment = now()
-    if draft.ask.supersedes:
-        _supersede(draft.ask.supersedes, principal, moment)
-    # Those past their deadline do not count, whether or not the sweep came by.
-    waiting = selectors.open_requests().filter(agent=agent).count()
-    if waiting >= MAX_PENDING_PER_AGENT:
-        raise Conflict(
-            "request.too_many_pending",
-            f"{waiting} requests are pending already; cancel some or wait for decisions.",
-        )
-    _ensure_not_too_many(agent, moment)
-    request = _row(draft, dedupe, agent, moment)
-    _ensure_cooled_down(request, draft.planned, moment)
-    _ensure_decidable_by_somebody(request, draft.planned)
-    request.digest = request_digest(request)
-    request.save(force_insert=True)
-    Concern.objects.bulk_create(
-        Concern(request=request, subject=subject) for subject in sorted(_concerned(request, draft.planned))
-    )
-    record(
-        Facts(
-            event=Event.REQUEST_SUBMITTED,
-            actor=_actor(draft),
-            at=moment,
-            request=request.pk,
-            data=_about(request, draft),
-        )
-    )
-    if draft.planned.plan.auto_approve:
-        approve_by_rule(request, draft.planned.plan, moment)
-    return Submission(request, coalesced=False, max_seconds=terms.max_seconds, max_uses=terms.uses_limit)
-
-
-def _actor(draft: Draft) -> Actor:
-    if draft.filed_by is None:
-        return draft.principal.actor()
-    return replace(draft.principal.actor(), user=draft.filed_by.pk, user_name=draft.filed_by.username)
-
-
-def _about(request: AccessRequest, draft: Draft) -> dict[str, Json]:
-    optional: dict[str, Json] = {
-        "kind": request.kind if request.kind != RequestKind.ACCESS else None,
-        "extends": str(request.extends_id) if request.extends_id else None,
-        "supersedes": str(request.supersedes_id) if request.supersedes_id else None,
-        "bundle": str(request.bundle) if request.bundle else None,
-        "starts_at": request.starts_at.isoformat() if request.starts_at else None,
-        "not_after": request.not_after.isoformat() if request.not_after else None,
-        "ticket": request.ticket or None,
-    }
-    return {
-        "items": draft.items,
-        "seconds": request.seconds,
-        "max_uses": request.max_uses,
-        "reason": request.reason,
-        "policy": request.policy_name,
-        "rule": draft.planned.plan.rule,
-        "risk": request.risk,
-        "digest": request.digest,
-        "pending_until": request.pending_until.isoformat(),
-        **{name: value for name, value in optional.items() if value is not None},
-    }
-
-
-def _row(draft: Draft, dedupe: str, agent: Agent, moment: datetime) -> AccessRequest:
-    principal, ask, terms, planned = draft.principal, draft.ask, draft.terms, draft.planned
-    return AccessRequest(
-        agent=agent,
-        owner_id=agent.owner_id,
-        user_id=principal.user,
-        issued_by_id=principal.issued_by,
-        filed_by=draft.filed_by,
-        kind=draft.kind,
-        extends=draft.extends,
-        supersedes_id=ask.supersedes,
-        bundle=draft.bundle,
-        principal_key=principal.key,
-        client=visible(principal.client, limit=200),
-        items=canonical(draft.items).decode(),
-        risk=planned.risk,
-        reason=visible(ask.reason.strip(), limit=MAX_REASON, multiline=True),
-        ticket=ask.ticket,
-        context=canonical(dict(ask.context)).decode(),
-        seconds=terms.seconds,
-        max_uses=terms.max_uses,
-        starts_at=ask.starts_at,
-        not_after=ask.not_after,
-        max_total_seconds=terms.max_total_seconds,
-        plan=canonical(planned.pinned).decode(),
-        policy_name=planned.plan.policy,
-        dedupe_digest=dedupe,
-        created_at=moment,
-        pending_until=moment + timedelta(seconds=planned.pending_seconds),
-    )
-
-
-def _dedupe(draft: Draft) -> str:
-    """Of what makes two requests the same ask: items, constraints, duration, start."""
-    ask, terms = draft.ask, draft.terms
-    value: dict[str, Json] = {"items": draft.items, "seconds": terms.seconds, "kind": str(draft.kind)}
-    if terms.max_uses:
-        value["max_uses"] = terms.max_uses
-    if draft.extends:
-        value["extends"] = str(draft.extends.pk)
-    for name, moment in (("starts_at", ask.starts_at), ("not_after", ask.not_after)):
-        if moment:
-            value[name] = moment.isoformat()
-    return digest(value, domain="jitaccess-ask-v1")
-
-
-def _concerned(request: AccessRequest, planned: Planned) -> set[str]:
-    people = (request.owner_id, request.user_id, request.issued_by_id, request.filed_by_id)
-    return {f"user:{person}" for person in people if person} | {f"team:{request.agent.team_id}"} | planned.plan.refs()
-
-
-def _supersede(old: UUID, principal: Principal, moment: datetime) -> None:
-    """A pending request of one's own makes room for the one that replaces it."""
-    request = AccessRequest.objects.select_for_update().filter(pk=old, principal_key=principal.key).first()
-    if request is None:
-        raise Invalid("request.supersedes", f"You have no request {old} that could be replaced.")
-    ensure_pending(request.status, said=selectors.how_it_ended(request))
-    if request.pending_until <= moment:
-        raise Conflict("request.already_decided", "That request has expired; file the new one without `supersedes`.")
-    AccessRequest.objects.filter(pk=old, status=RequestStatus.PENDING).update(
-        status=RequestStatus.SUPERSEDED,
-        closed_at=moment,
-        closed_by_name=visible(principal.label, limit=150),
-        closing_note="Replaced by a new request.",
-    )
-    record(Facts(event=Event.REQUEST_SUPERSEDED, actor=principal.actor(), at=moment, request=old))
-
-
-def _ensure_not_too_many(agent: Agent, moment: datetime) -> None:
-    """Filed and withdrawn in a loop, requests would bury the agent's history and its approvers."""
-    filed = AccessRequest.objects.filter(agent=agent, created_at__gt=moment - timedelta(hours=1))
-    latest = list(filed.order_by("-created_at").values_list("created_at", flat=True)[:MAX_FILINGS_PER_HOUR])
-    if len(latest) == MAX_FILINGS_PER_HOUR:
-        again = latest[-1] + timedelta(hours=1)
-        seconds = math.ceil((again - moment).total_seconds())
-        raise Conflict(
-            "request.too_many_filings",
-            f"You filed {MAX_FILINGS_PER_HOUR} requests within an hour; the next one is possible in "
-            f"{format_duration(seconds)}, at {again:%H:%M:%S} UTC.",
-            retry_after_seconds=seconds,
-        )
-
-
-def _ensure_cooled_down(request: AccessRequest, planned: Planned, moment: datetime) -> None:
-    """What was denied just now is not asked for again at once: a no must not be worn down."""
-    pause = timedelta(seconds=planned.plan.cool_down)
-    if not pause:
-        return
-    asked = set(request.tool_labels)
-    denied = AccessRequest.objects.filter(
-        agent=request.agent_id,
-        status=RequestStatus.DENIED,
-        closed_at__gt=moment - pause,
-        created_at__gt=moment - pause * 60,
-    ).filter(principal_key=request.principal_key)
-    for old in denied.order_by("-closed_at")[:100]:
-        again = asked & set(old.tool_labels)
-        assert old.closed_at
-        if again:
-            seconds = math.ceil((old.closed_at + pause - moment).total_seconds())
-            raise Conflict(
-                "request.cool_down",
-                f"{min(again)} was denied to you at {old.closed_at:%H:%M} UTC; it may be asked for again in "
-                f"{format_duration(seconds)}.",
-                retry_after_seconds=seconds,
-            )
-
-
-def _ensure_decidable_by_somebody(request: AccessRequest, planned: Planned) -> None:
-    """A request that cannot be approved would only wait: better said now than after an hour."""
-    if planned.plan.auto_approve:
-        return
-    lacking = approval.lacking(planned.plan, standing.people_of([request])[request.pk])
-    if lacking:
-        raise Conflict(
-            "request.nobody_can_approve",
-            f"Nobody can approve this now: {lacking.name} has too few people besides those who ask. Tell an admin.",
-        )
-
-
-def request_digest(request: AccessRequest) -> str:
-    """The digest over everything that was asked: decisions and grants carry it."""
-
-    def uid(value: UUID | None) -> str | None:
-        return str(value) if value else None
-
-    def moment(value: datetime | None) -> str | None:
-        return value.isoformat() if value else None
-
-    value: dict[str, Json] = {
-        "id": str(request.pk),
-        "agent": str(request.agent_id),
-        "owner": str(request.owner_id),
-        "user": uid(request.user_id),
-        "issued_by": uid(request.issued_by_id),
-        "filed_by": uid(request.filed_by_id),
-        "client": request.client,
-        "kind": request.kind,
-        "extends": uid(request.extends_id),
-        "supersedes": uid(request.supersedes_id),
-        "bundle": uid(request.bundle),
-        "items": request.items,
-        "risk": request.risk,
-        "reason": request.reason,
-        "ticket": request.ticket,
-        "context": request.context,
-        "seconds": request.seconds,
-        "max_uses": request.max_uses,
-        "starts_at": moment(request.starts_at),
-        "not_after": moment(request.not_after),
-        "max_total_seconds": request.max_total_seconds,
-        "plan": request.plan,
-        "created_at": request.created_at.isoformat(),
-        "pending_until": request.pending_until.isoformat(),
-    }
-    return digest(value, domain="jitaccess-request-v2")
-
-
-def _same_pending(principal: Principal, dedupe: str) -> AccessRequest | None:
-    same = selectors.pending_of(principal).filter(dedupe_digest=dedupe).select_related("agent").first()
-    if same is not None and lapse_request(request_id=same.pk):
-        return None  # past its deadline it has expired, whether or not the sweep came by
-    return same
 
 
 def _terms(ask: Ask, found: Sequence[Wanted], at: datetime) -> Terms:

@@ -16,8 +16,8 @@ from jitaccess.kernel.canonical import digest
 from jitaccess.kernel.errors import Conflict
 from jitaccess.policy.models import BindingUse
 from requests_app import tasks
+from requests_app.digests import request_digest
 from requests_app.models import AccessRequest, Grant
-from requests_app.services.submit import request_digest
 from requests_app.tasks import end_used_up_grants
 from tests.cast import Cast
 from tests.clocks import Clock

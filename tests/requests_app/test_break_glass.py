@@ -19,10 +19,10 @@ from jitaccess.policy.locks import lock
 from jitaccess.policy.models import BreakGlass, RoleBinding
 from jitaccess.policy.services import save_role
 from requests_app import reviews
+from requests_app.digests import request_digest
 from requests_app.models import Grant, Review
 from requests_app.services.break_glass import break_glass, finish_review, stop_break_glass
 from requests_app.services.end import revoke_grant
-from requests_app.services.submit import request_digest
 from tests.cast import OPERATOR, Cast, person
 from tests.clocks import Clock
 from tests.races import race

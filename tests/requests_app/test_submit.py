@@ -15,9 +15,10 @@ from jitaccess.kernel.errors import Invalid
 from jitaccess.policy.models import Requestable
 from jitaccess.policy.policies import save_policy
 from jitaccess.policy.services import bind_role, save_role
+from requests_app.digests import request_digest
 from requests_app.models import AccessRequest
 from requests_app.services import Ask, cancel_request, submit_bundle, submit_request
-from requests_app.services.submit import MAX_FILINGS_PER_HOUR, MAX_PENDING_PER_AGENT, MAX_REASON, request_digest
+from requests_app.services.filing import MAX_FILINGS_PER_HOUR, MAX_PENDING_PER_AGENT, MAX_REASON
 from tests.cast import OPERATOR, READ_ONLY, Cast, policy_document
 from tests.clocks import Clock
 from tests.requests_app.ledger import gains, refused

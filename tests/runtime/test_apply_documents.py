@@ -68,6 +68,8 @@ def test_a_thing_that_is_described_twice_is_refused_with_both_places(tmp_path: P
         ("server", "{command: npx}", "no such key here"),
         ("server", "{tools: {git_log: wild}}", "spec.tools.git_log: expected one of read"),
         ("server", f"{{tools: {{git_log: {{access: read, pin: {PIN[:-1]}}}}}}}", "the digest of the definition"),
+        ("server", "{tools: {x: read, x: write}}", "each name once"),
+        ("server", "{tools: [x]}", "tools by their names"),
         ("server", "{access: [a, a]}", "each item once"),
         ("server", "{requestables: [{approval: x}]}", "`tools:` or `access:`"),
         (
@@ -145,3 +147,11 @@ def test_a_file_that_is_no_text_is_a_problem_like_others(tmp_path: Path) -> None
 @pytest.mark.parametrize("minutes", [0, 1, 59, 60, 90, 1440, 1501, 43200])
 def test_durations_come_back_from_their_spelling(minutes: int) -> None:
     assert minutes_of(spell_minutes(minutes)) == minutes
+
+
+def test_a_server_may_have_many_tools_but_a_role_stays_small() -> None:
+    tools = ", ".join(f"tool_{number}: {{access: read, pin: {PIN}}}" for number in range(1500))
+    [wanted] = read_document(document("server", "big", f"{{tools: {{{tools}}}}}"))
+    assert len(wanted.value["tools"]) == 1500
+    with pytest.raises(Invalid, match="at most 65536 characters"):
+        read_document(role("big") + "#" * 70_000)

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from jitaccess.catalog.http_servers import add_http_server
-from jitaccess.catalog.models import Server, Tool
-from jitaccess.catalog.services import import_tools, register_server
+from jitaccess.catalog.models import AccessClass, Server, Tool
+from jitaccess.catalog.services import classify_tool, import_tools, register_server
 from jitaccess.identity.models import Agent
 from jitaccess.identity.services import create_agent
 from jitaccess.kernel.errors import Conflict
@@ -174,9 +174,16 @@ def test_what_admins_made_comes_back_unchanged(tmp_path: Path, cast: Cast) -> No
     ServerAccess.objects.create(server=server, every_team=True).teams.add(cast.team)
     import_tools(
         server=cast.server,
-        definitions=[definition("git_log", description="new"), definition("fresh")],
+        definitions=[
+            definition("git_log", description="new"),
+            definition("fresh"),
+            definition("x" * 127),
+            definition("x" * 126),
+        ],
         operator=OPERATOR,
     )
+    for tool in Tool.objects.filter(name__startswith="xxx"):
+        classify_tool(tool=tool, access=AccessClass.WRITE, operator=OPERATOR)
     Tool.objects.filter(name="fresh").update(labels='{"data": "pii"}')
     Server.objects.filter(slug="git").update(url="")
     written = exporting.write(read_now().state, tmp_path / "out")

@@ -17,7 +17,7 @@ from jitaccess.identity.principal import Principal
 from jitaccess.kernel.errors import Forbidden, JitAccessError
 from jitaccess.kernel.strictjson import JsonObject
 from jitaccess.policy.engine.decide import Who
-from jitaccess.policy.engine.rules import AgentFacts, Snapshot, Subject, UserFacts
+from jitaccess.policy.engine.rules import AgentFacts, LockKind, Snapshot, Subject, UserFacts
 
 SUBJECT_TYPES = ("agent", "user")
 # What can be done to what is ours, besides connecting to a server.
@@ -138,8 +138,15 @@ def asking(caller: Caller) -> Asking:
     words = vocabulary()
     snapshot, at = policy_now.STORE.look()
     own = snapshot.agents.get(caller.principal.agent) if caller.principal.agent else None
-    enforces = own is not None and own.enabled and own.name in words.enforcement_points
+    enforces = own is not None and own.name in words.enforcement_points and _trusted(snapshot, own, at)
     return Asking(caller, words, snapshot, at, enforces)
+
+
+def _trusted(snapshot: Snapshot, agent: AgentFacts, at: datetime) -> bool:
+    """Whether an enforcement point is one at this moment. A lock on everything closes what it asks about, not it."""
+    owner = snapshot.users.get(agent.owner)
+    locked = any(lock.kind is LockKind.AGENT and lock.target == agent.id and lock.live(at) for lock in snapshot.locks)
+    return agent.enabled and owner is not None and owner.active and not locked
 
 
 def about(one: Asking, subjects: Iterable[Who | None]) -> Asking:

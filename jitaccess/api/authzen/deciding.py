@@ -31,7 +31,7 @@ from jitaccess.policy.engine.decide import (
     decide,
     decide_prompt,
     decide_resource,
-    reachable,
+    look,
     visibility,
 )
 from jitaccess.policy.engine.rules import Subject
@@ -64,6 +64,8 @@ def decision(asking: Asking, question: Question, who: Who | None) -> JsonObject:
     if approval is not None and approval.grant is None:
         return _denied(evaluation, asking, "approval_unverifiable", {"next_action": "none"})
     verdict = judged(asking, who, target, approval)
+    if verdict is None:
+        return _denied(evaluation, asking, "approval_not_presented" if approval is None else "approval_expired")
     if verdict.allowed:
         return _allowed(verdict, approval)
     context: JsonObject = {}
@@ -93,32 +95,34 @@ def verdict_of(asking: Asking, who: Who, target: Target, spent: Mapping[UUID, in
     return decide_prompt(snapshot, who=who, server=server.id, name=target.name, at=at, arguments=target.arguments)
 
 
-def judged(asking: Asking, who: Who, target: Target, approval: Approval | None) -> Verdict:
+def judged(asking: Asking, who: Who, target: Target, approval: Approval | None) -> Verdict | None:
     """The verdict for this asker. What an agent asks about itself takes nothing: its call is counted by the gateway.
 
     For an enforcement point the question is the call: of a grant for a number of calls it shows the approval, and one
-    is taken. Without it such a grant allows nothing, or one approved call could be let through any number of times.
+    is taken. None where it does not: or one approved call could be let through any number of times.
     """
     verdict = verdict_of(asking, who, target, {})
     if not (verdict.counted and asking.enforces):
         return verdict
-    if approval is None or not approval.of(verdict.grant):
-        return verdict_of(asking, who, target, dict.fromkeys(_counted(asking, who), 0))
-    return enforced(asking, who, target, client=asking.caller.principal)
+    if approval is None or approval.grant is None or approval.stale:
+        return None
+    return enforced(asking, who, target, client=asking.caller.principal, only=approval.grant.pk)
 
 
-def enforced(asking: Asking, who: Who, target: Target, *, client: Principal) -> Verdict:
+def enforced(asking: Asking, who: Who, target: Target, *, client: Principal, only: UUID | None = None) -> Verdict:
     """The verdict for a call that is let through because of it: one use is taken, on record, where uses are counted.
 
-    Raises Unavailable when rules change faster than they can be read.
+    `only` is the grant whose uses may be taken. Raises Unavailable when rules change faster than they can be read.
     """
     for _ in range(TRIES):
         with transaction.atomic():
             if head().stamp == asking.snapshot.stamp:
-                held = lock_uses(_counted(asking, who))
+                grants = _counted(asking, who)
+                held = lock_uses(grants)
                 if held is None:
                     break
-                verdict = verdict_of(asking, who, target, held)
+                left = {one: 0 if only and grants[one] != only else held.get(one, 0) for one in grants}
+                verdict = verdict_of(asking, who, target, left)
                 if verdict.allowed and verdict.counted:
                     take_uses({verdict.counted: 1})
                     _record_use(asking, who, target, verdict, client)
@@ -127,8 +131,11 @@ def enforced(asking: Asking, who: Who, target: Target, *, client: Principal) -> 
     raise Unavailable("policy_busy", "Access rules are changing very fast; try again in a moment.")
 
 
-def _counted(asking: Asking, who: Who) -> set[UUID]:
-    return counted(asking.snapshot, [Subject(agent=who.agent, user=who.user)], asking.at)
+def _counted(asking: Asking, who: Who) -> dict[UUID, UUID | None]:
+    """The live bindings of which uses are counted, each with its grant."""
+    subject = Subject(agent=who.agent, user=who.user)
+    ids = counted(asking.snapshot, [subject], asking.at)
+    return {one.id: one.grant for one in asking.snapshot.bindings.get(subject, ()) if one.id in ids}
 
 
 def _record_use(asking: Asking, who: Who, target: Target, verdict: Verdict, client: Principal) -> None:
@@ -159,10 +166,10 @@ def _server(evaluation: str, asking: Asking, question: Question, who: Who) -> Js
     if question.action.name != "connect":
         return _denied(evaluation, asking, "unknown_action")
     server = asking.snapshot.server_by_slug(question.resource.id)
-    agent = asking.snapshot.agents.get(who.agent)
-    if server is None or agent is None or not reachable(asking.snapshot, who=who, server=server):
-        return _denied(evaluation, asking, "unknown")
-    return {"decision": True} if agent.enabled else _denied(evaluation, asking, "locked_down")
+    found = look(asking.snapshot, who=who, server=server.id if server else None, at=asking.at)
+    if isinstance(found, Verdict):
+        return _denied(evaluation, asking, shown_reason(found))
+    return {"decision": True}
 
 
 def _allowed(verdict: Verdict, approval: Approval | None) -> JsonObject:

@@ -138,9 +138,9 @@ def parse_constraint(value: Json) -> ArgumentConstraint:
     """
     members = _object(value, (), ("mode", "schema", "value", "digest"))
     mode = members.get("mode")
-    if mode not in set(Mode):
+    if not isinstance(mode, str) or mode not in set(Mode):
         _refuse(("mode",) if "mode" in members else (), "mode: one of exact, schema, any")
-    own = {Mode.ANY: set(), Mode.SCHEMA: {"schema"}, Mode.EXACT: {"value", "digest"}}[Mode(str(mode))]
+    own = {Mode.ANY: set(), Mode.SCHEMA: {"schema"}, Mode.EXACT: {"value", "digest"}}[Mode(mode)]
     for name in sorted(members.keys() - own - {"mode"}):
         _refuse((name,), f"no such key with mode {mode}")
     if mode == Mode.ANY:

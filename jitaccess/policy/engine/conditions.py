@@ -191,7 +191,7 @@ class _Scan:
 
     def _name(self, number: int, token: _Token) -> None:
         member, call = self._text(number - 1) == ".", self._text(number + 1) == "("
-        if member and number < 2:
+        if member and not self._ends_something(number - 2):
             _refuse(self._source, token.at, "a name without a dot before it")
         if call:
             self._called(number, token, member=member)
@@ -200,6 +200,13 @@ class _Scan:
                 known = ", ".join(sorted(self._known))
                 _refuse(self._source, token.at, f"a known name, not {visible(token.text, limit=40)!r}; known: {known}")
             self._use(number, token.text)
+
+    def _ends_something(self, number: int) -> bool:
+        """Whether a value ends there: a dot after it is about a member of it."""
+        if number < 0:
+            return False
+        token = self._tokens[number]
+        return token.text in _CLOSES or token.kind == "text" or (token.kind == "name" and token.text != "in")
 
     def _use(self, number: int, name: str) -> None:
         """Of a variable of which only members are used, only those are looked at."""
@@ -229,9 +236,11 @@ class _Scan:
             _refuse(self._source, token.at, 'a regex written out, as in args.path.matches("^/srv/[a-z]+$")')
         if len(self._bound) > 1:
             _refuse(self._source, token.at, "no regex in a comprehension that is inside another")
+        if pattern.text[0] in "bB":
+            _refuse(self._source, pattern.at, "a text, not bytes")
         try:
-            _regex(str(cel.evaluate(pattern.text)))
-        except (ConditionError, ValueError, TypeError) as error:
+            _regex(cel.evaluate(pattern.text))
+        except (ConditionError, ValueError) as error:
             _refuse(self._source, pattern.at, f"a regex of RE2's ({visible(str(error), limit=120)})")
 
     def _check_cost(self) -> None:

@@ -78,7 +78,7 @@ SERVER = Record(
         "url": Text("the MCP endpoint, https://…/mcp; programs are described by the operator's file only", 500),
         "era": Choice("which protocol it speaks", ERAS),
         "shared": Flag("everybody may use one connection: it keeps no state and no identity"),
-        "instructions": Text("told to agents with the gateway's own instructions", 20_000, blank=True),
+        "instructions": Text("told to agents with the gateway's own instructions", 100_000, blank=True),
         "enabled": Flag("a disabled server is closed to everybody"),
         "owner_team": name("whom approval policies mean by server-owners", mentions="team", blank=True),
         "labels": Labels(),

@@ -8,15 +8,19 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+import yaml
+
 from jitaccess.kernel.durations import parse_duration
 from jitaccess.kernel.errors import Invalid
 from jitaccess.kernel.labels import MAX_LABELS, checked_labels
 from jitaccess.kernel.text import visible
 from jitaccess.kernel.yamldoc import Node, Reader, is_list, line_of
 
-READ = Reader("files.invalid")
+# A server may have thousands of tools, each with its pin.
+READ = Reader("files.invalid", limit=1 << 20)
 MINUTE, DAY = 60, 86_400
 _NULL = "tag:yaml.org,2002:null"
+_MAP = "tag:yaml.org,2002:map"
 _TIMES = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:timestamp")
 _DURATION = r"^(?=.)([0-9]+d)?([0-9]+h)?([0-9]+m)?$"
 
@@ -214,10 +218,17 @@ class ByName:
     value: Shape
 
     def read(self, node: Node, path: str, mentions: list[Mention]) -> dict[str, Any]:
-        members = READ.members(node, path, (), expected=self.what)
-        found = {key: self.value.read(at, f"{path}.{key}", mentions) for key, at in members.items()}
-        for key, at in members.items():
-            mentions.append(Mention("tool", key, f"{path}.{key}", line_of(at)))
+        """Not by Reader.members, which shortens what it cannot know."""
+        if not isinstance(node, yaml.MappingNode) or node.tag != _MAP:
+            raise READ.mistake(line_of(node), path, self.what)
+        found: dict[str, Any] = {}
+        for key, at in node.value:
+            named = key.value if isinstance(key, yaml.ScalarNode) else ""
+            where = f"{path}.{visible(named, limit=128)}"
+            if not named or named in found:
+                raise READ.mistake(line_of(key), where, "each name once")
+            found[named] = self.value.read(at, where, mentions)
+            mentions.append(Mention("tool", named, where, line_of(key)))
         return dict(sorted(found.items()))
 
     def schema(self) -> dict[str, Any]:

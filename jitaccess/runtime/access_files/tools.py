@@ -23,7 +23,7 @@ def resolve_tools(wanted: Wanted, there: Now, problems: list[Problem], warnings:
         warnings.append(str(wanted.problem(text)))
         return wanted.value | {"tools": {}}
     for name, tool in wanted.value["tools"].items():
-        shown = visible(name, limit=80)
+        shown = visible(name, limit=128)
         if name not in known:
             text = f"spec.tools.{shown}: {slug} offers no such tool."
             problems.append(wanted.problem(text, line=lines.get(name, 0)))

@@ -12,7 +12,9 @@ from jitaccess.catalog.models import Server
 from jitaccess.catalog.services import register_server
 from jitaccess.identity.models import Agent, User
 from jitaccess.identity.services import create_agent, set_agent_enabled
+from jitaccess.policy.locks import lock, unlock
 from jitaccess.policy.models import BindingUse, RoleBinding
+from requests_app.models import AccessRequest
 from tests.api.authzen.conftest import HERE, Pdp, bearing, problem, question, signed_in
 from tests.api.conftest import token_of
 from tests.cast import OPERATOR, Cast
@@ -118,6 +120,21 @@ def test_an_enforcement_point_may_ask_about_anybody_while_it_is_enabled(cast: Ca
     assert enforcer.decide("git/git_log") == {"decision": True}
     assert enforcer.denied("git/git_commit")["reason"] == "approval_required"
     set_agent_enabled(agent=Agent.objects.get(name="gate"), enabled=False, operator=OPERATOR)
+    problem(enforcer.post("evaluation", question()), 403, "authzen.foreign_subject")
+
+
+def test_locks_close_what_they_name_and_a_locked_enforcement_point_is_none(cast: Cast, enforcer: Pdp, pdp: Pdp):
+    git = {"resource": {"type": "server", "id": "git"}, "action": {"name": "connect"}}
+    gate = Agent.objects.get(name="gate")
+    on_server = lock(kind="server", target=cast.server.pk, reason="Incident", operator=OPERATOR)
+    assert pdp.denied("git/git_log")["reason"] == "locked_down"
+    assert pdp.denied(**git)["reason"] == "locked_down"
+    unlock(lock=on_server, operator=OPERATOR)
+    assert pdp.decide(**git) == {"decision": True}
+    everything = lock(kind="everything", reason="Incident", operator=OPERATOR)
+    assert enforcer.denied("git/git_log")["reason"] == "locked_down"
+    unlock(lock=everything, operator=OPERATOR)
+    lock(kind="agent", target=gate.pk, reason="Stolen", operator=OPERATOR)
     problem(enforcer.post("evaluation", question()), 403, "authzen.foreign_subject")
 
 
@@ -274,7 +291,7 @@ def test_an_enforcement_point_lets_no_call_through_twice_on_one_approval(cast: C
     """For it the question is the call: without naming the approval a grant for a number of calls allows nothing."""
     binding = cast.limited(1)
     reference = {"approval": {"id": f"apr_{binding.origin_id.hex}"}}  # type: ignore[union-attr]
-    assert enforcer.decide()["decision"] is False
+    assert without_ids(enforcer.denied()) == {"reason": "approval_not_presented"}
     first = enforcer.decide(context=reference)
     assert first["decision"] is True
     assert first["context"]["approval"]["id"] == reference["approval"]["id"]
@@ -284,6 +301,22 @@ def test_an_enforcement_point_lets_no_call_through_twice_on_one_approval(cast: C
     used = Entry.objects.get(event="grant.used")
     assert (used.agent_name, used.tool, used.grant) == ("demo-agent", "git_commit", binding.origin_id)
     assert '"enforced_by":"gate"' in used.data
+
+
+def test_one_approval_takes_no_use_of_another(cast: Cast, enforcer: Pdp):
+    """Two exact calls of one tool, two grants: each reference is good for its own."""
+    calls = {
+        text: {"type": "tool", "id": "git/git_commit", "properties": {"arguments": {"message": text}}} for text in "ab"
+    }
+    shown = {}
+    for text, resource in calls.items():
+        task = enforcer.submit(enforcer.denied(resource=resource), resource=resource).json()["task"]
+        cast.approve(AccessRequest.objects.latest("created_at"))
+        shown[text] = {"approval": enforcer.get(f"requests/{task['id']}").json()["result"]["approval"]}
+    assert enforcer.denied(resource=calls["a"], context=shown["b"])["reason"] == "out_of_scope"
+    assert enforcer.decide(resource=calls["b"], context=shown["b"])["decision"] is True
+    assert enforcer.decide(resource=calls["a"], context=shown["a"])["decision"] is True
+    assert Entry.objects.filter(event="grant.used").count() == 2
 
 
 def test_server_and_access_changes_are_seen_at_once(cast: Cast, pdp: Pdp):

@@ -73,6 +73,7 @@ def test_any_is_any() -> None:
     [
         ([], [], "an object with mode"),
         ({}, [], "mode: one of"),
+        ({"mode": []}, ["mode"], "one of exact, schema, any"),
         ({"mode": "some"}, ["mode"], "one of exact, schema, any"),
         ({"mode": "any", "value": {}}, ["value"], "no such key"),
         ({"mode": "exact"}, [], "value: the exact arguments"),
