@@ -25,6 +25,9 @@ class Endpoint(APIView):
     def prepare(self, request: Request) -> None:
         """What has to be read before the transaction of a POST begins."""
 
+    def still_theirs(self, caller: Caller, answer: Any) -> None:
+        """Raise unless the caller may still be told what a stored `answer` says. What they lost meanwhile, they lost."""
+
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         address = str(request.META.get("REMOTE_ADDR", ""))
         throttles.spend(request, f"@{address}", times=throttles.PER_ADDRESS, reads=self.reads)

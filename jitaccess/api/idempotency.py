@@ -27,6 +27,8 @@ from jitaccess.kernel.errors import Conflict, Invalid, JitAccessError
 from jitaccess.store.clock import JitNow
 
 KEPT = timedelta(hours=24)
+# Of one principal. Beyond that nothing is forgotten early, which would break a promise: the next key is refused.
+MAX_KEPT = 2000
 HEADER = "Idempotency-Key"
 View = Callable[..., Response]
 
@@ -53,9 +55,13 @@ def once(view: View) -> View:
             _take_turn(who, key)
             stored = StoredAnswer.objects.filter(principal_key=who, key=key).first()
             if stored is not None and not _too_old(stored):
-                return _again(stored, what)
+                answer = _again(stored, what)
+                if stored.status not in {403, 404}:  # those tell nothing
+                    self.still_theirs(caller, answer.data)
+                return answer
             if stored is not None:
                 stored.delete()
+            _ensure_room(who)
             try:
                 response = view(self, request, *args, **kwargs)
             except (JitAccessError, APIException) as error:
@@ -120,6 +126,17 @@ def _take_turn(who: str, key: str) -> None:
             raise Conflict(
                 "idempotency.in_progress", "A request with this key is being answered.", retry_after_seconds=1
             )
+
+
+def _ensure_room(who: str) -> None:
+    """Raise Conflict when so many answers of this principal are kept that one more would be too many."""
+    own = StoredAnswer.objects.filter(principal_key=who)
+    if own.count() >= MAX_KEPT and not own.filter(created_at__lt=JitNow() - KEPT).delete()[0]:
+        raise Conflict(
+            "idempotency.too_many_keys",
+            f"{MAX_KEPT} answers to keys of yours are kept, each for a day; leave {HEADER} out, or come back later.",
+            retry_after_seconds=3600,
+        )
 
 
 def _too_old(stored: StoredAnswer) -> bool:

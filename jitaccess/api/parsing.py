@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from datetime import datetime
 from typing import IO, Any, cast
+from uuid import UUID
 
 from rest_framework import serializers
 from rest_framework.parsers import BaseParser
@@ -66,6 +69,28 @@ class Whole(serializers.IntegerField):
         if not isinstance(data, int) or isinstance(data, bool):
             self.fail("invalid")
         return super().to_internal_value(data)
+
+
+class Moment(serializers.DateTimeField):
+    """A moment with its offset (RFC 3339): nobody has to guess whose noon is meant."""
+
+    def to_internal_value(self, value: Any) -> datetime:
+        if not isinstance(value, str) or not re.search(r"(?:[Zz]|[+-]\d\d:\d\d)\Z", value):
+            self.fail("invalid", format="2026-01-31T09:00:00Z")
+        return super().to_internal_value(value)
+
+
+class Id(serializers.UUIDField):
+    """A UUID in a string, not what could be made one."""
+
+    def to_internal_value(self, data: Any) -> UUID:
+        if not isinstance(data, str):
+            self.fail("invalid", value=str(data)[:40])
+        return super().to_internal_value(data)
+
+
+class Anything(serializers.DictField):
+    """A JSON object, as it is."""
 
 
 class Switch(serializers.BooleanField):

@@ -65,13 +65,16 @@ def add(commands: Any) -> None:
 
 def _test(arguments: argparse.Namespace) -> int:
     from jitaccess.policy.engine.explain import explain
+    from jitaccess.policy.engine.rules import Subject
     from jitaccess.policy.engine.trial import with_role, with_rules
+    from jitaccess.policy.snapshots import SnapshotStore
 
-    snapshot, clock = _policy()
+    store = SnapshotStore()
+    who = _who(store.current, arguments.agent, arguments.user)
+    snapshot, clock = store.look(Subject(agent=who.agent, user=who.user))
     at = _moment(arguments.at) if arguments.at else clock
     given = _arguments(arguments.args) if arguments.args else None
     document, from_file = _role(arguments.role)
-    who = _who(snapshot, arguments.agent, arguments.user)
     server = snapshot.server_by_slug(arguments.server)
     if server is None:
         raise NotFound("server.unknown", f"There is no server {visible(arguments.server, limit=80)!r}.")
@@ -85,12 +88,6 @@ def _test(arguments: argparse.Namespace) -> int:
     else:
         _show(screen, found, any_arguments=given is None)
     return Exit.DONE if found.verdict.allowed else Exit.REFUSED
-
-
-def _policy() -> tuple[Snapshot, datetime]:
-    from jitaccess.policy.snapshots import SnapshotStore
-
-    return SnapshotStore().look()
 
 
 def _role(text: str) -> tuple[RoleDocument, bool]:
@@ -180,6 +177,7 @@ def _diff(arguments: argparse.Namespace) -> int:
     from jitaccess.policy.engine.roles import parse_role
     from jitaccess.policy.engine.trial import changes
     from jitaccess.policy.models import Role
+    from jitaccess.policy.snapshots import SnapshotStore
 
     text = arguments.file.read_text(encoding="utf-8")
     after = parse_role(text)
@@ -187,7 +185,7 @@ def _diff(arguments: argparse.Namespace) -> int:
     before = parse_role(row.document, version=row.head) if row else None
     old, name = row.document if row else "", str(row) if row else "(no such role)"
     lines = list(difflib.unified_diff(old.splitlines(), text.splitlines(), name, str(arguments.file), lineterm=""))
-    found = list(changes(_policy()[0], before.facts if before else None, after.facts))
+    found = list(changes(SnapshotStore().current, before.facts if before else None, after.facts))
     screen = Screen()
     if arguments.json:
         fields = ("server", "tool", "before", "after")

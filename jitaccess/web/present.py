@@ -94,6 +94,20 @@ def status_of(request: AccessRequest, at: datetime) -> Status:
     return Status(label, tone)
 
 
+def said_of(decided: AccessRequest, at: datetime) -> str:
+    """What became of a request by a decision just now, for the person who made it; "" while it is pending."""
+    if decided.status == RequestStatus.DENIED:
+        return "Denied. The agent is told."
+    if decided.status != RequestStatus.APPROVED:
+        return ""
+    if decided.extends:
+        return f"Approved. The access lasts until {decided.extends.expires_at:%H:%M} UTC now."
+    grant = grant_of(decided)
+    if grant and grant.starts_at > at:
+        return f"Approved. Access begins on {grant.starts_at:%F at %H:%M} UTC."
+    return "Approved. Access began just now."
+
+
 def rows(requests: list[AccessRequest], at: datetime, *, shown: int = 4) -> list[Row]:
     """In their order, but those of one bundle at the place of its first."""
     made: list[Row] = []

@@ -12,7 +12,7 @@ from jitaccess.kernel.durations import format_duration
 from requests_app import approval
 from requests_app.approval import Progress, Tally, Vote
 from requests_app.lifecycle import DecisionVerdict
-from requests_app.selectors import Decision
+from requests_app.selectors import AccessRequest, Decision
 from requests_app.standing import Seen
 from requests_app.terms import read_terms, terms_of
 
@@ -104,16 +104,16 @@ def decisions_of(seen: Seen) -> list[DecisionLine]:
     return [_decision(seen, one) for one in seen.decisions]
 
 
-def less_of(seen: Seen, text: str) -> str:
+def narrowed_to(text: str, request: AccessRequest) -> str:
     """What of a request stored terms leave, in words; "" for all of it."""
-    terms, asked = read_terms(text, seen.request), terms_of(seen.request)
+    terms, asked = read_terms(text, request), terms_of(request)
     parts = []
     if terms.seconds != asked.seconds:
         parts.append(format_duration(terms.seconds))
     if terms.max_uses != asked.max_uses:
         parts.append(f"{terms.max_uses} call{'' if terms.max_uses == 1 else 's'}")
     if terms.labels != asked.labels:
-        parts.append(f"only {', '.join(terms.labels)}")
+        parts.append(", ".join(terms.labels))
     return ", ".join(parts)
 
 
@@ -124,7 +124,7 @@ def _decision(seen: Seen, one: Decision) -> DecisionLine:
         at=one.at,
         channel=one.channel,
         stage=one.stage + 1,
-        less=less_of(seen, one.terms),
+        less=narrowed_to(one.terms, seen.request),
         reason=one.reason,
         counts=one.live,
     )

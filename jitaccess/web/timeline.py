@@ -14,12 +14,15 @@ from jitaccess.audit.models import Entry
 from jitaccess.kernel.durations import format_duration
 from jitaccess.kernel.text import visible
 from jitaccess.policy.models import GRANTED, RoleBinding
+from jitaccess.web.progress import narrowed_to
+from requests_app.lifecycle import RequestKind
 from requests_app.selectors import AccessRequest
 
 _NOTE = 2000
 _DETAILS = 8000
-# The decision that caused them is told already.
+# The decision that caused them is told already; a rule decides without one.
 _TOLD = {Event.REQUEST_APPROVED, Event.REQUEST_DENIED}
+_BY_RULE = _Telling("Approved by the rule {rule} of the policy {policy}; nobody was asked", "good", by=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,18 +36,23 @@ class _Telling:
 
 
 _LIFE: dict[str, _Telling] = {
-    Event.REQUEST_SUBMITTED: _Telling("asked for {tools} for {long}", "ask"),
+    Event.REQUEST_SUBMITTED: _Telling("asked for {what}", "ask"),
     Event.REQUEST_APPROVED: _Telling("approved", "good", note="reason"),
     Event.REQUEST_DENIED: _Telling("denied it", "bad", note="reason"),
     Event.REQUEST_CANCELLED: _Telling("withdrew the request"),
     Event.REQUEST_EXPIRED: _Telling("Nobody decided in time, so the request expired", by=False),
+    Event.REQUEST_SUPERSEDED: _Telling("put another request in the place of this one"),
+    Event.REQUEST_CHANGES_ASKED: _Telling("asked for changes", "ask", note="note"),
     Event.REQUEST_INVALIDATED: _Telling("The request became void", "bad", by=False, note="why"),
     Event.REQUEST_COMMENTED: _Telling("commented", note="text"),
     Event.REQUEST_REMINDED: _Telling("Nobody had decided yet: those who can were reminded", by=False),
-    Event.REQUEST_ESCALATED: _Telling("Nobody had decided yet: others were asked as well", "ask", by=False),
-    Event.BREAK_GLASS_USED: _Telling("broke the glass: {tools} for {long}", "bad", note="reason"),
-    Event.BREAK_GLASS_REVIEWED: _Telling("reviewed it", "good", note="note"),
+    Event.REQUEST_ESCALATED: _Telling("Nobody had decided yet: {groups} were asked as well", "ask", by=False),
+    Event.BREAK_GLASS_USED: _Telling("broke the glass: {what}", "bad", note="reason"),
+    Event.BREAK_GLASS_REVIEWED: _Telling("reviewed this use of break-glass", "good", note="note"),
+    Event.GRANT_SCHEDULED: _Telling("Access was scheduled: it begins by itself {start}", "good", by=False),
     Event.GRANT_ACTIVATED: _Telling("Access began", "good", by=False),
+    Event.GRANT_EXTENDED: _Telling("The end of the access moved {moved}", "good", by=False),
+    Event.GRANT_SUPERSEDED: _Telling("Access ended: something else took its place", by=False),
     Event.GRANT_USED: _Telling("An enforcement point let one call through", "use", by=False),
     Event.GRANT_EXPIRED: _Telling("Time was up, access ended", by=False),
     Event.GRANT_RELEASED: _Telling("gave the access back"),
@@ -96,7 +104,7 @@ def moments(request: AccessRequest, entries: Iterable[Entry]) -> list[Moment]:
         data = _data(entry)
         if entry.event in _OUTCOMES and entry.call in calls:
             _close(calls[entry.call], entry, data)
-        elif entry.event in _TOLD:
+        elif entry.event in _TOLD and "rule" not in data:
             continue
         elif entry.event.startswith("call."):
             moment = _call(entry, data, reasons)
@@ -112,14 +120,69 @@ def _life(request: AccessRequest, entry: Entry, data: dict[str, Any]) -> Moment:
     event = entry.event
     if event == Event.DECISION_RECORDED:
         event = Event.REQUEST_APPROVED if data.get("verdict") == "approve" else Event.REQUEST_DENIED
-    told = _LIFE.get(event, _Telling(event.replace(".", " ").replace("_", " ")))
-    long = format_duration(request.seconds)
+    told = _LIFE.get(event) or _Telling(event.replace(".", " ").replace("_", " "))
+    if event == Event.REQUEST_APPROVED and "rule" in data:
+        told = _BY_RULE
+    text = told.text.format_map(_Words(request, data)) + _how(request, event, data)
+    note = visible(str(data.get(told.note) or ""), limit=_NOTE, multiline=True)
+    until = _moment(data.get("expires_at")) if event in {Event.GRANT_ACTIVATED, Event.GRANT_SCHEDULED} else None
+    return Moment(entry.at, _who(entry) if told.by else "", text, told.tone, note=note, until=until)
+
+
+class _Words(dict[str, str]):
+    """What the sentences name; made when one does."""
+
+    def __init__(self, request: AccessRequest, data: dict[str, Any]) -> None:
+        super().__init__()
+        self._request, self._data = request, data
+
+    def __missing__(self, name: str) -> str:
+        data = self._data
+        match name:
+            case "what":
+                return _what(self._request)
+            case "groups":
+                names = [str(group.get("name")) for group in data.get("groups") or ()]
+                return visible(" and ".join(names) or "others", limit=500)
+            case "start":
+                return f"on {_day(data.get('starts_at'))}"
+            case "moved":
+                return f"from {_day(data.get('from'))} to {_day(data.get('expires_at'))}"
+        return visible(str(data.get(name)), limit=100)
+
+
+def _what(request: AccessRequest) -> str:
+    """What was asked for, and for how long. An exact call by its tool; the page shows its arguments."""
+    names = dict.fromkeys(_named(label) for label in request.tool_labels)
+    things, long = ", ".join(names), format_duration(request.seconds)
+    if request.kind == RequestKind.EXTENSION:
+        return f"{long} more of {things}"
     if request.max_uses:
         long += f" and {request.max_uses} call{'' if request.max_uses == 1 else 's'}"
-    text = told.text.format(tools=", ".join(request.tool_labels), long=long)
-    note = visible(str(data.get(told.note) or ""), limit=_NOTE, multiline=True)
-    until = _moment(data.get("expires_at")) if event == Event.GRANT_ACTIVATED else None
-    return Moment(entry.at, _who(entry) if told.by else "", text, told.tone, note=note, until=until)
+    return f"{things} for {long}"
+
+
+def _named(label: str) -> str:
+    kind, _, name = label.partition(":")
+    if kind == "role" and "/" not in kind:
+        return f"the role {name}"
+    tool, mark, _ = label.rpartition("#")
+    return f"one exact call of {tool}" if mark else label
+
+
+def _how(request: AccessRequest, event: str, data: dict[str, Any]) -> str:
+    """What there is to add to a decision: in whose place it was made, and to what it was narrowed."""
+    if event not in _TOLD or data.get("verdict") is None:
+        return ""
+    text = f", in the place of {visible(str(data['on_behalf_of']), limit=150)}" if data.get("on_behalf_of") else ""
+    if not data.get("terms_digest"):
+        return text
+    return f"{text}, but only {narrowed_to(str(data['terms']), request) or 'what was asked for'}"
+
+
+def _day(text: object) -> str:
+    moment = _moment(text)
+    return f"{moment:%F %H:%M} UTC" if moment else "an unknown time"
 
 
 def _call(entry: Entry, data: dict[str, Any], reasons: dict[str, str]) -> Moment:

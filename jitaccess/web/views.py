@@ -102,14 +102,16 @@ def approve(request: HttpRequest, request_id: UUID) -> HttpResponse:
         ensure_shown(asked)
         return approve_request(**said, recently=recently_proved(request), narrow=narrow_of(request.POST, asked))
 
-    return _decide(request, request_id, carry_out)
+    return _decide(request, request_id, carry_out, undecided="Your approval is on record; others are still needed.")
 
 
 @login_required
 @require_POST
 @_refusals_are_pages
 def deny(request: HttpRequest, request_id: UUID) -> HttpResponse:
-    return _decide(request, request_id, lambda said: deny_request(**said))
+    return _decide(
+        request, request_id, lambda said: deny_request(**said), undecided="Your denial is on record; others decide too."
+    )
 
 
 @login_required
@@ -176,7 +178,7 @@ def robots(request: HttpRequest) -> HttpResponse:  # noqa: ARG001 - Django passe
 
 
 def _decide(
-    request: HttpRequest, request_id: UUID, carry_out: Callable[[dict[str, Any]], AccessRequest]
+    request: HttpRequest, request_id: UUID, carry_out: Callable[[dict[str, Any]], AccessRequest], *, undecided: str
 ) -> HttpResponse:
     said = {
         "request_id": request_id,
@@ -190,7 +192,7 @@ def _decide(
         decided = carry_out(said)
     except JitAccessError as error:
         return _request_page(request, request_id, refusal=error)
-    messages.success(request, present.said_of(decided, now()))
+    messages.success(request, present.said_of(decided, now()) or undecided)
     return redirect("web:request", request_id=request_id)
 
 

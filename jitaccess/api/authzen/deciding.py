@@ -65,7 +65,8 @@ def decision(asking: Asking, question: Question, who: Who | None) -> JsonObject:
         return _denied(evaluation, asking, "approval_unverifiable", {"next_action": "none"})
     verdict = judged(asking, who, target, approval)
     if verdict is None:
-        return _denied(evaluation, asking, "approval_not_presented" if approval is None else "approval_expired")
+        reason = "approval_not_presented" if approval is None else "approval_expired"
+        return _denied(evaluation, asking, reason, {"next_action": "none"})
     if verdict.allowed:
         return _allowed(verdict, approval)
     context: JsonObject = {}

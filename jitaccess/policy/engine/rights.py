@@ -24,8 +24,9 @@ from jitaccess.policy.engine.rules import (
 
 END_OF_TIME = datetime.max.replace(tzinfo=UTC)
 START_OF_TIME = datetime.min.replace(tzinfo=UTC)
-# A condition about the time may change its answer at any instant. Nobody asks more often than this.
-TIMED = timedelta(seconds=1)
+# A condition about the time may change its answer at any instant. A call is never held longer than this; a list may
+# be late by so much, because all that listen would have to be looked at again.
+TIMED, TIMED_LIST = timedelta(seconds=1), timedelta(seconds=10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,11 +182,10 @@ def reachable(snapshot: Snapshot, *, who: Who, server: ServerFacts) -> bool:
     return server_open_to(snapshot, server, agent, who.user)
 
 
-def interval(snapshot: Snapshot, who: Who, at: datetime) -> tuple[datetime, datetime]:
+def interval(snapshot: Snapshot, who: Who, at: datetime, timed: timedelta = TIMED) -> tuple[datetime, datetime]:
     """The span around `at` in which no binding of this principal starts or ends, and no lock ends.
 
-    With a condition about the time in one of its live roles it is `at` and a second more: an answer is never held
-    longer than nobody notices.
+    With a condition about the time in one of its live roles it is `at` and `timed` more.
     """
     since, until = START_OF_TIME, END_OF_TIME
     bindings = bindings_of(snapshot, who)
@@ -198,7 +198,7 @@ def interval(snapshot: Snapshot, who: Who, at: datetime) -> tuple[datetime, date
         else:
             until = min(until, edge)
     if _timed(bindings, at):
-        return at, min(until, at + TIMED)
+        return at, min(until, at + timed)
     return since, until
 
 
@@ -217,8 +217,8 @@ def bindings_of(snapshot: Snapshot, who: Who) -> tuple[BindingFacts, ...]:
 
 
 def next_edge(snapshot: Snapshot, *, who: Who, at: datetime) -> datetime:
-    """When the answer about this principal may change by itself; END_OF_TIME if never."""
-    return interval(snapshot, who, at)[1]
+    """When to look again at what this principal sees, for it may change by itself; END_OF_TIME if never."""
+    return interval(snapshot, who, at, TIMED_LIST)[1]
 
 
 def _own(snapshot: Snapshot, *subjects: Subject) -> tuple[BindingFacts, ...]:

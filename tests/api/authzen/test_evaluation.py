@@ -291,7 +291,7 @@ def test_an_enforcement_point_lets_no_call_through_twice_on_one_approval(cast: C
     """For it the question is the call: without naming the approval a grant for a number of calls allows nothing."""
     binding = cast.limited(1)
     reference = {"approval": {"id": f"apr_{binding.origin_id.hex}"}}  # type: ignore[union-attr]
-    assert without_ids(enforcer.denied()) == {"reason": "approval_not_presented"}
+    assert without_ids(enforcer.denied()) == {"reason": "approval_not_presented", "next_action": "none"}
     first = enforcer.decide(context=reference)
     assert first["decision"] is True
     assert first["context"]["approval"]["id"] == reference["approval"]["id"]

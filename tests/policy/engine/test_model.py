@@ -107,7 +107,9 @@ def _check_interval(
     arguments: model.Arguments | None,
 ) -> None:
     """From `since` until just before `until` the answer is the same."""
-    assert verdict.since <= moment(at) < verdict.until == next_edge(snapshot, who=who, at=moment(at))
+    edge = next_edge(snapshot, who=who, at=moment(at))
+    assert verdict.since <= moment(at) < verdict.until <= edge
+    assert verdict.until in {edge, moment(at + 1)}
     first = max(seconds(verdict.since), -5.0) if verdict.since.year > 1 else -5.0
     last = seconds(verdict.until) - 0.000001 if verdict.until.year < 9999 else HORIZON + 5.0
     for point in (first, last, random.uniform(first, last)):
