@@ -235,7 +235,7 @@ def timeline_of(request: AccessRequest, *, calls: int = 500) -> list[Entry]:
 
     Entries about calls are many: the latest `calls` of them are given, everything else always.
     """
-    grant = Grant.objects.filter(request=request).first()
+    grant = getattr(request, "grant", None)
     # What extends a grant is a request of its own, and part of this one's life too.
     extended = Q(grant=grant.pk, event=Event.GRANT_EXTENDED) if grant else Q(pk__in=())
     life = list(Entry.objects.filter(Q(request=request.pk) | extended))

@@ -29,7 +29,14 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
     "OAS_VERSION": "3.1.1",
     "SCHEMA_PATH_PREFIX": "/api/v1",
     "SERVE_INCLUDE_SCHEMA": False,
-    "ENUM_NAME_OVERRIDES": {"LockKind": "jitaccess.policy.models.Lock.Kind"},
+    "ENUM_NAME_OVERRIDES": {
+        "GrantState": "jitaccess.api.shape_parts.GRANT_STATES",
+        "ItemKind": "jitaccess.api.shape_parts.ITEM_KINDS",
+        "LockKind": "jitaccess.policy.models.Lock.Kind",
+        "ProvisionState": "jitaccess.api.shape_parts.PROVISION_STATES",
+        "RequestKind": "jitaccess.api.shape_parts.KINDS",
+        "VerdictEnum": "jitaccess.api.shape_parts.VERDICTS",
+    },
     "PREPROCESSING_HOOKS": ["jitaccess.api.schema.only_this_api"],
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",

@@ -26,7 +26,7 @@ class Endpoint(APIView):
         """What has to be read before the transaction of a POST begins."""
 
     def still_theirs(self, caller: Caller, answer: Any) -> None:
-        """Raise unless the caller may still be told what a stored `answer` says. What they lost meanwhile, they lost."""
+        """Raise unless the caller may be told today what a stored `answer` says: rights are lost meanwhile."""
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         address = str(request.META.get("REMOTE_ADDR", ""))

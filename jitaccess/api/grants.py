@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 from uuid import UUID
 
+from django.db import transaction
 from rest_framework import serializers
 
 from jitaccess.api import shapes
+from jitaccess.api.acting import holding
+from jitaccess.api.asking import NewExtension, would_be
 from jitaccess.api.endpoint import Caller, Endpoint, Request, Response, caller_of
 from jitaccess.api.idempotency import once
 from jitaccess.api.paging import Paged, page, place
 from jitaccess.api.parsing import Input, Nothing, Text, body, query
-from jitaccess.api.render import full_grant
+from jitaccess.api.policy_now import look
+from jitaccess.api.render import full_grant, given_by
+from jitaccess.api.requests import submitted
 from jitaccess.api.schema import documented, listing
+from jitaccess.identity.principal import Principal
 from jitaccess.kernel.errors import NotFound
+from jitaccess.policy.engine.rules import Snapshot
 from jitaccess.policy.services import uses_left_of
 from jitaccess.store.clock import now
 from jitaccess.store.paging import part_of
-from requests_app import selectors
-from requests_app.services import release_grant, revoke_grant
+from requests_app import represent, selectors
+from requests_app.provisioning.service import provisions_of
+from requests_app.selectors import Grant
+from requests_app.services import extend_grant, release_grant, revoke_grant
 
 
 class GrantQuery(Paged):
@@ -50,17 +59,30 @@ class GrantList(Endpoint):
             rows = rows.filter(agent__name=asked["agent"])
         part = part_of(rows, **place(asked))
         seen = selectors.seen_grants(person, part.rows) if person else part.rows
-        at, left = now(), uses_left_of([grant.pk for grant in seen])
-        return page(request, part, [full_grant(caller, grant, at, left) for grant in seen])
+        at, left, given = now(), uses_left_of([grant.pk for grant in seen]), given_by(seen)
+        return page(request, part, [full_grant(caller, grant, at, left, given) for grant in seen])
+
+
+class OfGrant(Endpoint):
+    """An address about one grant: what was answered there is for whoever may see that grant."""
+
+    def still_theirs(self, caller: Caller, answer: Any) -> None:  # noqa: ARG002 - all of it is about that grant
+        _found(caller, self.kwargs["grant_id"])
 
 
 class GrantShow(Endpoint):
-    @documented("grants_show", "One grant", "As in the list.", tag="grants", answer=shapes.FullGrant)
+    @documented(
+        "grants_show",
+        "One grant",
+        "As in the list, with the requests for more time, and for people what it gives on other systems.",
+        tag="grants",
+        answer=shapes.FullGrant,
+    )
     def get(self, request: Request, grant_id: UUID) -> Response:
         return _answer(caller_of(request), grant_id)
 
 
-class GrantRevoke(Endpoint):
+class GrantRevoke(OfGrant):
     people_only: ClassVar[frozenset[str]] = frozenset({"POST"})
 
     @documented(
@@ -81,7 +103,7 @@ class GrantRevoke(Endpoint):
         return _answer(caller, grant_id)
 
 
-class GrantRelease(Endpoint):
+class GrantRelease(OfGrant):
     @documented(
         "grants_release",
         "Give access back",
@@ -99,7 +121,46 @@ class GrantRelease(Endpoint):
         return _answer(caller, grant_id)
 
 
-def _answer(caller: Caller, grant_id: UUID) -> Response:
+class GrantExtend(OfGrant):
+    principal: Principal
+    snapshot: Snapshot
+
+    def prepare(self, request: Request) -> None:
+        caller = caller_of(request)
+        self.principal = holding(caller, _found(caller, self.kwargs["grant_id"]))
+        self.snapshot, _ = look(self.principal)
+
+    @documented(
+        "grants_extend",
+        "Ask for more time",
+        "By the principal that holds it, or by a person whose agent it is. A request of its own, decided like any "
+        "other; approving it moves the end of the grant, at most to `latest`. What the grant holds stays as it is.",
+        tag="grants",
+        takes=NewExtension,
+        status=201,
+        answer=shapes.Submitted,
+        also={200: shapes.DryRun},
+        keyed=True,
+    )
+    @once
+    def post(self, request: Request, grant_id: UUID) -> Response:
+        asked, caller = body(request, NewExtension), caller_of(request)
+        dry = asked.get("dry_run", False)
+        with transaction.atomic():
+            filed = extend_grant(
+                grant_id=grant_id,
+                principal=self.principal,
+                seconds=asked["minutes"] * 60,
+                reason=asked["reason"],
+                ticket=asked.get("ticket", ""),
+                snapshot=self.snapshot,
+                dry_run=dry,
+                filed_by=caller.person,
+            )
+            return Response(would_be(filed)) if dry else Response(submitted(caller, filed), status=201)
+
+
+def _found(caller: Caller, grant_id: UUID) -> Grant:
     """Raises NotFound for foreign grants as for absent ones."""
     person = caller.person
     rows = selectors.grants_seen_by(person) if person else selectors.grants_of(caller.principal)
@@ -107,4 +168,32 @@ def _answer(caller: Caller, grant_id: UUID) -> Response:
     seen = selectors.seen_grants(person, found) if person else found
     if not seen:
         raise NotFound("grant.unknown", "There is no such grant, or you may not see it.")
-    return Response(full_grant(caller, seen[0], now(), uses_left_of([grant_id])))
+    return seen[0]
+
+
+def _answer(caller: Caller, grant_id: UUID) -> Response:
+    """One grant with all about it. Raises NotFound as _found."""
+    grant, at = _found(caller, grant_id), now()
+    data: dict[str, Any] = full_grant(caller, grant, at, uses_left_of([grant_id]), given_by([grant]))
+    data["extensions"] = [
+        {
+            "request_id": str(one.pk),
+            "status": represent.status_at(one, at),
+            "minutes": one.seconds // 60,
+            "decided_by": one.closed_by_name,
+        }
+        for one in grant.extensions.order_by("pk")
+    ]
+    if caller.person:
+        data["provisions"] = [
+            {
+                "target": one.target.slug,
+                "entitlement": one.entitlement,
+                "state": one.state,
+                "changed_at": one.changed_at.isoformat(),
+                "error": one.last_error,
+                "gave_up": one.gave_up,
+            }
+            for one in provisions_of(grant_id)
+        ]
+    return Response(data)

@@ -89,10 +89,6 @@ class Id(serializers.UUIDField):
         return super().to_internal_value(data)
 
 
-class Anything(serializers.DictField):
-    """A JSON object, as it is."""
-
-
 class Switch(serializers.BooleanField):
     """true or false."""
 

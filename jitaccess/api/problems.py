@@ -140,6 +140,5 @@ def _errors(detail: Any, kind: str, path: str = "") -> Iterator[dict[str, str]]:
             step = "" if name == "non_field_errors" else "/" + str(name).replace("~", "~0").replace("/", "~1")
             yield from _errors(inner, kind, path + step)
     else:
-        for number, inner in enumerate(detail):
-            # Of a list of objects every one has its errors, or none; of anything else it is the errors that are listed.
-            yield from _errors(inner, kind, f"{path}/{number}" if isinstance(inner, dict) else path)
+        for inner in detail:
+            yield from _errors(inner, kind, path)

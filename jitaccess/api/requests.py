@@ -5,25 +5,29 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
+from django.db import transaction
 from drf_spectacular.utils import OpenApiExample
 from rest_framework import serializers
 
 from jitaccess.api import shapes
-from jitaccess.api.endpoint import Endpoint, Request, Response, caller_of
+from jitaccess.api.acting import asking_for
+from jitaccess.api.asking import NewRequest, ask_of, would_be
+from jitaccess.api.endpoint import Caller, Endpoint, Request, Response, caller_of
 from jitaccess.api.idempotency import once
 from jitaccess.api.paging import Paged, page, place
-from jitaccess.api.parsing import Input, Nothing, Switch, Text, Whole, body, query
+from jitaccess.api.parsing import Nothing, body, query
 from jitaccess.api.policy_now import look
 from jitaccess.api.render import full_request, listed_request, moment, seen_request
-from jitaccess.api.schema import documented, listing
-from jitaccess.kernel.errors import Invalid
+from jitaccess.api.schema import documented, listing, one_or_many
+from jitaccess.identity.principal import Principal
+from jitaccess.kernel.errors import Conflict, NotFound
 from jitaccess.kernel.text import is_slug
 from jitaccess.policy.engine.rules import Snapshot
 from jitaccess.policy.services import uses_left_of
 from jitaccess.store.clock import now
-from requests_app import represent, selectors
+from requests_app import selectors
 from requests_app.selectors import Q, State
-from requests_app.services import MAX_CONTEXT, Ask, Submission, cancel_request, submit_request
+from requests_app.services import Submission, cancel_request, submit_bundle
 
 CALLS_SHOWN = 500
 _EXAMPLE = {
@@ -31,6 +35,11 @@ _EXAMPLE = {
     "server": "git",
     "reason": "Commit the release notes of 2.4 that were reviewed in the pull request.",
     "minutes": 30,
+}
+_CALL = {
+    "calls": [{"tool": "git/git_commit", "arguments": {"repo_path": ".", "message": "Release 2.4"}}],
+    "reason": "Commit the release notes of 2.4 that were reviewed in the pull request.",
+    "ticket": "OPS-7",
 }
 
 
@@ -43,24 +52,16 @@ class RequestQuery(Paged):
     created_before = serializers.DateTimeField(required=False)
 
 
-class NewRequest(Input):
-    tools = serializers.ListField(
-        child=Text(max_length=200),
-        min_length=1,
-        max_length=50,
-        help_text="Exact names, as server/tool, or as tool alone where `server` is given.",
-    )
-    server = Text(required=False, max_length=32, help_text="The server of tools that name none.")
-    reason = Text(max_length=4000, help_text="What the approver decides on.")
-    minutes = Whole(required=False, min_value=1, max_value=525_600)
-    max_uses = Whole(required=False, min_value=1, max_value=1_000_000)
-    context = serializers.DictField(  # type: ignore[assignment]  # the metaclass takes it out of the class
-        required=False, help_text=f"Anything, in at most {MAX_CONTEXT} bytes."
-    )
-    dry_run = Switch(required=False, help_text="Say what would come of it, and write nothing.")
+class OfRequest(Endpoint):
+    """An address about one request: what was answered there is for whoever may see that request."""
+
+    def still_theirs(self, caller: Caller, answer: Any) -> None:  # noqa: ARG002 - all of it is about that request
+        seen_request(caller, self.kwargs["request_id"])
 
 
 class RequestList(Endpoint):
+    asked: dict[str, Any]
+    principal: Principal
     snapshot: Snapshot
 
     @documented(
@@ -84,34 +85,53 @@ class RequestList(Endpoint):
         return page(request, part, [listed_request(row, at, left) for row in part.rows])
 
     def prepare(self, request: Request) -> None:
-        self.snapshot, _ = look(caller_of(request).principal)
+        self.asked, caller = body(request, NewRequest), caller_of(request)
+        self.principal = asking_for(caller, self.asked.get("agent"), for_me=self.asked.get("for_me", False))
+        self.snapshot, _ = look(self.principal)
+
+    def still_theirs(self, caller: Caller, answer: Any) -> None:
+        for one in answer.get("requests", [answer]):
+            if "request_id" in one:
+                seen_request(caller, UUID(one["request_id"]))
 
     @documented(
         "requests_submit",
-        "Ask for access to tools",
-        "For agents. The same ask while one is pending gets that one (`coalesced`). With `dry_run` everything is "
-        "decided in the same way, answered with 200, and nothing is written.",
+        "Ask for access",
+        "For tools, exact calls, roles and privileges, by an agent's token, or by a person for an agent of theirs "
+        "(`agent`, `for_me`), who counts as the requester then. The same ask while one is pending gets that one "
+        "(`coalesced`). What different people decide becomes several requests with one `bundle` id, all of them or "
+        "none. With `dry_run` everything is decided in the same way, answered with 200, and nothing is written.",
         tag="requests",
         takes=NewRequest,
         status=201,
-        answer=shapes.Submitted,
-        also={200: shapes.DryRun},
+        answer=one_or_many(shapes.Submitted, shapes.SubmittedBundle),
+        also={200: one_or_many(shapes.DryRun, shapes.DryRunBundle)},
         keyed=True,
         examples=[
             OpenApiExample("Two tools for half an hour", value=_EXAMPLE, request_only=True),
+            OpenApiExample("One call with these very arguments", value=_CALL, request_only=True),
             OpenApiExample("A dry run", value={**_EXAMPLE, "dry_run": True}, request_only=True),
         ],
     )
     @once
     def post(self, request: Request) -> Response:
-        asked, caller = body(request, NewRequest), caller_of(request)
-        dry = asked.get("dry_run", False)
-        submission = submit_request(principal=caller.principal, ask=_ask(asked), snapshot=self.snapshot, dry_run=dry)
+        caller, dry = caller_of(request), self.asked.get("dry_run", False)
+        with transaction.atomic():
+            filed = submit_bundle(
+                principal=self.principal,
+                ask=ask_of(self.asked),
+                snapshot=self.snapshot,
+                dry_run=dry,
+                filed_by=caller.person,
+            )
+            many = [would_be(one) if dry else submitted(caller, one) for one in filed]
+        if len(many) == 1:
+            return Response(many[0], status=200 if dry else 201)
         if dry:
-            return Response(_dry_run(submission))
-        filed = seen_request(caller, submission.request.pk)
-        data = full_request(caller, *filed, now()) | {"coalesced": submission.coalesced}
-        return Response(data, status=201)
+            return Response({"dry_run": True, "requests": many})
+        # One that was pending already keeps the bundle it came in.
+        bundle = next((one.request.bundle for one in filed if not one.coalesced), None)
+        return Response({"bundle": str(bundle) if bundle else None, "requests": many}, status=201)
 
 
 class RequestShow(Endpoint):
@@ -127,11 +147,11 @@ class RequestShow(Endpoint):
         return Response(full_request(caller, *seen_request(caller, request_id), now()))
 
 
-class RequestCancel(Endpoint):
+class RequestCancel(OfRequest):
     @documented(
         "requests_cancel",
         "Withdraw a pending request",
-        "By the principal that filed it.",
+        "By the principal that filed it, or a person who counts as the requester.",
         tag="requests",
         takes=Nothing,
         answer=shapes.FullRequest,
@@ -162,6 +182,16 @@ class RequestTimeline(Endpoint):
         return Response({"items": items, "calls_cut": calls == CALLS_SHOWN})
 
 
+def submitted(caller: Caller, submission: Submission) -> dict[str, Any]:
+    """A request that was filed just now, or the pending one that stands instead."""
+    try:
+        seen = seen_request(caller, submission.request.pk)
+    except NotFound:
+        # The agent asked by itself, and whoever asks for it now is nobody to that request.
+        raise Conflict("request.pending_already", "The agent has asked for this itself; it is pending.") from None
+    return full_request(caller, *seen, now()) | {"coalesced": submission.coalesced}
+
+
 def _where(asked: dict[str, Any]) -> Q:
     where = Q()
     if "agent" in asked:
@@ -175,38 +205,3 @@ def _where(asked: dict[str, Any]) -> Q:
     if "server" in asked:
         where &= selectors.asks_of_server(asked["server"]) if is_slug(asked["server"], limit=32) else Q(pk__in=[])
     return where
-
-
-def _ask(asked: dict[str, Any]) -> Ask:
-    minutes = asked.get("minutes")
-    return Ask(
-        tools=[_tool(name, asked.get("server")) for name in asked["tools"]],
-        reason=asked["reason"],
-        seconds=None if minutes is None else minutes * 60,
-        max_uses=asked.get("max_uses"),
-        context=asked.get("context", {}),
-    )
-
-
-def _tool(name: str, server: str | None) -> tuple[str, str]:
-    """Names of tools may hold a slash, slugs of servers hold none: with `server`, "<server>/" may be left out."""
-    slug, slash, tool = name.partition("/")
-    if slash and (server is None or slug == server):
-        return slug, tool
-    if server is None:
-        raise Invalid("request.tools", "Name tools as server/tool, or give `server`.")
-    return server, name
-
-
-def _dry_run(submission: Submission) -> dict[str, Any]:
-    asked = submission.request
-    return {
-        "dry_run": True,
-        "coalesced": submission.coalesced,
-        "tools": asked.tool_labels,
-        "minutes": asked.seconds // 60,
-        "max_uses": asked.max_uses,
-        "policy": asked.policy_name,
-        **represent.approval_data(asked),
-        "limits": {"max_minutes": submission.max_seconds // 60, "max_uses": submission.max_uses},
-    }

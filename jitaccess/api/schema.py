@@ -8,7 +8,13 @@ from typing import Any, TypeVar
 
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
+from drf_spectacular.utils import (
+    OpenApiExample,
+    OpenApiParameter,
+    OpenApiResponse,
+    PolymorphicProxySerializer,
+    extend_schema,
+)
 from rest_framework import serializers
 
 from jitaccess.api.conf import PREFIXES
@@ -16,6 +22,7 @@ from jitaccess.api.parsing import Input
 from jitaccess.api.problems import MEDIA_TYPE
 
 F = TypeVar("F", bound=Callable[..., Any])
+Answer = type[serializers.Serializer[Any]] | PolymorphicProxySerializer
 _WHAT = {
     400: "The request does not fit; `code` and `errors` say where.",
     401: "No session, and no token that is good now.",
@@ -113,13 +120,27 @@ def listing(items: type[serializers.Serializer[Any]]) -> type[serializers.Serial
     return type(f"{items.__name__}Page", (serializers.Serializer,), members)
 
 
+def one_or_many(
+    one: type[serializers.Serializer[Any]], many: type[serializers.Serializer[Any]]
+) -> PolymorphicProxySerializer:
+    """Either shape."""
+    return PolymorphicProxySerializer(
+        component_name=f"{one.__name__}Or{many.__name__}", serializers=[one, many], resource_type_field_name=None
+    )
+
+
+def _said_of(shape: Answer) -> str:
+    one = shape.serializers[0] if isinstance(shape, PolymorphicProxySerializer) else shape
+    return inspect.getdoc(one) or ""
+
+
 def documented(
     operation: str,
     summary: str,
     description: str,
     *,
     tag: str,
-    answer: type[serializers.Serializer[Any]],
+    answer: Answer,
     status: int = 200,
     takes: type[Input] | None = None,
     query: type[Input] | None = None,
@@ -128,7 +149,7 @@ def documented(
     gone: bool = False,
     public: bool = False,
     headers: Sequence[OpenApiParameter] = (),
-    also: Mapping[int, type[serializers.Serializer[Any]]] | None = None,
+    also: Mapping[int, Answer] | None = None,
     examples: Sequence[OpenApiExample] = (),
 ) -> Callable[[F], F]:
     """An operation with all its refusals. `takes` is its body, `keyed` whether it honours Idempotency-Key, `also`
@@ -151,7 +172,7 @@ def documented(
         auth=[] if public else None,
         responses={
             status: OpenApiResponse(answer, summary),
-            **{code: OpenApiResponse(shape, inspect.getdoc(shape) or "") for code, shape in (also or {}).items()},
+            **{code: OpenApiResponse(shape, _said_of(shape)) for code, shape in (also or {}).items()},
             **{(code, MEDIA_TYPE): OpenApiResponse(Problem, _WHAT[code]) for code in sorted(refusals)},
         },
         examples=list(examples),

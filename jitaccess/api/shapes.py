@@ -6,6 +6,23 @@ from typing import Any
 
 from rest_framework import serializers as s
 
+from jitaccess.api.shape_parts import (
+    GRANT_STATES,
+    KINDS,
+    RISKS,
+    STATUSES,
+    VERDICTS,
+    Approval,
+    AskedItem,
+    Call,
+    Changes,
+    Extension,
+    Limits,
+    Plan,
+    Provision,
+    Terms,
+)
+
 _Shape = s.Serializer[Any]
 # Some members are called as something of the framework is: their metaclass takes them out of the class.
 
@@ -14,7 +31,7 @@ class Grant(_Shape):
     """Access that was approved. `seconds_left` and `calls_left` while it is live, `end_reason` once it has ended."""
 
     grant_id = s.UUIDField()
-    state = s.ChoiceField(choices=["scheduled", "active", "ended"])
+    state = s.ChoiceField(choices=GRANT_STATES)
     expires_at = s.DateTimeField()
     seconds_left = s.IntegerField(required=False)
     calls_left = s.IntegerField(required=False, help_text="Absent: any number.")
@@ -25,25 +42,37 @@ class FullGrant(Grant):
     request_id = s.UUIDField()
     agent = s.CharField()
     on_behalf_of = s.CharField(allow_null=True)
-    tools = s.ListField(child=s.CharField())
+    tools = s.ListField(child=s.CharField(), help_text="What approvals left of what was asked for.")
     starts_at = s.DateTimeField()
     ended_at = s.DateTimeField(allow_null=True)
     ended_by = s.CharField()
+    latest = s.DateTimeField(allow_null=True, help_text="The end of its life, whatever extends it.")
     note = s.CharField(required=False, help_text="Said by whoever revoked it; for people.")
+    extensions = Extension(many=True, required=False, help_text="Requests for more time; not in lists.")
+    provisions = Provision(many=True, required=False, help_text="On other systems; for people, not in lists.")
 
 
 class AccessRequest(_Shape):
     """What was asked, and how it stands by the clock."""
 
     request_id = s.UUIDField()
-    status = s.ChoiceField(choices=["pending", "approved", "denied", "cancelled", "expired", "invalidated"])
+    status = s.ChoiceField(choices=STATUSES)
+    kind = s.ChoiceField(choices=KINDS)
+    risk = s.ChoiceField(choices=RISKS)
     agent = s.CharField()
     on_behalf_of = s.CharField(allow_null=True)
-    tools = s.ListField(child=s.CharField(), help_text="As server/tool.")
+    tools = s.ListField(
+        child=s.CharField(), help_text="As server/tool, server/tool#digest for a call, role:name, database/object."
+    )
+    calls = Call(many=True, required=False, help_text="Exact calls, with the very arguments.")
     reason = s.CharField(help_text="Written by the agent, checked by nobody.")
     minutes = s.IntegerField()
     max_uses = s.IntegerField(required=False, help_text="Absent: any number of calls.")
     created_at = s.DateTimeField()
+    starts_at = s.DateTimeField(required=False, help_text="Absent: with the approval.")
+    extends = s.UUIDField(required=False, help_text="The grant that would last longer.")
+    bundle = s.UUIDField(required=False, help_text="Filed together with others.")
+    changes = Changes(required=False, help_text="What an approver wants asked for instead.")
     pending_until = s.DateTimeField(required=False, help_text="While it is pending.")
     decided_by = s.CharField(required=False, help_text="Who closed it.")
     note = s.CharField(required=False)
@@ -51,22 +80,13 @@ class AccessRequest(_Shape):
     grant = Grant(required=False)
 
 
-class AskedTool(_Shape):
-    server = s.CharField()
-    tool = s.CharField()
-    access = s.CharField()
-    pin = s.CharField(help_text="The digest of the definition that was asked for.")
-
-
-class Approval(_Shape):
-    group = s.CharField()
-    needed = s.IntegerField()
-    given = s.IntegerField()
-
-
 class Decision(_Shape):
     by = s.CharField()
-    verdict = s.ChoiceField(choices=["approve", "deny"])
+    on_behalf_of = s.CharField(allow_null=True, help_text="In whose place.")
+    stage = s.IntegerField()
+    terms = Terms(required=False, help_text="Absent: all that was asked for.")
+    channel = s.CharField(required=False, help_text="For people.")
+    verdict = s.ChoiceField(choices=VERDICTS)
     at = s.DateTimeField()
     counts = s.BooleanField(help_text="False: this person decided otherwise later.")
     reason = s.CharField(required=False)
@@ -78,12 +98,18 @@ class Standing(_Shape):
     may_decide = s.BooleanField()
     may_revoke = s.BooleanField()
     self_because = s.CharField(help_text="Why you count as the requester; empty if you do not.")
+    decided = s.ChoiceField(choices=VERDICTS, allow_null=True, help_text="By you, at the present stage.")
 
 
 class FullRequest(AccessRequest):
     digest = s.CharField(help_text="Of everything that was asked; an approval names it.")
     policy = s.CharField()
-    items = AskedTool(many=True)
+    plan = Plan(allow_null=True)
+    items = AskedItem(many=True)
+    ticket = s.CharField()
+    not_after = s.DateTimeField(allow_null=True)
+    supersedes = s.UUIDField(allow_null=True)
+    filed_by = s.CharField(allow_null=True, help_text="A person, for the agent.")
     context = s.DictField(help_text="What the agent sent along.")  # type: ignore[assignment]  # see above
     who_can_approve = s.ListField(child=s.CharField(), required=False)
     approvals = Approval(many=True, required=False)
@@ -97,9 +123,11 @@ class Submitted(FullRequest):
     coalesced = s.BooleanField()
 
 
-class Limits(_Shape):
-    max_minutes = s.IntegerField()
-    max_uses = s.IntegerField(allow_null=True)
+class SubmittedBundle(_Shape):
+    """Several requests, because different people decide."""
+
+    bundle = s.UUIDField(allow_null=True, help_text="Null: all of it was pending already.")
+    requests = Submitted(many=True)
 
 
 class DryRun(_Shape):
@@ -107,13 +135,24 @@ class DryRun(_Shape):
 
     dry_run = s.BooleanField()
     coalesced = s.BooleanField(help_text="The same is pending already.")
+    kind = s.ChoiceField(choices=KINDS)
+    risk = s.ChoiceField(choices=RISKS)
     tools = s.ListField(child=s.CharField())
+    items = AskedItem(many=True)
     minutes = s.IntegerField()
     max_uses = s.IntegerField(allow_null=True)
     policy = s.CharField()
+    plan = Plan(allow_null=True)
     who_can_approve = s.ListField(child=s.CharField())
     approvals = Approval(many=True)
     limits = Limits()
+
+
+class DryRunBundle(_Shape):
+    """What several requests would come to."""
+
+    dry_run = s.BooleanField()
+    requests = DryRun(many=True)
 
 
 class Moment(_Shape):
@@ -234,6 +273,42 @@ class Lock(_Shape):
     expires_at = s.DateTimeField(allow_null=True)
     lifted_at = s.DateTimeField(allow_null=True)
     lifted_by = s.CharField()
+
+
+class Delegation(_Shape):
+    """One person's approvals in the hands of another for a while."""
+
+    delegation_id = s.UUIDField()
+    person = s.CharField()
+    delegate = s.CharField(allow_null=True, help_text="Null: away, and nobody is asked instead.")
+    in_force = s.BooleanField()
+    starts_at = s.DateTimeField()
+    ends_at = s.DateTimeField()
+    ended_at = s.DateTimeField(allow_null=True, help_text="When somebody ended it early.")
+    note = s.CharField()
+    made_by = s.CharField()
+
+
+class Considered(_Shape):
+    part = s.CharField(help_text="deny, ceiling, agent's rights, user's rights, grant.")
+    whose = s.CharField()
+    rule = s.CharField()
+    applies = s.BooleanField()
+    decided = s.BooleanField()
+    missing = s.CharField(help_text="Why it does not apply.")
+
+
+class Explanation(_Shape):
+    """Why a call would be allowed or refused."""
+
+    allowed = s.BooleanField()
+    code = s.CharField()
+    rule = s.CharField(help_text="What decided.")
+    requestable = s.BooleanField()
+    grant_id = s.UUIDField(allow_null=True)
+    until = s.DateTimeField(allow_null=True, help_text="Null: as long as nothing changes.")
+    considered = Considered(many=True)
+    advice = s.ListField(child=s.CharField())
 
 
 class Entry(_Shape):

@@ -14,6 +14,7 @@ from jitaccess.audit.models import Entry
 from jitaccess.kernel.durations import format_duration
 from jitaccess.kernel.text import visible
 from jitaccess.policy.models import GRANTED, RoleBinding
+from jitaccess.web.items import chips_of
 from jitaccess.web.progress import narrowed_to
 from requests_app.lifecycle import RequestKind
 from requests_app.selectors import AccessRequest
@@ -22,7 +23,6 @@ _NOTE = 2000
 _DETAILS = 8000
 # The decision that caused them is told already; a rule decides without one.
 _TOLD = {Event.REQUEST_APPROVED, Event.REQUEST_DENIED}
-_BY_RULE = _Telling("Approved by the rule {rule} of the policy {policy}; nobody was asked", "good", by=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,7 @@ _LIFE: dict[str, _Telling] = {
     Event.PROVISION_DRIFT_FOUND: _Telling("A target was not as it should be", "bad", by=False, note="told"),
     Event.PROVISION_REPAIRED: _Telling("The target is as it should be again", "good", by=False, note="told"),
 }
+_BY_RULE = _Telling("Approved by the rule {rule} of the policy {policy}; nobody was asked", "good", by=False)
 _OUTCOMES: dict[str, tuple[str, str]] = {
     Event.CALL_COMPLETED: ("succeeded", "good"),
     Event.CALL_COMPLETED_LATE: ("ended late", "off"),
@@ -153,8 +154,7 @@ class _Words(dict[str, str]):
 
 def _what(request: AccessRequest) -> str:
     """What was asked for, and for how long. An exact call by its tool; the page shows its arguments."""
-    names = dict.fromkeys(_named(label) for label in request.tool_labels)
-    things, long = ", ".join(names), format_duration(request.seconds)
+    things, long = ", ".join(dict.fromkeys(map(_named, chips_of(request)))), format_duration(request.seconds)
     if request.kind == RequestKind.EXTENSION:
         return f"{long} more of {things}"
     if request.max_uses:
@@ -162,12 +162,11 @@ def _what(request: AccessRequest) -> str:
     return f"{things} for {long}"
 
 
-def _named(label: str) -> str:
-    kind, _, name = label.partition(":")
-    if kind == "role" and "/" not in kind:
-        return f"the role {name}"
-    tool, mark, _ = label.rpartition("#")
-    return f"one exact call of {tool}" if mark else label
+def _named(chip: dict[str, str]) -> str:
+    if not chip["server"]:
+        return f"the {chip['name']}"
+    name = f"{chip['server']}/{chip['name']}"
+    return f"one exact call of {name}" if chip.get("more") else name
 
 
 def _how(request: AccessRequest, event: str, data: dict[str, Any]) -> str:

@@ -61,7 +61,9 @@ def test_conditions_and_constraints_are_about_the_very_call(
 
 def test_a_role_that_may_be_asked_for_is_named_in_the_refusal(cast: Cast, agent: Client) -> None:
     cast.requestable.delete()
-    asked = CAREFUL.split("  deny:", maxsplit=1)[0] + "  request: {max_duration: 1h, approval: " + cast.policy.name + "}\n"
+    asked = (
+        CAREFUL.split("  deny:", maxsplit=1)[0] + "  request: {max_duration: 1h, approval: " + cast.policy.name + "}\n"
+    )
     save_role(document=asked, operator=OPERATOR)
     assert agent.tools()["git_commit"].startswith("[LOCKED")
     deny = agent.call("git_commit", message="fix it")["_meta"][DENY]

@@ -13,7 +13,7 @@ from jitaccess.gateway.builtin.definitions import NAMES
 from jitaccess.policy.models import RoleBinding
 from jitaccess.policy.services import bind_role, end_binding, save_role
 from requests_app.models import Grant
-from requests_app.services import revoke_grant, submit
+from requests_app.services import filing, revoke_grant
 from tests.cast import Cast
 from tests.gateway.harness import DENY, Client, Served, refusals
 
@@ -54,7 +54,7 @@ def shuffle(cast: Cast, random: Random, number: int) -> None:
 def test_visible_is_callable_locked_is_requestable_and_hidden_is_unknown(
     cast: Cast, gateway: Served, sent: Callable[[], list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(submit, "MAX_FILINGS_PER_HOUR", 1000)  # this agent asks more than any other
+    monkeypatch.setattr(filing, "MAX_FILINGS_PER_HOUR", 1000)  # this agent asks more than any other
     random, seen, calls = Random(20260728), {"visible": 0, "locked": 0, "hidden": 0}, 0
     with gateway.client(cast) as alone, gateway.client(cast, user=cast.olga) as delegated:
         delegated.initialize()

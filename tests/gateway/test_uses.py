@@ -12,11 +12,9 @@ import pytest
 
 from jitaccess.gateway import batch
 from jitaccess.identity.services import revoke_token
-from jitaccess.kernel.canonical import digest
 from jitaccess.kernel.errors import Conflict
 from jitaccess.policy.models import BindingUse
 from requests_app import tasks
-from requests_app.digests import request_digest
 from requests_app.models import AccessRequest, Grant
 from requests_app.tasks import end_used_up_grants
 from tests.cast import Cast
@@ -152,31 +150,3 @@ def test_a_stricter_limit_of_calls_voids_what_was_asked_before(cast: Cast) -> No
         cast.approve(request)
     assert AccessRequest.objects.get().status == "invalidated"
     assert not Grant.objects.exists()
-
-
-def test_a_request_without_a_limit_has_the_digest_that_it_always_had(cast: Cast) -> None:
-    request = cast.submit()
-    plain = digest(
-        {
-            "id": str(request.pk),
-            "agent": str(request.agent_id),
-            "owner": str(request.owner_id),
-            "user": None,
-            "issued_by": str(request.issued_by_id),
-            "client": request.client,
-            "items": request.items,
-            "reason": request.reason,
-            "context": request.context,
-            "seconds": request.seconds,
-            "plan": request.plan,
-            "created_at": request.created_at.isoformat(),
-            "pending_until": request.pending_until.isoformat(),
-        },
-        domain="jitaccess-request-v1",
-    )
-    assert request.digest == plain
-    cast.requestable.max_uses = 2
-    cast.requestable.save()
-    limited = cast.submit("git_add")
-    limited.max_uses = 3
-    assert request_digest(limited) != limited.digest, "how often is part of what is approved"

@@ -133,9 +133,9 @@ DEFINITIONS: tuple[JsonObject, ...] = (
     _tool(
         "request_access",
         "Ask people for access you lack, for a limited time: to locked tools, to one exact call (`calls`: approved "
-        "sooner, because people see the very arguments, and good for that call once), or to a role. Returns at once with "
-        "a request id; a person has to approve it. Ask for as little as the task needs and say why: the reason is what "
-        "they decide on.",
+        "sooner, because people see the very arguments, and good for that call once), or to a role. Returns at once "
+        "with a request id; a person has to approve it. Ask for as little as the task needs and say why: the reason is "
+        "what they decide on.",
         {
             "tools": {"type": "array", "items": _TEXT, "maxItems": 50, "description": "Tool names"},
             "calls": {
@@ -167,7 +167,7 @@ DEFINITIONS: tuple[JsonObject, ...] = (
             },
             "arguments_schema": {
                 "type": "object",
-                "description": "A JSON Schema that the arguments of `tools` will keep to; the narrower, the sooner approved",
+                "description": "A JSON Schema that the arguments of `tools` keep to: the narrower, the better",
             },
             "reason": {"type": "string", "maxLength": 2000, "description": "Why, for the person who decides"},
             "minutes": {"type": "integer", "minimum": 1, "description": "For how long (default 30)"},
@@ -193,7 +193,7 @@ NAMES = frozenset(str(definition["name"]) for definition in DEFINITIONS)
 INSTRUCTIONS = """\
 This server is behind jitaccess, which decides every call. You start with read access only.
 Tools whose description starts with [LOCKED: needs approval] are refused until a person approves them for a while.
-To unlock some: request_access with the tool names, your reason and the minutes; then check_request until it is decided.
-For a single call with known arguments ask for just that one (`calls`): people approve it sooner, and it works once.
+To unlock some: request_access with their names (or in `calls` the one call you need), your reason and the minutes; \
+then check_request until it is decided.
 After approval call the tool as usual; if your tool list does not refresh, use call_tool with its name and arguments.
 my_access shows what you may do now and for how long; give back what you no longer need with release_access."""

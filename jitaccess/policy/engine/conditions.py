@@ -222,6 +222,8 @@ class _Scan:
             name = self._tokens[number + 2] if number + 2 < len(self._tokens) else token
             if name.kind != "name" or name.text in _CONSTANTS | self._known or self._text(number + 3) != ",":
                 _refuse(self._source, name.at, f"a new name for an item, as in {token.text}(item, item > 1)")
+            if token.text == "map" and self._bound:  # 10,000 new values, copied over and over
+                _refuse(self._source, token.at, "no map inside another comprehension")
             self._comprehensions += 1
             self._bound.append((self._depth + 1, name.text))
             self._deepest = max(self._deepest, len(self._bound))
@@ -235,7 +237,7 @@ class _Scan:
         if not member or pattern.kind != "text" or self._text(number + 3) != ")":
             _refuse(self._source, token.at, 'a regex written out, as in args.path.matches("^/srv/[a-z]+$")')
         if len(self._bound) > 1:
-            _refuse(self._source, token.at, "no regex in a comprehension that is inside another")
+            _refuse(self._source, token.at, "no regex inside a comprehension that is inside another")
         if pattern.text[0] in "bB":
             _refuse(self._source, pattern.at, "a text, not bytes")
         try:

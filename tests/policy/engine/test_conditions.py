@@ -53,6 +53,7 @@ def refused(source: str) -> Invalid:
         ("args.l.all(args, true)", 1, 12, "a new name"),
         ("args.l.all(a, args.l.all(b, args.l.all(c, true)))", 1, 1, "one comprehension inside another"),
         ("args.l.all(a, args.l.all(b, args.x.matches('a')))", 1, 36, "no regex"),
+        ("args.l.map(a, args.l.map(b, a)) == []", 1, 22, "no map"),
         (" && ".join(["args.l.all(a, true)"] * 5), 1, 1, "at most 4 comprehensions"),
         ("args.l.all(a, args.l.all(b, [" + "0," * 60 + "0].size() > 0))", 1, 1, "at most 100 words"),
         ("args.l.all(a, args.l.all(b, a+b+a+b > 0))", 1, 1, "at most 2 times +"),
@@ -137,7 +138,7 @@ def test_what_is_equal_by_its_source_is_equal() -> None:
     "source",
     [
         "args.l.all(x, args.l.exists(y, y == x))",
-        "args.l.map(x, args.l.map(y, x)).size() == 100",
+        "args.l.map(x, args.l.filter(y, y == x)).size() == 100",
         "args.l.all(x, x.matches('(a|aa)+$') || true)",
         "args.l.all(x, args.l.exists(y, [args.l, args.l, args.l] != [args.l, args.l, args.l]))",
         "(" + "args.l" + "+args.l" * 16 + ").all(x, x in args.l)",

@@ -1,0 +1,473 @@
+"""Random moves of everybody at once; after each the database holds what the model says, and allows what it allows."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from contextlib import nullcontext
+from datetime import timedelta
+from typing import Any, ClassVar
+
+from django.db import transaction
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from jitaccess.audit.recorder import Actor
+from jitaccess.catalog.models import Tool
+from jitaccess.catalog.services import set_server_enabled
+from jitaccess.identity.models import User
+from jitaccess.identity.principal import Principal
+from jitaccess.identity.services import set_agent_enabled
+from jitaccess.kernel.errors import JitAccessError
+from jitaccess.policy.delegations import delegate, end_delegation
+from jitaccess.policy.locks import lock, unlock
+from jitaccess.policy.models import Delegation, Lock, Role
+from jitaccess.policy.policies import save_policy
+from jitaccess.policy.services import save_role
+from requests_app import services
+from requests_app.models import AccessRequest
+from requests_app.services import Ask, ExactCall, Narrow
+from tests.cast import Cast
+from tests.requests_app.machine.documents import POLICIES, ROLES, policy_text, role_text
+from tests.requests_app.machine.model import Model
+from tests.requests_app.machine.stage import (
+    ARGUMENTS,
+    DIGESTS,
+    SWEEPS,
+    LedgerDownError,
+    Stage,
+    no_errors_logged,
+    without_ledger,
+)
+from tests.requests_app.machine.world import Row
+
+PEOPLE = ["anna", "bert", "carl", "dora", "olga", "admin"]
+USERS = st.sampled_from([None, None, "bert"])
+WHO = st.sampled_from([*PEOPLE[:4], *PEOPLE])
+TOOLS = ["git_commit", "git_add", "git_reset", "git_log"]
+SECONDS = st.sampled_from([600, 60, 3600, 7200, 3 * 3600, 59, 5 * 3600])
+USES = st.sampled_from([None, None, 1, 2, 4])
+SOME = st.integers(0, 7)
+CALLS = st.tuples(st.sampled_from(TOOLS[:3]), st.sampled_from(sorted(ARGUMENTS)))
+THINGS = st.one_of(
+    st.sets(st.sampled_from(TOOLS[:3]), min_size=1).map(lambda tools: (tools, set(), False)),
+    st.sets(CALLS, min_size=1, max_size=2).map(lambda calls: (set(), calls, False)),
+    st.just((set(), set(), True)),
+    st.tuples(st.sets(st.sampled_from(TOOLS)), st.sets(CALLS, max_size=1), st.booleans()),
+)
+
+
+def pending(self: Workflow) -> bool:
+    return bool(self.open)
+
+
+def granted(self: Workflow) -> bool:
+    return bool(self.model.grants)
+
+
+class Workflow(RuleBasedStateMachine):
+    stage: ClassVar[Stage]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.savepoint = transaction.savepoint()
+        self.model: Model = self.stage.begin()
+        self.cast = self.stage.cast
+        self.broken: int | None = None
+        self.grant_ids: dict[Any, Any] = {}
+        self.binding_rows: dict[Any, Row] = {}
+        self.closed: dict[Any, str] = {}
+
+    def teardown(self) -> None:
+        transaction.savepoint_rollback(self.savepoint)
+
+    @property
+    def open(self) -> list[Any]:
+        """Those that are pending, the latest first; also past their deadline, when no worker came by."""
+        return [pk for pk, one in self.model.requests.items() if one["status"] == "pending"][::-1]
+
+    def request(self, number: int) -> Any:
+        return self.open[number % len(self.open)]
+
+    def grant(self, number: int) -> Any:
+        return list(self.model.grants)[::-1][number % len(self.model.grants)]
+
+    def attempt(self, do: Callable[[], Any], expected: Callable[[Any], str]) -> Any:
+        """What was done ends as the model says; when the ledger is down, nothing has happened at all."""
+        fault, self.broken = self.broken, None
+        result, outcome = None, "ok"
+        try:
+            with without_ledger(fault) if fault is not None else nullcontext():
+                result = do()
+        except LedgerDownError:
+            return None
+        except JitAccessError as error:
+            outcome = "void" if error.code == "request.invalidated" else "refused"
+            result = error
+        said = expected(result if outcome == "ok" else None)
+        assert outcome == said, (outcome, said, result)
+        return result if outcome == "ok" else None
+
+    # -- asking ---------------------------------------------------------------------------------------------------
+
+    @rule(user=USERS, things=THINGS, seconds=SECONDS, uses=USES, later=st.booleans(), old=st.none() | SOME)
+    def submit(self, user: str | None, things: Any, seconds: int, uses: int | None, later: bool, old: int | None) -> None:
+        tools, calls, role = things
+        start = self.model.now + timedelta(hours=2) if later and seconds == 3600 else None
+        replaced = self.request(old) if old is not None and self.open else None
+        if not (tools or calls or role):
+            return
+        ask = Ask(
+            tools=[("git", tool) for tool in tools],
+            calls=[ExactCall("git", tool, ARGUMENTS[key]) for tool, key in sorted(calls)],
+            roles=["writer"] if role else [],
+            reason="Finish the release notes",
+            seconds=seconds,
+            max_uses=uses,
+            starts_at=start,
+            supersedes=replaced,
+        )
+        wanted = {"tools": tools, "calls": calls, "role": role, "seconds": seconds, "uses": uses, "start": start}
+        snapshot = self.stage.look(user)
+        self.attempt(
+            lambda: services.submit_request(principal=self.stage.principals[user], ask=ask, snapshot=snapshot).request.pk,
+            lambda pk: self.model.submit(pk, user, wanted, replaced),
+        )
+
+    @precondition(granted)
+    @rule(user=USERS, grant=SOME, seconds=SECONDS)
+    def extend(self, user: str | None, grant: int, seconds: int) -> None:
+        pk = self.grant(grant)
+        user = self.model.grants[pk]["user"] if grant else user
+        snapshot = self.stage.look(user)
+        self.attempt(
+            lambda: services.extend_grant(
+                grant_id=self.grant_ids[pk], principal=self.stage.principals[user], seconds=seconds,
+                reason="It takes longer", snapshot=snapshot,
+            ).request.pk,
+            lambda new: self.model.extend(new, user, self.model.grants[pk], seconds),
+        )  # fmt: skip
+
+    @precondition(pending)
+    @rule(user=USERS, request=SOME)
+    def cancel(self, user: str | None, request: int) -> None:
+        pk = self.request(request)
+        self.attempt(
+            lambda: services.cancel_request(request_id=pk, principal=self.stage.principals[user]),
+            lambda _: self.model.cancel(pk, user),
+        )
+
+    # -- deciding -------------------------------------------------------------------------------------------------
+
+    def decide(self, pk: Any, who: str, yes: bool, terms: Row | None, channel: str = "web", shown: bool = True) -> None:
+        row = AccessRequest.objects.get(pk=pk)
+        common = {"request_id": pk, "approver": self.person(who), "channel": channel,
+                  "digest": row.digest if shown else "sha256:other"}  # fmt: skip
+        narrow = Narrow(
+            seconds=terms["seconds"], max_uses=terms["uses"], labels=[_shown(label, row) for label in terms["labels"]]
+        ) if terms else None  # fmt: skip
+
+        def do() -> Any:
+            return services.approve_request(**common, narrow=narrow) if yes else services.deny_request(**common)
+
+        self.attempt(do, lambda _: self.model.decide(pk, who, yes, terms, channel, shown))
+
+    @precondition(pending)
+    @rule(request=SOME, who=WHO, channel=st.sampled_from(["web", "web", "web", "cli"]), shown=SOME)
+    def approve(self, request: int, who: str, channel: str, shown: int) -> None:
+        self.decide(self.request(request), who, True, None, channel, shown != 7)
+
+    @precondition(pending)
+    @rule(request=SOME, who=WHO, shorter=st.sampled_from([0, 0, 60, 600, -60]), uses=USES, drop=SOME)
+    def approve_less(self, request: int, who: str, shorter: int, uses: int | None, drop: int) -> None:
+        pk = self.request(request)
+        asked = self.model.requests[pk]
+        labels = [label for number, label in enumerate(sorted(asked["things"])) if number != drop or drop == 0]
+        terms = {"seconds": max(asked["seconds"] - shorter, 60), "uses": uses or asked["uses"], "labels": set(labels)}
+        self.decide(pk, who, True, terms)
+
+    @precondition(pending)
+    @rule(request=SOME, people=st.permutations(["anna", "dora", "bert", "carl", "anna", "carl"]))
+    def everybody_approves(self, request: int, people: list[str]) -> None:
+        pk = self.request(request)
+        for who in people:
+            if self.model.requests[pk]["status"] == "pending":
+                self.decide(pk, who, True, None)
+
+    @precondition(pending)
+    @rule(request=SOME, who=WHO)
+    def deny(self, request: int, who: str) -> None:
+        self.decide(self.request(request), who, False, None)
+
+    @precondition(pending)
+    @rule(request=SOME, who=WHO)
+    def ask_for_changes(self, request: int, who: str) -> None:
+        pk = self.request(request)
+        self.attempt(
+            lambda: services.ask_for_changes(request_id=pk, approver=self.person(who), channel="web", note="Less."),
+            lambda _: self.model.changes(pk, who),
+        )
+
+    # -- ending ---------------------------------------------------------------------------------------------------
+
+    @precondition(granted)
+    @rule(user=USERS, grant=SOME)
+    def release(self, user: str | None, grant: int) -> None:
+        pk = self.grant(grant)
+        self.attempt(
+            lambda: services.release_grant(grant_id=self.grant_ids[pk], principal=self.stage.principals[user]),
+            lambda _: self.model.release(pk, user),
+        )
+
+    @precondition(granted)
+    @rule(who=WHO, grant=SOME)
+    def revoke(self, who: str, grant: int) -> None:
+        pk = self.grant(grant)
+        self.attempt(
+            lambda: services.revoke_grant(grant_id=self.grant_ids[pk], user=self.person(who)),
+            lambda _: self.model.revoke(pk, who),
+        )
+
+    # -- calling --------------------------------------------------------------------------------------------------
+
+    @rule(user=USERS, tool=st.sampled_from([*TOOLS[:3], *TOOLS]), arguments=st.sampled_from(sorted(ARGUMENTS)), turned=st.booleans())
+    def call(self, user: str | None, tool: str, arguments: str, turned: bool) -> None:
+        given = dict(reversed(ARGUMENTS[arguments].items())) if turned else ARGUMENTS[arguments]
+
+        def expected(verdict: Any) -> str:
+            named = [self.binding_rows[pk] for pk in verdict.bindings if pk in self.binding_rows] if verdict else []
+            said = self.model.call(user, tool, arguments, named[0] if named else None)
+            assert (said == "ok") is bool(verdict), (said, verdict)
+            return "ok"
+
+        self.attempt(lambda: self.stage.call(user, tool, given), expected)
+
+    # -- what else changes ----------------------------------------------------------------------------------------
+
+    @rule(
+        kind=st.sampled_from(["everything", "agent", "user", "server", "role", "grant"]),
+        which=SOME,
+        minutes=st.sampled_from([None, 5, 60]),
+    )
+    def lock(self, kind: str, which: int, minutes: int | None) -> None:
+        targets: dict[str, list[tuple[Any, Any]]] = {
+            "everything": [(None, None)],
+            "agent": [("agent", self.cast.agent.pk)],
+            "user": [(name, self.stage.people[name].pk) for name in ("bert", "olga", "carl")],
+            "server": [("git", self.cast.server.pk)],
+            "role": [("writer", self.stage.role.pk), ("read-only", self.cast.read_only.pk)],
+            "grant": [*self.grant_ids.items()],
+        }
+        if not targets[kind]:
+            return
+        target, real = targets[kind][which % len(targets[kind])]
+        until = self.model.now + timedelta(minutes=minutes) if minutes else None
+        self.attempt(
+            lambda: lock(kind=kind, target=real, reason="To be safe", operator=self.cast.operator, expires_at=until),
+            lambda _: self.model.lock(kind, target, until),
+        )
+
+    @precondition(lambda self: self.model.locks)
+    @rule(which=SOME)
+    def unlock(self, which: int) -> None:
+        number = -1 - which % len(self.model.locks)
+        row = list(Lock.objects.order_by("pk"))[number]
+        self.attempt(lambda: unlock(lock=row, operator=self.cast.operator), lambda _: self.model.unlock(number))
+
+    @precondition(lambda self: self.model.locks)
+    @rule()
+    def unlock_all(self) -> None:
+        for number in range(len(self.model.locks)):
+            self.unlock(number)
+
+    @rule(enabled=st.sampled_from([True, True, False]))
+    def enable_agent(self, enabled: bool) -> None:
+        set_agent_enabled(agent=self.cast.agent, enabled=enabled, operator=self.cast.operator)
+        self.model.enabled = enabled
+
+    @rule(enabled=st.sampled_from([True, True, False]))
+    def enable_server(self, enabled: bool) -> None:
+        set_server_enabled(server=self.cast.server, enabled=enabled, operator=self.cast.operator)
+        self.model.server = enabled
+
+    @rule(who=st.sampled_from(PEOPLE[:5]), active=st.sampled_from([True, True, False]))
+    def activate(self, who: str, active: bool) -> None:
+        User.objects.filter(username=who).update(is_active=active)
+        self.model.active[who] = active
+
+    @rule(who=st.sampled_from(["anna", "bert", "carl", "dora"]))
+    def change_team(self, who: str) -> None:
+        members = self.cast.reviewers.members
+        if who in self.model.reviewers:
+            members.remove(self.stage.people[who])
+        else:
+            members.add(self.stage.people[who])
+        self.model.reviewers ^= {who}
+
+    @rule(which=st.integers(0, len(POLICIES) - 1))
+    def change_policy(self, which: int) -> None:
+        save_policy(document=policy_text(which), operator=self.cast.operator, policy=self.cast.policy)
+        self.model.rules = POLICIES[which]
+
+    @rule(which=st.integers(0, len(ROLES) - 1))
+    def change_role(self, which: int) -> None:
+        role = Role.objects.get(pk=self.stage.role.pk)
+        save_role(document=role_text(which, role.head + 1), operator=self.cast.operator, role=role)
+        self.model.roles.append(ROLES[which])
+
+    @rule(tool=st.sampled_from(TOOLS), how=st.sampled_from(["offer", "review", "review", "remove", "other"]))
+    def change_tool(self, tool: str, how: str) -> None:
+        facts, row = self.model.tools[tool], Tool.objects.filter(pk=self.cast.tools[tool].pk)
+        changes = {
+            "offer": {"digest": self.cast.tools[tool].digest, "present": True},
+            "other": {"digest": "sha256:other", "present": True},
+            "review": {"pin": facts["digest"]},
+            "remove": {"present": False},
+        }[how]
+        row.update(**changes)
+        facts.update(changes)
+
+    @rule(who=st.sampled_from(PEOPLE[:5]), to=st.sampled_from([None, *PEOPLE[:5]]), hours=st.sampled_from([1, 8]))
+    def delegate(self, who: str, to: str | None, hours: int) -> None:
+        ends = self.model.now + timedelta(hours=hours)
+        mine = Principal.of_user(self.stage.people[who]).actor()
+        self.attempt(
+            lambda: delegate(
+                person=self.stage.people[who], to=self.stage.people[to] if to else None, ends_at=ends, operator=mine
+            ),
+            lambda _: self.model.delegate(who, to, ends),
+        )
+
+    @precondition(lambda self: self.model.delegations)
+    @rule(which=SOME)
+    def end_delegation(self, which: int) -> None:
+        number = -1 - which % len(self.model.delegations)
+        row = list(Delegation.objects.order_by("pk"))[number]
+        self.attempt(
+            lambda: end_delegation(delegation=row, operator=Actor(user_name="operator")),
+            lambda _: self.model.recall(number),
+        )
+
+    # -- time, workers, faults ------------------------------------------------------------------------------------
+
+    @rule(seconds=st.sampled_from([1, 31, 300, 900, 1800, 3600, -90]))
+    def time_passes(self, seconds: int) -> None:
+        self.model.now += timedelta(seconds=seconds)
+        self.stage.at(self.model.now)
+
+    @rule(which=st.integers(0, 3), off=st.sampled_from([0, 0, -1, 1]))
+    def time_comes(self, which: int, off: int) -> None:
+        """To the very instant at which something ends, or a microsecond before or after it."""
+        ahead = [edge for edge in self.model.edges() if edge > self.model.now]
+        if ahead:
+            self.model.now = ahead[which % len(ahead)] + timedelta(microseconds=off)
+            self.stage.at(self.model.now)
+
+    @rule(repeated=st.booleans())
+    def workers_come_by(self, repeated: bool) -> None:
+        """Each task once, or delivered twice: the second time there is nothing left to do."""
+        with no_errors_logged():
+            for task in SWEEPS:
+                task()
+            assert not repeated or not any(task() for task in SWEEPS)
+        self.model.sweep()
+
+    @rule(after=st.integers(0, 3))
+    def ledger_breaks(self, after: int) -> None:
+        self.broken = after
+
+    # -- what always holds ----------------------------------------------------------------------------------------
+
+    @invariant()
+    def the_database_is_what_the_model_says(self) -> None:
+        self.stage.commit()
+        requests, grants = self.stage.requests(), self.stage.grants()
+        model = self.model
+        assert requests == {
+            pk: (one["status"], one["closed"], one["until"]) for pk, one in model.requests.items()
+        }
+        for pk, (status, *_) in requests.items():
+            assert self.closed.get(pk, status) == status, "an end is final"
+            if status != "pending":
+                self.closed[pk] = status
+        self.grant_ids = {request: pk for pk, (request, *_) in grants.items()}
+        assert len(self.grant_ids) == len(grants), "at most one grant of a request"
+        ids = model.ids
+        assert {request: (*rest, bool(begun)) for request, *rest, begun in grants.values()} == {
+            pk: (ids.get(one["user"]), one["starts"], one["expires"], one["latest"], one["ended"], one["reason"], one["begun"])
+            for pk, one in model.grants.items()
+        }
+        self.bindings_are_right({pk: request for request, pk in self.grant_ids.items()})
+        self.decisions_are_right()
+        told = self.stage.told()
+        assert told == model.told, (told - model.told, model.told - told)
+
+    def bindings_are_right(self, requests: dict[Any, Any]) -> None:
+        left: Counter[Any] = Counter()
+        for row in self.stage.bindings():
+            grant = self.model.grants[requests[row["origin_id"]]]
+            mine = self.binding_rows.get(row["pk"]) or _same(row, grant, self.cast)
+            self.binding_rows[row["pk"]] = mine
+            assert row["user_id"] == self.model.ids.get(grant["user"])
+            assert (row["starts_at"], row["expires_at"]) == (grant["starts"], grant["expires"])
+            assert (row["max_uses"], row["use__left"]) == (mine["most"], mine["left"])
+            assert bool(row["ended_at"]) == (grant["ended"] is not None and grant["reason"] != "expired")
+            left[requests[row["origin_id"]]] += 1
+        assert left == {pk: len(grant["bindings"]) for pk, grant in self.model.grants.items()}
+
+    def decisions_are_right(self) -> None:
+        names = {pk: name for name, pk in self.model.ids.items()}
+        rows = self.stage.decisions()
+        live = [((request, stage, names[who]), (names[seat or who], verdict == "approve"))
+                for request, stage, who, seat, verdict, alive in rows if alive]  # fmt: skip
+        assert len(dict(live)) == len(live), "one live decision of each person at each stage"
+        assert dict(live) == {
+            (pk, stage, who): (vote["seat"], vote["yes"])
+            for pk, one in self.model.requests.items()
+            for (stage, who), vote in one["votes"].items()
+        }
+        kept = {pk: one["kept"] for pk, one in self.model.requests.items() if one["kept"]}
+        assert Counter(request for request, *_ in rows) == kept
+
+    @invariant()
+    def what_is_allowed_is_what_the_model_allows(self) -> None:
+        snapshot = self.stage.look(None, "bert")
+        for user in (None, "bert"):
+            for tool in TOOLS:
+                for arguments in (None, "a", "b"):
+                    verdict = self.stage.verdict(snapshot, user, tool, arguments)
+                    allowing = self.model.allowing(user, tool, arguments)
+                    assert verdict.allowed is bool(allowing), (user, tool, arguments, verdict, allowing)
+                    if verdict.grant and verdict.allowed:
+                        (named,) = verdict.bindings
+                        assert any(self.binding_rows[named] is one for one in allowing), "it names what allows it"
+
+    def person(self, who: str) -> User:
+        return self.stage.people[who]
+
+
+def _shown(label: str, row: AccessRequest) -> str:
+    """The label that the request itself uses."""
+    tool, _, key = label.partition("#")
+    if tool == "role:writer":
+        return tool
+    if not key:
+        return f"git/{tool}"
+    values = {json.dumps(item["arguments"]["value"], sort_keys=True): item["arguments"]["digest"]
+              for item in row.parsed_items if item["kind"] == "call"}  # fmt: skip
+    digest = values[json.dumps(ARGUMENTS[key], sort_keys=True)]
+    return f"git/{tool}#{digest.rpartition(':')[2][:8]}"
+
+
+def _same(row: dict[str, Any], grant: Row, cast: Cast) -> Row:
+    """The binding of the model that this row is."""
+    names = {str(tool.pk): name for name, tool in cast.tools.items()}
+    tools = {names[pk]: pin for pk, pin in json.loads(row["tools"]).items()}
+    digest = json.loads(row["arguments"])["digest"] if row["arguments"] else None
+    for one in grant["bindings"]:
+        wanted = DIGESTS[one["arguments"]] if "arguments" in one else None
+        if (one.get("role"), one.get("tools", {}), wanted) == (row["role_version"], tools, digest):
+            found: Row = one
+            return found
+    raise AssertionError(f"nobody approved {row}")

@@ -1,0 +1,248 @@
+"""The real side: one database, set up once and taken back after each run; its clock, which stands still until told."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+from unittest import mock
+
+import pytest
+from django.db import connection
+from django.db.models import Count, Q
+
+from jitaccess.audit import recorder
+from jitaccess.audit.models import Entry
+from jitaccess.gateway.batch import Intent, admit_batch
+from jitaccess.gateway.clock_guard import ClockGuard
+from jitaccess.identity.models import AccessToken, User
+from jitaccess.identity.principal import Principal
+from jitaccess.kernel.ids import uuid7
+from jitaccess.policy.engine.arguments import arguments_digest
+from jitaccess.policy.engine.decide import Verdict, Who, decide
+from jitaccess.policy.engine.rules import Snapshot, Subject
+from jitaccess.policy.models import Requestable, Role, RoleBinding
+from jitaccess.policy.policies import save_policy
+from jitaccess.policy.services import save_role
+from jitaccess.policy.snapshots import SnapshotStore
+from jitaccess.store.clock import define_on_sqlite
+from requests_app import sweeps, tasks
+from requests_app.models import AccessRequest, Decision, Grant
+from tests.cast import OPERATOR, TOOLS, Cast, person
+from tests.requests_app.machine.documents import POLICIES, policy_text, role_text
+from tests.requests_app.machine.model import LIMITS, Model
+
+ARGUMENTS: dict[str, dict[str, Any]] = {"a": {"message": "one", "all": True}, "b": {"message": "two", "all": True}}
+SWEEPS = (
+    tasks.end_due_grants,
+    tasks.end_grants_of_disabled,
+    tasks.end_used_up_grants,
+    sweeps.end_grants_of_removed,
+    sweeps.activate_grants,
+    tasks.lapse_requests,
+    sweeps.invalidate_requests,
+    sweeps.tell_about_requests,
+)
+_TOLD = ("request.", "grant.", "decision.", "lock.", "delegation.", "call.authorized")
+# A commit, as far as it can be seen: deferred triggers fire, and the next change is another version.
+_COMMIT = (
+    "SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED; SELECT set_config('jitaccess.bumped', '', true)"
+)
+_FROZEN = (
+    "CREATE OR REPLACE FUNCTION jit_now() RETURNS timestamptz LANGUAGE sql VOLATILE AS "
+    "$$SELECT current_setting('jitaccess.moment')::timestamptz$$"
+)
+
+
+class LedgerDownError(Exception):
+    """The ledger takes no entry."""
+
+
+class _Steady(ClockGuard):
+    """Jumps of the clock are what is tried here; that SQLite's are noticed, other tests show."""
+
+    def refuses(self) -> bool:
+        return False
+
+
+@dataclass(slots=True)
+class Stage:
+    cast: Cast
+    people: dict[str, User]
+    role: Role
+    principals: dict[str | None, Principal]
+    began: datetime
+    moment: datetime
+    store: SnapshotStore = field(default_factory=SnapshotStore)
+
+    # -- the clock ------------------------------------------------------------------------------------------------
+
+    def at(self, moment: datetime) -> None:
+        self.moment = moment
+        _MOMENT[:] = [moment]
+        if connection.vendor == "postgresql":
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT set_config('jitaccess.moment', %s, true)", [moment.isoformat()])
+
+    def begin(self) -> Model:
+        """At the beginning of a run: nothing is cached, and the model knows what there is."""
+        self.at(self.began)
+        self.store = SnapshotStore()
+        for person_ in self.people.values():
+            person_.is_active = True
+        tools = {
+            name: {"access": str(TOOLS[name]), "pin": tool.digest, "digest": tool.digest, "present": True}
+            for name, tool in self.cast.tools.items()
+        }
+        model = Model(self.began, {name: user.pk for name, user in self.people.items()}, tools)
+        model.rules, model.roles = POLICIES[0], [(["git_commit"], [])]
+        return model
+
+    def commit(self) -> None:
+        if connection.vendor == "postgresql":
+            with connection.cursor() as cursor:
+                cursor.execute(_COMMIT)
+
+    # -- doing ----------------------------------------------------------------------------------------------------
+
+    def call(self, user: str | None, tool: str, arguments: dict[str, Any]) -> Verdict | None:
+        """What the gateway does with a call; None when it refuses."""
+        intent = Intent(
+            self.principals[user],
+            self.cast.server.pk,
+            "git",
+            tool,
+            arguments_digest(arguments),
+            dict(arguments),
+            given=arguments,
+        )
+        self.look(user)
+        (answer,) = admit_batch(
+            [intent], store=self.store, instance=_INSTANCE, guard=_GUARD, lease_until=lambda: float("inf")
+        )
+        return answer.verdict if answer.allowed else None
+
+    def look(self, *users: str | None) -> Snapshot:
+        subjects = [Subject(agent=self.cast.agent.pk, user=self.people[user].pk if user else None) for user in users]
+        return self.store.look(*subjects)[0]
+
+    def verdict(self, snapshot: Snapshot, user: str | None, tool: str, arguments: str | None) -> Verdict:
+        who = Who(self.cast.agent.pk, self.people[user].pk if user else None)
+        given = ARGUMENTS[arguments] if arguments else None
+        return decide(
+            snapshot, who=who, server=self.cast.server.pk, tool=tool, at=self.moment, arguments=given,
+            digest=DIGESTS[arguments] if arguments else "",
+        )  # fmt: skip
+
+    # -- reading --------------------------------------------------------------------------------------------------
+
+    def requests(self) -> dict[Any, tuple[Any, ...]]:
+        rows = AccessRequest.objects.values_list("pk", "status", "closed_at", "pending_until")
+        return {pk: tuple(rest) for pk, *rest in rows.order_by()}
+
+    def grants(self) -> dict[Any, tuple[Any, ...]]:
+        rows = Grant.objects.values_list(
+            "pk", "request_id", "user_id", "starts_at", "expires_at", "latest", "ended_at", "end_reason", "activated_at"
+        )
+        return {pk: tuple(rest) for pk, *rest in rows.order_by()}
+
+    def bindings(self) -> list[dict[str, Any]]:
+        rows = RoleBinding.objects.filter(origin="grant").values(
+            "pk", "origin_id", "agent_id", "user_id", "tools", "arguments", "role_version", "starts_at", "expires_at",
+            "ended_at", "max_uses", "use__left",
+        )  # fmt: skip
+        return list(rows.order_by())
+
+    def decisions(self) -> list[tuple[Any, ...]]:
+        rows = Decision.objects.values_list("request_id", "stage", "user_id", "on_behalf_of_id", "verdict", "live")
+        return list(rows.order_by())
+
+    def told(self) -> Counter[tuple[str, Any]]:
+        kinds = Q()
+        for start in _TOLD:
+            kinds |= Q(event__startswith=start)
+        rows = Entry.objects.filter(kinds).values_list("event", "request").annotate(Count("uid")).order_by()
+        return Counter({(event, request): count for event, request, count in rows})
+
+
+_INSTANCE, _GUARD = uuid7(), _Steady()
+_MOMENT: list[datetime] = []  # on SQLite, where jit_now() is a function of ours
+DIGESTS = {name: arguments_digest(value) for name, value in ARGUMENTS.items()}
+
+
+def set_the_stage(cast: Cast, began: datetime) -> Stage:
+    """The cast, and dora; two principals with tokens: the agent alone, and on behalf of bert; a role to be asked for."""
+    people = {name: getattr(cast, name) for name in ("admin", "olga", "anna", "bert", "carl")} | {"dora": person("dora")}
+    cast.reviewers.members.add(people["dora"])
+    cast.agent.users.add(cast.bert)
+    cast.requestable.delete()
+    for access, (most, total, uses) in LIMITS.items():
+        if access != "role":
+            Requestable.objects.create(
+                server=cast.server, access=access, max_minutes=most, max_total_minutes=total, max_uses=uses,
+                policy=cast.policy,
+            )  # fmt: skip
+    cast.policy = save_policy(document=policy_text(0), operator=OPERATOR, policy=cast.policy)
+    role = save_role(document=role_text(0, 1), operator=OPERATOR)
+    principals = {}
+    for user in (None, cast.bert):
+        token = AccessToken.objects.create(
+            agent=cast.agent, user=user, hash=uuid7().hex * 2, issued_by=cast.admin, issued_by_name="admin",
+            created_at=began, expires_at=began + timedelta(days=400),
+        )  # fmt: skip
+        principals[user.username if user else None] = cast.principal(user=user, token_hash=token.hash)
+    return Stage(cast, people, role, principals, began, began)
+
+
+@contextmanager
+def standing_still(moment: datetime) -> Iterator[None]:
+    """jit_now() is what the stage says; as it was afterwards (on PostgreSQL with the transaction)."""
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT set_config('jitaccess.moment', %s, true)", [moment.isoformat()])
+            cursor.execute(_FROZEN)
+        yield
+        return
+    connection.ensure_connection()
+    _MOMENT[:] = [moment]
+    connection.connection.create_function("jit_now", 0, lambda: _MOMENT[0].strftime("%Y-%m-%d %H:%M:%S.%f"))
+    try:
+        yield
+    finally:
+        define_on_sqlite(connection=connection)
+
+
+@contextmanager
+def without_ledger(after: int) -> Iterator[None]:
+    """Entries cannot be written any more, from the one after `after` more on."""
+    real, made = recorder._row, []
+
+    def row(facts: Any) -> Any:
+        made.append(facts)
+        if len(made) > after:
+            raise LedgerDownError
+        return real(facts)
+
+    with mock.patch.object(recorder, "_row", row):
+        yield
+
+
+@contextmanager
+def no_errors_logged() -> Iterator[None]:
+    """A sweep goes on after an error, which it logs; here there is none to go on after."""
+    found: list[logging.LogRecord] = []
+    handler = logging.Handler(logging.ERROR)
+    handler.emit = found.append  # type: ignore[method-assign]
+    logger = logging.getLogger("requests_app")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+    if found:
+        pytest.fail("\n".join(handler.format(record) for record in found))
+
