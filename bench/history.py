@@ -22,7 +22,7 @@ from jitaccess.identity.models import Agent, Team, User
 from jitaccess.kernel.canonical import canonical
 from jitaccess.policy.models import RoleBinding
 from jitaccess.store.clock import now
-from requests_app.models import AccessRequest, Concern, Decision, Grant
+from requests_app.models import AccessRequest, Concern, Decision, Grant, about_server
 
 TOOLS = 20
 _BATCH = 20_000
@@ -160,8 +160,8 @@ def _status(choice: random.Random) -> str:
     return "denied" if choice.random() < 0.2 else choice.choices(_CLOSED, (60, 30, 8, 2))[0]
 
 
-def _asked(server: Server, actors: Actors, tools: Sequence[Tool]) -> tuple[list[str], str, tuple[str, ...]]:
-    """The items of requests for one or two tools of a server, the plan of all of them, and whom that names."""
+def _asked(server: Server, actors: Actors, tools: Sequence[Tool]) -> tuple[list[str], str, tuple[str, ...], str]:
+    """The items of requests for one or two tools of a server, the plan of all of them, whom and what that names."""
     refs = (f"server:{server.pk}", f"user:{actors.auditor.pk}")
     group = {"id": "0/owners", "name": "owners", "quorum": 1, "people": list(refs)}
     items = []
@@ -172,7 +172,8 @@ def _asked(server: Server, actors: Actors, tools: Sequence[Tool]) -> tuple[list[
         ]
         kind = {"kind": "tools", "server": server.slug, "server_id": str(server.pk), "tools": some}
         items.append(canonical([kind]).decode())  # type: ignore[list-item]
-    return items, canonical({**_ASK, "stages": [{"groups": [group]}]}).decode(), refs  # type: ignore[dict-item]
+    plan = canonical({**_ASK, "stages": [{"groups": [group]}]}).decode()  # type: ignore[dict-item]
+    return items, plan, refs, about_server(server.slug)
 
 
 def _row(
@@ -182,7 +183,7 @@ def _row(
     """`later`: how many grants are newer than this one."""
     agent = actors.agents[choice.randrange(len(actors.agents))]
     user = actors.users[choice.randrange(len(actors.users))].pk if number % 2 else None
-    items, plan, refs = asked[choice.randrange(len(asked))]
+    items, plan, refs, about = asked[choice.randrange(len(asked))]
     key, end = key_at(at, number), at + timedelta(seconds=60)
     request = (
         key, agent.pk, agent.owner_id, user, "access", f"{agent.pk}/{user or '-'}", "bench",
@@ -190,15 +191,17 @@ def _row(
         "sha256:d", f"sha256:{number}", at, at + timedelta(hours=8), status,
         None if status == "pending" else end, "" if status == "pending" else "somebody", "", 0, "", "",
     )  # fmt: skip
-    subjects = {*refs, f"user:{agent.owner_id}", f"team:{agent.team_id}", *((f"user:{user}",) if user else ())}
+    subjects = {*refs, about, f"user:{agent.owner_id}", f"team:{agent.team_id}", *((f"user:{user}",) if user else ())}
     decision = grant = binding = None
     if status in {"approved", "denied"}:
         person = actors.auditor if number % 3 else actors.users[choice.randrange(len(actors.users))]
         verdict = status.removesuffix("d").replace("deni", "deny")
+        subjects.add(f"user:{person.pk}")
         decision = (key, key, person.pk, 0, verdict, "", "sha256:d", "{}", "", "web", end, True)
     if status == "approved":
         grant, binding = _granted(scale, choice, key, agent, user, end, moment, later)
-    return _Row(request, [(key, subject) for subject in sorted(subjects)], decision, grant, binding)
+    concerns = [(key, subject) for subject in sorted(subjects)]
+    return _Row(request, concerns, decision, grant, binding)
 
 
 def _granted(

@@ -28,6 +28,7 @@ class AccessRequestAdmin(ReadOnlyAdmin):
     exclude = ("items", "context", "plan")
     readonly_fields = ("id", "asked_items", "asked_plan", "given_context")
     inlines = (DecisionInline,)
+    ordering = ("-pk",)  # which has an index, and is the order of filing
 
     @admin.display(description="tools")
     def asked_for(self, request: AccessRequest) -> str:
@@ -57,7 +58,7 @@ class DecisionAdmin(ReadOnlyAdmin):
     list_filter = ("verdict", "live", "channel")
     search_fields = ("user__username", "request__agent__name", "reason")
     uuid_fields = ("pk", "request", "user")
-    ordering = ("-at",)
+    ordering = ("-pk",)
 
 
 @admin.register(Grant)
@@ -67,6 +68,7 @@ class GrantAdmin(ReadOnlyAdmin):
     list_filter = (("ended_at", admin.EmptyFieldListFilter), "end_reason")
     search_fields = ("agent__name", "user__username", "ended_by_name")
     uuid_fields = ("pk", "request", "agent", "user")
+    ordering = ("-pk",)
 
 
 @admin.register(Review)

@@ -94,6 +94,9 @@ class AccessRequest(models.Model):
         indexes: ClassVar = [
             models.Index(fields=["status", "pending_until"], name="jit_request_pending"),
             models.Index(fields=["agent", "created_at"], name="jit_request_filed"),
+            models.Index(fields=["status", "id"], name="jit_request_status"),
+            models.Index(fields=["created_at"], name="jit_request_created"),
+            models.Index(fields=["bundle"], condition=Q(bundle__isnull=False), name="jit_request_bundle"),
         ]
 
     def __str__(self) -> str:
@@ -141,8 +144,14 @@ def labels_of(item: dict[str, Any]) -> list[str]:
             return [f"{item['server']}/{tool['name']}" for tool in item["tools"]]
 
 
+def about_server(slug: str) -> str:
+    """How a Concern says that something of this server is asked for."""
+    return f"about:{slug}"
+
+
 class Concern(models.Model):
-    """Whom a request concerns, as pinned at filing: who may see it finds it by this ("user:<uuid>", "team:<uuid>" …).
+    """Whom a request concerns, as pinned at filing, and who decided: those who may see it find it by this
+    ("user:<uuid>", "team:<uuid>" …). And which servers it is about ("about:git").
 
     A filter for lists; standing has the last word.
     """

@@ -6,12 +6,10 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from datetime import datetime
 from enum import StrEnum
-from functools import reduce
-from operator import or_
 from uuid import UUID
 
 from django.db.models import Q as Q  # noqa: PLC0414 - for interfaces that add filters
-from django.db.models import QuerySet
+from django.db.models import Exists, OuterRef, QuerySet
 
 from jitaccess.audit.events import Event
 from jitaccess.audit.models import Entry
@@ -23,10 +21,11 @@ from requests_app.lifecycle import RequestStatus
 
 # Interfaces that read name the rows by way of this module: whatever imports requests_app.models may write them.
 from requests_app.models import AccessRequest as AccessRequest  # noqa: PLC0414
-from requests_app.models import Concern
+from requests_app.models import Concern, about_server
 from requests_app.models import Decision as Decision  # noqa: PLC0414
 from requests_app.models import Grant as Grant  # noqa: PLC0414
 from requests_app.models import labels_of as labels_of  # noqa: PLC0414
+from requests_app.near import Span, part_near
 from requests_app.standing import hats_of, standings_of
 
 
@@ -73,22 +72,23 @@ def inbox_of(user: User, *, limit: int = 200) -> list[AccessRequest]:
     return desk_of(user, waiting=limit, recent=0)[0]
 
 
-def desk_of(user: User, *, waiting: int = 200, recent: int = 20) -> tuple[list[AccessRequest], list[AccessRequest]]:
-    """What waits for this person's decision, oldest first; and the latest others that they may see."""
-    hats = hats_of(user)
-    asked = Concern.objects.filter(subject__in=hats, request__status=RequestStatus.PENDING)
-    rows = open_requests().filter(pk__in=asked.values("request")).select_related("agent__owner", "user", "grant")
+def desk_of(
+    user: User, *, at: datetime | None = None, waiting: int = 200, recent: int = 20
+) -> tuple[list[AccessRequest], list[AccessRequest]]:
+    """What waits for this person's decision (`at` this moment), oldest first; and the latest others they may see."""
+    hats = hats_of(user, at)
+    rows = open_requests().filter(_concerns(hats)).select_related("agent__owner", "user", "grant")
     oldest = list(rows.order_by("created_at")[:waiting])
-    latest = list(_concerning(user, hats).order_by("-pk")[:recent]) if recent else []
+    latest = _page(user, hats, None, size=recent).rows if recent else []
     unique = {row.pk: row for row in (*oldest, *latest)}
-    standings = dict(zip(unique, standings_of(list(unique.values()), user), strict=True))
+    standings = dict(zip(unique, standings_of(list(unique.values()), user, at), strict=True))
     mine = [row for row in oldest if standings[row.pk].may_decide and standings[row.pk].decided is None]
     return mine, [row for row in latest if standings[row.pk].may_see and row not in mine]
 
 
 def visible_requests(user: User, *, limit: int = 50) -> list[AccessRequest]:
     """The latest requests this person may see."""
-    return _seen(user, list(_concerning(user).order_by("-pk")[:limit]))
+    return page_of_requests(user, size=limit).rows
 
 
 def page_of_requests(
@@ -101,7 +101,8 @@ def page_of_requests(
     where: Q = _ALL,
 ) -> Part[AccessRequest]:
     """Requests this person may see, latest first: those filed before or after one of them, or the latest of all."""
-    part = part_of(_concerning(user).filter(where, _in_state(state)), before=before, after=after, size=size)
+    hats = frozenset[str]() if user.is_superuser else hats_of(user)
+    part = _page(user, hats, state, before=before, after=after, size=size, where=where)
     return Part(_seen(user, part.rows), newer=part.newer, older=part.older)
 
 
@@ -129,10 +130,38 @@ def all_requests(state: State | None = None) -> QuerySet[AccessRequest]:
     return AccessRequest.objects.select_related("agent__owner", "user", "grant").filter(_in_state(state))
 
 
+def page_of_grants(
+    user: User,
+    *,
+    live: bool | None = None,
+    before: UUID | None = None,
+    after: UUID | None = None,
+    size: int = 50,
+    where: Q = _ALL,
+) -> Part[Grant]:
+    """Grants of the requests that this person may see, latest first; `live` or not, None: all."""
+    hats = frozenset[str]() if user.is_superuser else hats_of(user)
+    table = Grant.objects.select_related("request__agent", "agent", "user")
+    wanted = table.filter(where, _ALL if live is None else grants_live(live=live))
+    if user.is_superuser:
+        part = part_of(wanted, before=before, after=after, size=size)
+    elif live or where:  # few enough to ask of each
+        part = part_of(wanted.filter(_concerns(hats, "request")), before=before, after=after, size=size)
+    else:
+
+        def rows(span: Span) -> QuerySet[Grant]:
+            if not span.whole:
+                return wanted.filter(span.of("pk"), _concerns(hats, "request"))
+            return wanted.filter(request__in=Concern.objects.filter(subject__in=hats).values("request"))
+
+        part = part_near(Grant.objects.all(), rows, before=before, after=after, size=size)
+    return Part(seen_grants(user, part.rows), newer=part.newer, older=part.older)
+
+
 def grants_seen_by(user: User) -> QuerySet[Grant]:
-    """Grants of the requests that this person may see."""
+    """Grants of the requests that this person may see, to find one among; page_of_grants lists them."""
     rows = Grant.objects.select_related("request__agent", "agent", "user")
-    return rows if user.is_superuser else rows.filter(request__in=_concerning(user).order_by().values("pk"))
+    return rows if user.is_superuser else rows.filter(_concerns(hats_of(user), "request"))
 
 
 def seen_grants(user: User, grants: Sequence[Grant]) -> list[Grant]:
@@ -148,8 +177,8 @@ def grants_of(principal: Principal) -> QuerySet[Grant]:
 
 
 def asks_of_server(slug: str) -> Q:
-    """Requests for tools of the server with this slug. `items` is our own canonical JSON."""
-    return Q(items__contains=f'"server":"{slug}"')
+    """Requests for tools of the server with this slug."""
+    return Q(concerns__subject=about_server(slug))
 
 
 def grants_live(*, live: bool) -> Q:
@@ -163,13 +192,33 @@ def decisions_on(request: AccessRequest) -> list[Decision]:
     return list(request.decisions.select_related("user").order_by("at", "pk"))
 
 
-def _concerning(user: User, hats: Collection[str] | None = None) -> QuerySet[AccessRequest]:
-    rows = AccessRequest.objects.select_related("agent__owner", "user", "grant")
+def _page(
+    user: User,
+    hats: Collection[str],
+    state: State | None,
+    *,
+    before: UUID | None = None,
+    after: UUID | None = None,
+    size: int,
+    where: Q = _ALL,
+) -> Part[AccessRequest]:
+    """Of what concerns this person; their standing has the last word."""
+    table = all_requests(state).filter(where)
     if user.is_superuser:
-        return rows
-    concerned = Concern.objects.filter(subject__in=hats_of(user) if hats is None else hats).values("request")
-    decided = Decision.objects.filter(user=user).values("request")
-    return rows.filter(Q(pk__in=concerned) | Q(pk__in=decided))
+        return part_of(table, before=before, after=after, size=size)
+    if where or state in (State.WAITING, State.ACTIVE):  # few enough to ask of each
+        return part_of(table.filter(_concerns(hats)), before=before, after=after, size=size)
+
+    def rows(span: Span) -> QuerySet[AccessRequest]:
+        concerned = Concern.objects.filter(span.of("request"), subject__in=hats)
+        return table.filter(span.of("pk"), pk__in=concerned.values("request"))
+
+    return part_near(AccessRequest.objects.all(), rows, before=before, after=after, size=size)
+
+
+def _concerns(hats: Collection[str], request: str = "pk") -> Exists:
+    """Asked of each row, by the index on whom a request concerns."""
+    return Exists(Concern.objects.filter(request=OuterRef(request), subject__in=hats))
 
 
 def _seen(user: User, rows: list[AccessRequest]) -> list[AccessRequest]:
@@ -185,7 +234,8 @@ def _in_state(state: State | None) -> Q:
         case State.WAITING:
             return pending & Q(pending_until__gt=JitNow())
         case State.ACTIVE:
-            return approved & Q(grant__ended_at=None, grant__expires_at__gt=JitNow())
+            live = Grant.objects.filter(ended_at=None, expires_at__gt=JitNow())
+            return approved & Q(pk__in=live.values("request"))
         case State.ENDED:
             return approved & (Q(grant__ended_at__isnull=False) | Q(grant__expires_at__lte=JitNow()))
         case State.DENIED:
@@ -201,10 +251,9 @@ def _in_state(state: State | None) -> Q:
 
 
 def history_of(request: AccessRequest) -> dict[UUID, Counter[str]]:
-    """For each tool asked for: how earlier requests of the same agent for it (the latest 1,000) ended, by status."""
+    """For each tool asked for: how earlier requests for it, of the latest 1,000 of the same agent, ended, by status."""
     counts: dict[UUID, Counter[str]] = {UUID(tool["id"]): Counter() for tool in request.tools}
-    same = reduce(or_, (Q(items__contains=str(tool)) for tool in counts), Q(pk__in=[]))
-    earlier = AccessRequest.objects.filter(same, agent=request.agent_id, created_at__lt=request.created_at)
+    earlier = AccessRequest.objects.filter(agent=request.agent_id, created_at__lt=request.created_at)
     for items, status in earlier.order_by("-created_at").values_list("items", "status")[:1000]:
         for tool, ended in counts.items():
             if str(tool) in items:

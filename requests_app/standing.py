@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
+from typing import Any
 from uuid import UUID
 
 from django.db.models import Q, QuerySet
@@ -21,7 +22,7 @@ from jitaccess.store.clock import now
 from requests_app import approval
 from requests_app.approval import People, Tally, Vote
 from requests_app.lifecycle import DecisionVerdict, RequestStatus
-from requests_app.models import AccessRequest, Decision
+from requests_app.models import AccessRequest, Decision, Grant
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +79,10 @@ def self_of(request: AccessRequest) -> dict[UUID, str]:
     return who
 
 
-def people_of(requests: Sequence[AccessRequest]) -> dict[UUID, People]:
-    """Who is who to each request now; as many queries for a hundred as for one."""
+def people_of(requests: Sequence[AccessRequest], at: datetime | None = None) -> dict[UUID, People]:
+    """Who is who to each request now (`at`: for schedules); as many queries for a hundred as for one."""
     plans = [plan for request in requests if (plan := plan_of(request))]
-    members = members_of({ref for plan in plans for ref in plan.refs()})
+    members = members_of({ref for plan in plans for ref in plan.refs()}, at=at)
     standins = standins_for({person for people in members.values() for person in people})
     delegates = frozenset((person, to) for to, persons in standins.acting.items() for person in persons)
     return {request.pk: People(members, frozenset(self_of(request)), delegates, standins.away) for request in requests}
@@ -89,12 +90,28 @@ def people_of(requests: Sequence[AccessRequest]) -> dict[UUID, People]:
 
 def votes_on(requests: Iterable[AccessRequest]) -> dict[UUID, list[Vote]]:
     """Live decisions on what each request says now, of active people."""
-    rows = Decision.objects.filter(
-        request__in=[request.pk for request in requests], live=True, user__is_active=True
-    ).values_list("request_id", "request__digest", "digest", "user_id", "on_behalf_of_id", "stage", "verdict")
+    ids = [request.pk for request in requests]
+    return _votes(Decision.objects.filter(request__in=ids, live=True).values_list(*_OF_A_VOTE))
+
+
+_OF_A_VOTE = (
+    "request_id",
+    "request__digest",
+    "digest",
+    "user_id",
+    "on_behalf_of_id",
+    "stage",
+    "verdict",
+    "live",
+    "user__is_active",
+)
+
+
+def _votes(rows: Iterable[tuple[Any, ...]]) -> dict[UUID, list[Vote]]:
+    """Those of these decisions that count."""
     found: dict[UUID, list[Vote]] = defaultdict(list)
-    for request, wanted, digest, person, holder, stage, verdict in rows:
-        if digest == wanted:
+    for request, wanted, digest, person, holder, stage, verdict, live, active in rows:
+        if live and active and digest == wanted:
             found[request].append(Vote(person, holder, stage, DecisionVerdict(verdict)))
     return found
 
@@ -119,9 +136,9 @@ def waited(request: AccessRequest, at: datetime) -> float:
     return ((request.closed_at or at) - request.created_at).total_seconds()
 
 
-def hats_of(user: User) -> frozenset[str]:
-    """Every ref that means this person now, or somebody in whose place they may decide."""
-    return refs_of(user, *User.objects.filter(pk__in=delegators_of(user)))
+def hats_of(user: User, at: datetime | None = None) -> frozenset[str]:
+    """Every ref that means this person now (`at`: for schedules), or somebody in whose place they may decide."""
+    return refs_of(user, *User.objects.filter(pk__in=delegators_of(user)), at=at)
 
 
 def standing_of(request: AccessRequest, user: User) -> Standing:
@@ -129,13 +146,15 @@ def standing_of(request: AccessRequest, user: User) -> Standing:
     return standings_of([request], user)[0]
 
 
-def standings_of(requests: Sequence[AccessRequest], user: User) -> list[Standing]:
+def standings_of(requests: Sequence[AccessRequest], user: User, at: datetime | None = None) -> list[Standing]:
     """The standing of one person to each of `requests`, in their order; as many queries for a hundred as for one."""
     if not user.is_active:
         return [_NOBODY for _ in requests]
-    at, people, votes = now(), people_of(requests), votes_on(requests)
-    decided = set(Decision.objects.filter(request__in=requests, user=user).values_list("request_id", flat=True))
-    teams = _TeamsOf(user)
+    at = at or now()
+    people, teams = people_of(requests, at), _TeamsOf(user)
+    rows = Decision.objects.filter(Q(live=True) | Q(user=user), request__in=[request.pk for request in requests])
+    decisions = list(rows.values_list(*_OF_A_VOTE))
+    votes, decided = _votes(decisions), {request for request, _, _, person, *_ in decisions if person == user.pk}
     return [
         _standing(request, user, people[request.pk], votes[request.pk], teams, at, decided=request.pk in decided)
         for request in requests
@@ -223,7 +242,7 @@ def look_at(user: User, request_id: UUID) -> Seen:
         raise _unknown()
     at = now()
     others = _relatives(request)
-    people, teams = people_of([request, *others]), _TeamsOf(user)
+    people, teams = people_of([request, *others], at), _TeamsOf(user)
     decisions = tuple(request.decisions.select_related("user", "on_behalf_of").order_by("at", "pk"))
     votes = tuple(
         Vote(one.user_id, one.on_behalf_of_id, one.stage, DecisionVerdict(one.verdict))
@@ -248,14 +267,14 @@ def look_at(user: User, request_id: UUID) -> Seen:
 
 
 def _relatives(request: AccessRequest) -> list[AccessRequest]:
-    near = Q(supersedes=request.pk) | Q(extends__request=request.pk)
-    if request.bundle:
-        near |= Q(bundle=request.bundle)
-    if request.supersedes_id:
-        near |= Q(pk=request.supersedes_id)
-    if request.extends:
-        near |= Q(pk=request.extends.request_id)
-    rows = AccessRequest.objects.filter(near).exclude(pk=request.pk).select_related("agent", "grant")
+    grant: Grant | None = getattr(request, "grant", None)
+    # Each by its own index; together with an ORDER BY they might be looked for in the whole table.
+    near = [Q(supersedes=request.pk)]
+    near += [Q(extends=grant.pk)] if grant else []
+    near += [Q(bundle=request.bundle)] if request.bundle else []
+    ids = {pk for one in near for pk in AccessRequest.objects.filter(one).values_list("pk", flat=True)[:50]}
+    ids |= {request.supersedes_id, request.extends.request_id if request.extends else None} - {None}
+    rows = AccessRequest.objects.filter(pk__in=ids - {request.pk}).select_related("agent", "grant")
     return list(rows.order_by("pk")[:50])
 
 

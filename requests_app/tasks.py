@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 from celery import shared_task
 from django.db import transaction
-from django.db.models import Exists, F, OuterRef, Q
+from django.db.models import Exists, F, OuterRef, Q, QuerySet
 
 from jitaccess.audit.recorder import Actor
 from jitaccess.identity.models import Agent
@@ -18,20 +21,32 @@ from jitaccess.policy.services import is_used_up, used_up_grants
 from jitaccess.store.clock import JitNow
 from requests_app.lifecycle import EndReason, RequestStatus
 from requests_app.models import AccessRequest, Grant
-from requests_app.services.end import due_grants, end_grant
+from requests_app.services.end import due_grants, end_grant, expire_grants
 from requests_app.services.lapse import lapse_request
 
 # Until then the last call may turn out not to have been sent, and its use comes back.
 SETTLED = timedelta(seconds=30)
+
+PART = 100
+# A worker that is told to stop ends its sweep first.
+SECONDS = 10.0
+_one_goes_on = threading.Lock()
 
 log = logging.getLogger(__name__)
 
 
 @shared_task(name="requests_app.end_due_grants", ignore_result=True)
 def end_due_grants() -> int:
-    """Write down the expiry of grants whose time is up."""
+    """Write down the expiry of grants whose time is up, many in a transaction; one by one where one of them fails."""
     actor = Actor.system("expiry")
-    return _each(due_grants(), lambda pk: end_grant(grant_id=pk, reason=EndReason.EXPIRED, actor=actor, by=""))
+
+    def end(grants: Sequence[UUID]) -> int:
+        try:
+            return expire_grants(grants, actor=actor)
+        except Exception:  # noqa: BLE001 - said of the one that fails
+            return _each(grants, lambda pk: end_grant(grant_id=pk, reason=EndReason.EXPIRED, actor=actor, by=""))
+
+    return _until_done(due_grants(), end)
 
 
 @shared_task(name="requests_app.end_grants_of_disabled", ignore_result=True)
@@ -49,10 +64,11 @@ def end_grants_of_disabled() -> int:
         ended_at=None,
         expires_at__gt=JitNow(),
     )
-    return _each(
-        rows.values_list("pk", flat=True)[:500],
-        lambda pk: end_grant(grant_id=pk, reason=EndReason.SUBJECT_DISABLED, actor=actor, by="system:identity"),
-    )
+
+    def end(pk: UUID) -> object:
+        return end_grant(grant_id=pk, reason=EndReason.SUBJECT_DISABLED, actor=actor, by="system:identity")
+
+    return _until_done(rows.order_by("pk"), lambda grants: _each(grants, end))
 
 
 @shared_task(name="requests_app.end_used_up_grants", ignore_result=True)
@@ -72,7 +88,28 @@ def end_used_up_grants() -> int:
 def lapse_requests() -> int:
     """Expire pending requests that nobody decided in time."""
     due = AccessRequest.objects.filter(status=RequestStatus.PENDING, pending_until__lte=JitNow())
-    return _each(due.values_list("pk", flat=True)[:500], lambda pk: lapse_request(request_id=pk))
+    return _until_done(
+        due.order_by("pending_until"), lambda requests: _each(requests, lambda pk: lapse_request(request_id=pk))
+    )
+
+
+def _until_done(rows: QuerySet[Any], do: Callable[[Sequence[UUID]], int]) -> int:
+    """`do` with the keys of `rows`, `PART` by `PART`: what it has done, which it counts, is no longer among them.
+
+    Goes on for about `SECONDS`, in one thread of a process; other sweeps need the rest, and do a part each.
+    """
+    until, done, left, mine = time.monotonic() + SECONDS, 0, 0, False
+    try:
+        while part := list(rows.values_list("pk", flat=True)[left : left + PART]):
+            did = do(part)
+            done, left = done + did, left + len(part) - did  # what failed is where it was
+            mine = mine or _one_goes_on.acquire(blocking=False)
+            if not mine or time.monotonic() >= until:
+                break
+    finally:
+        if mine:
+            _one_goes_on.release()
+    return done
 
 
 def _each(ids: Iterable[UUID], do: Callable[[UUID], object]) -> int:

@@ -57,6 +57,9 @@ class AgentShow(Endpoint):
 class _Switch(Endpoint):
     people_only: ClassVar[frozenset[str]] = frozenset({"POST"})
 
+    def still_theirs(self, caller: Caller, answer: Any) -> None:  # noqa: ARG002 - all of it is about that agent
+        caller.insist("jit_identity.change_agent")
+
     def switch(self, request: Request, agent_id: UUID, *, enabled: bool) -> Response:
         body(request, Nothing)
         caller = caller_of(request)

@@ -29,7 +29,9 @@ class AskedPrivileges(Input):
 
 
 class NewRequest(Input):
-    tools = serializers.ListField(required=False, child=Text(max_length=200), max_length=50, help_text=_NAME)
+    tools = serializers.ListField(
+        required=False, child=Text(max_length=200), min_length=1, max_length=50, help_text=_NAME
+    )
     server = Text(required=False, max_length=32, help_text="The server of tools that name none.")
     calls = serializers.ListField(
         required=False,

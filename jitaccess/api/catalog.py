@@ -9,7 +9,8 @@ from django.db.models import F, Q
 from rest_framework import serializers
 
 from jitaccess.api import shapes
-from jitaccess.api.endpoint import Endpoint, Request, Response, caller_of
+from jitaccess.api.acting import asking_for
+from jitaccess.api.endpoint import Caller, Endpoint, Request, Response, caller_of
 from jitaccess.api.idempotency import once
 from jitaccess.api.paging import Paged, page, place
 from jitaccess.api.parsing import Input, Text, body, query
@@ -17,11 +18,12 @@ from jitaccess.api.policy_now import look
 from jitaccess.api.schema import documented, listing
 from jitaccess.catalog.models import AccessClass, Server, Tool
 from jitaccess.catalog.services import classify_tool
-from jitaccess.kernel.errors import Forbidden, NotFound
+from jitaccess.kernel.errors import NotFound
 from jitaccess.policy.engine.decide import Who
 from jitaccess.policy.engine.listing import listed_tools
 from jitaccess.store.paging import part_of
 from requests_app import represent
+from requests_app.asking import requestable_roles
 
 MAX_REQUESTABLE = 500
 
@@ -35,6 +37,8 @@ class ToolQuery(Paged):
 class RequestableQuery(Input):
     server = serializers.CharField(required=False, max_length=32, help_text="A server's slug.")
     search = serializers.CharField(required=False, max_length=100, help_text="In names and descriptions.")
+    agent = serializers.CharField(required=False, max_length=40, help_text="People: an agent of yours.")
+    for_me = serializers.BooleanField(required=False, help_text="People: if it acted on your behalf.")
 
 
 class Classification(Input):
@@ -87,6 +91,9 @@ class ToolShow(Endpoint):
 class ToolClassify(Endpoint):
     people_only: ClassVar[frozenset[str]] = frozenset({"POST"})
 
+    def still_theirs(self, caller: Caller, answer: Any) -> None:  # noqa: ARG002 - all of it is about that tool
+        caller.insist("jit_catalog.change_tool")
+
     @documented(
         "tools_classify",
         "Review a tool",
@@ -114,15 +121,16 @@ class RequestableList(Endpoint):
     @documented(
         "requestable_list",
         "What you may ask for",
-        f"For agents: tools that are not allowed now and may be asked for, at most {MAX_REQUESTABLE}.",
+        f"Tools that are not allowed to an agent now and may be asked for, at most {MAX_REQUESTABLE}, and roles. For "
+        "agents' tokens, and for people about an agent of theirs.",
         tag="requests",
         query=RequestableQuery,
         answer=shapes.Requestables,
     )
     def get(self, request: Request) -> Response:
-        asked, principal = query(request, RequestableQuery), caller_of(request).principal
-        if principal.agent is None:
-            raise Forbidden("request.not_an_agent", "Only agents ask for tools.")
+        asked = query(request, RequestableQuery)
+        principal = asking_for(caller_of(request), asked.get("agent"), for_me=asked.get("for_me", False))
+        assert principal.agent
         snapshot, at = look(principal)
         who = Who(principal.agent, principal.user)
         items: list[Any] = []
@@ -135,7 +143,10 @@ class RequestableList(Endpoint):
             named = ((f"{server.slug}/{one.tool.name}", one) for one in listed)
             found: list[Any] = represent.requestable_data(named, asked.get("search", "").lower())
             items += [{"server": server.slug, **tool} for tool in found]
-        return Response({"items": items[:MAX_REQUESTABLE]})
+        # Roles are of no server.
+        roles = [] if "server" in asked else requestable_roles(snapshot, principal.agent)
+        named_roles = represent.requestable_roles_data(roles, asked.get("search", "").lower())
+        return Response({"items": items[:MAX_REQUESTABLE], "roles": named_roles[:MAX_REQUESTABLE]})
 
 
 def _found(tool_id: UUID) -> Tool:

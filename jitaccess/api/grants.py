@@ -27,7 +27,7 @@ from jitaccess.store.clock import now
 from jitaccess.store.paging import part_of
 from requests_app import represent, selectors
 from requests_app.provisioning.service import provisions_of
-from requests_app.selectors import Grant
+from requests_app.selectors import Grant, Q
 from requests_app.services import extend_grant, release_grant, revoke_grant
 
 
@@ -52,15 +52,15 @@ class GrantList(Endpoint):
     def get(self, request: Request) -> Response:
         asked, caller = query(request, GrantQuery), caller_of(request)
         person = caller.person
-        rows = selectors.grants_seen_by(person) if person else selectors.grants_of(caller.principal)
-        if "state" in asked:
-            rows = rows.filter(selectors.grants_live(live=asked["state"] == "live"))
-        if "agent" in asked:
-            rows = rows.filter(agent__name=asked["agent"])
-        part = part_of(rows, **place(asked))
-        seen = selectors.seen_grants(person, part.rows) if person else part.rows
-        at, left, given = now(), uses_left_of([grant.pk for grant in seen]), given_by(seen)
-        return page(request, part, [full_grant(caller, grant, at, left, given) for grant in seen])
+        live = asked["state"] == "live" if "state" in asked else None
+        where = Q(agent__name=asked["agent"]) if "agent" in asked else Q()
+        if person:
+            part = selectors.page_of_grants(person, live=live, where=where, **place(asked))
+        else:
+            rows = selectors.grants_of(caller.principal).filter(where)
+            part = part_of(rows if live is None else rows.filter(selectors.grants_live(live=live)), **place(asked))
+        at, left, given = now(), uses_left_of([grant.pk for grant in part.rows]), given_by(part.rows)
+        return page(request, part, [full_grant(caller, grant, at, left, given) for grant in part.rows])
 
 
 class OfGrant(Endpoint):

@@ -46,6 +46,10 @@ class NewLock(Input):
 class LockList(Endpoint):
     people_only: ClassVar[frozenset[str]] = frozenset({"GET", "POST"})
 
+    def still_theirs(self, caller: Caller, answer: Any) -> None:
+        if "lock_id" in answer:
+            _found(caller, UUID(answer["lock_id"]))
+
     @documented(
         "locks_list",
         "Locks that you may see, latest first",
@@ -92,6 +96,9 @@ class LockList(Endpoint):
 class LockLift(Endpoint):
     people_only: ClassVar[frozenset[str]] = frozenset({"POST"})
 
+    def still_theirs(self, caller: Caller, answer: Any) -> None:  # noqa: ARG002 - all of it is about that lock
+        _found(caller, self.kwargs["lock_id"])
+
     @documented(
         "locks_lift",
         "Lift a lock",
@@ -105,10 +112,14 @@ class LockLift(Endpoint):
     def post(self, request: Request, lock_id: UUID) -> Response:
         body(request, Nothing)
         caller = caller_of(request)
-        found = locks_seen_by(caller.decider()).filter(pk=lock_id).first()
-        if found is None:
-            raise NotFound("lock.unknown", "There is no such lock, or you may not see it.")
-        return Response(_data(unlock(lock=found, operator=caller.principal.actor()), now()))
+        return Response(_data(unlock(lock=_found(caller, lock_id), operator=caller.principal.actor()), now()))
+
+
+def _found(caller: Caller, lock_id: UUID) -> Lock:
+    row = locks_seen_by(caller.decider()).filter(pk=lock_id).first()
+    if row is None:
+        raise NotFound("lock.unknown", "There is no such lock, or you may not see it.")
+    return row
 
 
 def _target(caller: Caller, kind: str, text: str) -> UUID | None:

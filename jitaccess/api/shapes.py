@@ -184,11 +184,19 @@ class RequestableTool(_Shape):
     description = s.CharField()
     max_minutes = s.IntegerField()
     max_uses = s.IntegerField(required=False)
+    arguments = s.CharField(required=False, help_text="exact or schema: it is asked for so. Absent: any.")
+    decided_by = s.ListField(child=s.CharField())
+
+
+class RequestableRole(_Shape):
+    role = s.CharField()
+    max_minutes = s.IntegerField()
     decided_by = s.ListField(child=s.CharField())
 
 
 class Requestables(_Shape):
     items = RequestableTool(many=True)
+    roles = RequestableRole(many=True, help_text="Not those of one server.")
 
 
 class Agent(_Shape):

@@ -153,7 +153,10 @@ class RoleBinding(models.Model):
                 condition=Q(max_uses=None) | Q(origin="grant", max_uses__gte=1), name="jit_only_grants_count_uses"
             ),
         ]
-        indexes: ClassVar = [models.Index(fields=["origin_id"], name="jit_binding_origin")]
+        indexes: ClassVar = [
+            models.Index(fields=["origin_id"], name="jit_binding_origin"),
+            models.Index(fields=["expires_at"], name="jit_binding_ends"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.subject}: {self.role.name if self.role else 'grant'}"

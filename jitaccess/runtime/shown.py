@@ -180,8 +180,9 @@ def things(items: Iterable[Data], data: Data) -> list[str]:
     lines, named, given = [], set(), list(items)
     for item in given:
         rest = {name: value for name, value in item.items() if name not in {"kind", "server_id", "role_id", "pin"}}
+        exact = _exact(rest)
         for label, text in _named(rest):
-            named.add(label)
+            named |= {label, f"{label}#{exact}"}
             lines.append(visible(text, limit=1000))
         for name, value in rest.items():
             lines += [f"  {visible(name, limit=100)}:", *(f"    {line}" for line in inert(value).split("\n"))]
@@ -193,6 +194,16 @@ def things(items: Iterable[Data], data: Data) -> list[str]:
             told = inert(call["arguments"]).split("\n")
             lines += [visible(f"  arguments of {call['tool']}:", limit=1000), *(f"    {line}" for line in told)]
     return lines
+
+
+def _exact(rest: Data) -> str:
+    """Leaves of exact arguments what they are; the start of their digest, by which the call is labelled."""
+    arguments = rest.get("arguments")
+    if not isinstance(arguments, dict) or arguments.get("mode") != "exact" or "value" not in arguments:
+        return ""
+    rest["exactly these arguments"] = arguments["value"]
+    del rest["arguments"]
+    return str(arguments.get("digest", "")).rpartition(":")[2][:8]
 
 
 def _named(rest: Data) -> list[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -9,7 +10,8 @@ from typing import Any
 from uuid import UUID
 
 from jitaccess.catalog.models import Tool
-from jitaccess.kernel.text import fits, visible
+from jitaccess.kernel.text import visible
+from jitaccess.kernel.yamldoc import MAX_DOCUMENT
 from jitaccess.policy.models import RoleVersion
 from jitaccess.web.shown import Shown, shown
 from requests_app.lifecycle import RequestKind, RequestStatus
@@ -17,7 +19,8 @@ from requests_app.selectors import AccessRequest, labels_of
 
 SHORT_DESCRIPTION = 300
 LONG_DESCRIPTION = 4000
-LONGEST_ROLE = 200_000
+# A whole document, were all of it escapes.
+LONGEST_ROLE = MAX_DOCUMENT * len(r"\u{10ffff}")
 
 History = Mapping[UUID, Counter[str]]
 
@@ -72,6 +75,8 @@ def not_shown(request: AccessRequest) -> str:
         told = _arguments(item)
         if told and not told.whole:
             return "The arguments are too long, or nested too deeply, to be read here whole."
+    if not shown(json.loads(request.context)).whole:
+        return "What the agent sent along is nested too deeply to be read here whole."
     return ""
 
 
@@ -125,9 +130,7 @@ def _role(request: AccessRequest, item: dict[str, Any], row: RoleVersion | None,
         obstacle = "This role is gone."
     else:
         document = visible(row.document, limit=LONGEST_ROLE, multiline=True)
-        if not fits(row.document, limit=LONGEST_ROLE):
-            obstacle = "The rules of this role are too long to be read here whole."
-        elif request.pending and row.role.head != row.version and request.kind != RequestKind.EXTENSION:
+        if request.pending and row.role.head != row.version and request.kind != RequestKind.EXTENSION:
             obstacle = f"This role is at version {row.role.head} now; approving what was asked for will be refused."
     return Block(
         "role",

@@ -147,7 +147,9 @@ def request_page(seen: Seen, user: User, *, recently: bool) -> dict[str, Any]:
         "blocks": blocks,
         "one_thing": sum(len(block.things) for block in blocks) == 1,
         "added": _added(request, blocks),
-        "any_arguments": any(block.kind == "tools" and block.arguments is None for block in blocks),
+        "any_arguments": any(_is_free(block) for block in blocks),
+        # Uses are counted for each item, for all tools that take any arguments together.
+        "each": sum(not _is_free(block) for block in blocks) + any(_is_free(block) for block in blocks) > 1,
         "unusual": unusual(history),
         "first_time": bool(history) and not any(sum(ended.values()) for ended in history.values()),
         "context": shown(context) if context else None,
@@ -172,6 +174,10 @@ def _added(request: AccessRequest, blocks: Iterable[Block]) -> dict[str, list[di
     if not request.pending:
         return {}
     return {block.where: tools_added(request, block.row) for block in blocks if block.row is not None}
+
+
+def _is_free(block: Block) -> bool:
+    return block.kind == "tools" and block.arguments is None
 
 
 def _new_end(request: AccessRequest) -> datetime | None:

@@ -133,7 +133,7 @@ def _decision(seen: Seen, one: Decision) -> DecisionLine:
 def _names(seen: Seen) -> Mapping[UUID, str]:
     """Of everybody who decided; of all who could, while that matters."""
     names = {one.user_id: one.user.username for one in seen.decisions}
-    names |= {one.on_behalf_of_id: one.on_behalf_of.username for one in seen.decisions if one.on_behalf_of}
+    names |= {one.on_behalf_of.pk: one.on_behalf_of.username for one in seen.decisions if one.on_behalf_of}
     if seen.request.pending:
         around = seen.people
         names |= people(

@@ -65,7 +65,7 @@ def _refusals_are_pages(
 @require_safe
 def inbox(request: HttpRequest) -> HttpResponse:
     user, at = _person(request), now()
-    waiting, recent = selectors.desk_of(user)
+    waiting, recent = selectors.desk_of(user, at=at)
     context = {"waiting": present.rows(waiting, at), "recent": present.rows(recent[:10], at), "now": at}
     glass = {"reviews": reviews.reviews_for(user).count(), "may_break_glass": rights_of(user).exists()}
     return render(request, "web/inbox.html", context | glass)

@@ -65,12 +65,12 @@ def begin(grant: Grant, items: Items | None = None) -> list[UUID]:
     return ids
 
 
-def wind_up(grant: Grant) -> int:
-    """A grant has ended: have its provisions looked at, at once; returns how many. Call it when the end is written and
-    the bindings are over: core access ends first. A natural expiry needs no call: workers know when to look.
+def wind_up(*grants: Grant) -> int:
+    """Grants have ended: have their provisions looked at, at once; returns how many. Call it when the end is written
+    and the bindings are over: core access ends first. A natural expiry needs no call: workers know when to look.
     """
     _inside_a_transaction()
-    ids = list(Claim.objects.filter(grant=grant).values_list("provision", flat=True))
+    ids = list(Claim.objects.filter(grant__in=grants).values_list("provision", flat=True))
     return Provision.objects.filter(pk__in=_free(ids)).update(next_try_at=JitNow()) if ids else 0
 
 

@@ -28,7 +28,7 @@ from requests_app import approval, selectors, standing
 from requests_app.approval import Tally
 from requests_app.digests import request_digest
 from requests_app.lifecycle import DecisionVerdict, RequestStatus, ensure_pending
-from requests_app.models import AccessRequest, Decision
+from requests_app.models import AccessRequest, Concern, Decision
 from requests_app.obstacles import obstacle_to
 from requests_app.services.granting import activate, close, names_of
 from requests_app.terms import Terms, in_common, narrowed, read_terms
@@ -267,6 +267,8 @@ def _write(request: AccessRequest, deciding: _Deciding, moment: datetime) -> Dec
     if there.filter(verdict=verdict, terms=smaller).exists():
         raise Conflict("decision.already_yours", "You have decided so already; others are still needed.")
     there.update(live=False)
+    # Whoever decided may see it for ever, whatever team they leave.
+    Concern.objects.bulk_create([Concern(request=request, subject=f"user:{approver.pk}")], ignore_conflicts=True)
     return Decision.objects.create(
         request=request,
         user=approver,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.db import transaction
@@ -11,11 +12,14 @@ from jitaccess.identity.models import User
 from jitaccess.identity.principal import Principal
 from jitaccess.kernel.durations import format_duration
 from jitaccess.kernel.errors import Conflict, Invalid, NotFound
+from jitaccess.kernel.strictjson import Json
 from jitaccess.policy.engine.rules import Snapshot
 from jitaccess.store.clock import now
 from requests_app import selectors
 from requests_app.asking import Ask, ensure_may_act, stored
+from requests_app.granted import granted_items
 from requests_app.lifecycle import RequestKind
+from requests_app.models import Grant
 from requests_app.planning import plan_for
 from requests_app.services.filing import Draft, Submission, Terms, file
 from requests_app.services.submit import ensure_readable
@@ -38,26 +42,40 @@ def extend_grant(
     """
     at = now()
     ensure_readable(reason)
+    grant, left = _live(grant_id, principal, at)
+    if not 60 <= seconds <= left:
+        raise Invalid(
+            "request.duration", f"Ask for between 1 min and {format_duration(left)} more.", max_minutes=left // 60
+        )
+    ensure_may_act(principal=principal, snapshot=snapshot, at=at)
+    ask = Ask(reason=reason, ticket=ticket, seconds=seconds)
+    draft = replace(_draft(principal, grant, ask, snapshot, at, left), filed_by=filed_by)
+    with transaction.atomic():
+        submission = file(draft)
+        if dry_run:
+            transaction.set_rollback(True)
+    return submission
+
+
+def _live(grant_id: UUID, principal: Principal, at: datetime) -> tuple[Grant, int]:
+    """A live grant of the principal, and how many seconds of its whole life are left beyond its end."""
     grant = selectors.grants_of(principal).filter(pk=grant_id).first()
     if grant is None:
         raise NotFound("grant.unknown", f"You hold no grant {grant_id}.")
     if grant.ended_at is not None or grant.expires_at <= at:
         raise Conflict("grant.ended", f"This grant {selectors.when_it_ended(grant, at)}; file a new request.")
-    asked = grant.request
     left = int(((grant.latest or grant.expires_at) - grant.expires_at) / timedelta(seconds=1))
     if left < 60:
         raise Conflict("grant.life_over", "This grant has reached the longest life it may have; file a new request.")
-    if not 60 <= seconds <= left:
-        raise Invalid(
-            "request.duration", f"Ask for between 1 min and {format_duration(left)} more.", max_minutes=left // 60
-        )
-    ask = Ask(reason=reason, ticket=ticket, seconds=seconds)
-    ensure_may_act(principal=principal, snapshot=snapshot, at=at)
-    wanted = stored(asked.parsed_items, policy=asked.policy_name, snapshot=snapshot)
+    return grant, left
+
+
+def _draft(principal: Principal, grant: Grant, ask: Ask, snapshot: Snapshot, at: datetime, left: int) -> Draft:
+    asked, items, seconds = grant.request, granted_items(grant), ask.seconds or 0
     planned = plan_for(
         principal=principal,
         ask=ask,
-        wanted=wanted,
+        wanted=stored(items, policy=asked.policy_name, snapshot=snapshot),
         seconds=seconds,
         max_uses=asked.max_uses,
         at=at,
@@ -72,18 +90,12 @@ def extend_grant(
         max_uses=asked.max_uses,
         uses_limit=asked.max_uses,
     )
-    draft = Draft(
+    return Draft(
         principal=principal,
         ask=ask,
-        items=asked.parsed_items,  # type: ignore[arg-type]  # JSON as it was stored
+        items=list[Json](items),
         terms=terms,
         planned=planned,
         kind=RequestKind.EXTENSION,
         extends=grant,
-        filed_by=filed_by,
     )
-    with transaction.atomic():
-        submission = file(draft)
-        if dry_run:
-            transaction.set_rollback(True)
-    return submission

@@ -21,7 +21,7 @@ from requests_app import approval, selectors, standing
 from requests_app.asking import Ask
 from requests_app.digests import request_digest
 from requests_app.lifecycle import RequestKind, RequestStatus, ensure_pending
-from requests_app.models import AccessRequest, Concern, Grant
+from requests_app.models import AccessRequest, Concern, Grant, about_server
 from requests_app.planning import Planned
 from requests_app.services.granting import approve_by_rule
 from requests_app.services.lapse import lapse_request
@@ -194,7 +194,9 @@ def _dedupe(draft: Draft) -> str:
 
 def _concerned(request: AccessRequest, planned: Planned) -> set[str]:
     people = (request.owner_id, request.user_id, request.issued_by_id, request.filed_by_id)
-    return {f"user:{person}" for person in people if person} | {f"team:{request.agent.team_id}"} | planned.plan.refs()
+    servers = {about_server(item["server"]) for item in request.parsed_items if "server" in item}
+    asked = {f"user:{person}" for person in people if person} | {f"team:{request.agent.team_id}"}
+    return asked | servers | planned.plan.refs()
 
 
 def _supersede(old: UUID, principal: Principal, moment: datetime) -> None:

@@ -14,6 +14,7 @@ from jitaccess.kernel.errors import Conflict
 from jitaccess.kernel.strictjson import Json
 from jitaccess.policy import services as policy
 from jitaccess.policy.approval.plan import Plan
+from requests_app.granted import kept_of
 from requests_app.lifecycle import RequestKind, RequestStatus
 from requests_app.models import AccessRequest, Grant, labels_of
 from requests_app.provisioning.service import begin
@@ -82,7 +83,7 @@ def _begin(request: AccessRequest, terms: Terms, actor: Actor, moment: datetime)
         latest=latest,
         activated_at=None if scheduled else moment,
     )
-    items = [kept for item in request.parsed_items if (kept := _kept(item, terms.labels))]
+    items = [kept for item in request.parsed_items if (kept := kept_of(item, terms.labels))]
     bindings = [_bind(grant, item, terms.max_uses) for item in _together(items)]
     data: dict[str, Json] = {
         "tools": [label for item in items for label in labels_of(item)],
@@ -112,17 +113,6 @@ def _together(items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     rest = [item for item in items if item not in free]
     tools = [tool for item in free for tool in item["tools"]]
     return ([{"kind": "tools", "tools": tools}] if tools else []) + rest
-
-
-def _kept(item: dict[str, Any], labels: Sequence[str]) -> dict[str, Any]:
-    """What an item still gives when only `labels` are left of a request; empty for nothing."""
-    if item["kind"] == "tools":
-        tools = [tool for tool in item["tools"] if f"{item['server']}/{tool['name']}" in labels]
-        return {**item, "tools": tools} if tools else {}
-    if item["kind"] == "database":
-        objects = [name for name in item["objects"] if f"{item['database']}/{name}" in labels]
-        return {**item, "objects": objects} if objects else {}
-    return item if labels_of(item)[0] in labels else {}
 
 
 def _bind(grant: Grant, item: dict[str, Any], max_uses: int | None) -> UUID:

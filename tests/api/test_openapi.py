@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,14 @@ from django.urls import URLPattern
 from jitaccess.api import urls
 from jitaccess.api.authzen import urls as authzen
 from jitaccess.api.parsing import Input
+from jitaccess.store.clock import now
 from tests.api.conftest import Api, ask, person
 from tests.cast import Cast
 
 FILE = Path(__file__).parents[2] / "docs" / "openapi.yaml"
 PUBLIC = {"/.well-known/authzen-configuration", "/access/v1/jwks.json"}
+# What answers with a secret, and what changes nothing.
+UNKEYED = ("/tokens", "/evaluation", "/evaluations", "/explain")
 REFUSALS = {"400", "401", "403", "404", "405", "406", "429", "500", "503"}
 
 
@@ -72,7 +76,7 @@ def test_every_operation_says_what_it_is_and_how_it_refuses():
         for parameter in operation.get("parameters", ()):
             opaque = parameter["name"] == "task_id"
             assert opaque or parameter["in"] != "path" or parameter["schema"]["format"] == "uuid", where
-        if method == "post" and not path.endswith(("/tokens", "/evaluation", "/evaluations")):
+        if method == "post" and not path.endswith(UNKEYED):
             assert "Idempotency-Key" in {one["name"] for one in operation["parameters"]}, where
     for path in ("/api/v1/requests", "/api/v1/requests/{request_id}/approve"):
         assert document()["paths"][path]["post"]["requestBody"]["content"]["application/json"]["examples"]
@@ -82,7 +86,7 @@ def test_every_operation_says_what_it_is_and_how_it_refuses():
 def test_bodies_are_closed_and_problems_are_problems():
     schemas = document()["components"]["schemas"]
     bodies = {kind.__name__ for kind in Input.__subclasses__()} & schemas.keys()
-    assert {"NewRequest", "NewDecision", "NewComment", "NewToken"} <= bodies
+    assert {"NewRequest", "NewApproval", "NewDecision", "NewComment", "NewToken", "AskedCall", "Less"} <= bodies
     assert all(schemas[name]["additionalProperties"] is False for name in bodies)
     for response in document()["components"]["responses"].values():
         assert list(response["content"]) == ["application/problem+json"]
@@ -96,15 +100,21 @@ def test_answers_hold_what_the_file_says_and_nothing_else(cast: Cast, agent: Api
     anna, admin = person(cast.anna), person(cast.admin)
     anna.post(f"{path}/approve", {"digest": asked["digest"]})
     grant = anna.get(path).json()["grant"]["grant_id"]
+    more = {"minutes": 5, "reason": "It takes longer"}
+    exact = {"calls": [{"tool": "git/git_add", "arguments": {"files": ["a"]}}], "reason": "One file"}
+    question = {"server": "git", "tool": "git_commit"}
     answers = {
-        "Submitted": asked,
+        "Delegation": anna.post("/delegations", {"ends_at": (now() + timedelta(hours=1)).isoformat()}).json(),
+        "DelegationPage": anna.get("/delegations").json(),
+        "Explanation": agent.post("/explain", question).json(),
         "FullRequest": anna.get(path).json(),
         "AccessRequestPage": anna.get("/requests").json(),
         "FullGrant": anna.get(f"/grants/{grant}").json(),
         "FullGrantPage": agent.get("/grants").json(),
         "Timeline": anna.get(f"{path}/timeline").json(),
         "Requestables": agent.get("/requestable").json(),
-        "DryRun": agent.post("/requests", ask("git/git_add", dry_run=True)).json(),
+        "DryRun": agent.post("/requests", {**exact, "dry_run": True}).json(),
+        "AskedItem": agent.post("/requests", exact).json()["items"][0],
         "AgentPage": admin.get("/agents").json(),
         "ServerPage": admin.get("/servers").json(),
         "ToolPage": admin.get("/tools").json(),
@@ -115,6 +125,7 @@ def test_answers_hold_what_the_file_says_and_nothing_else(cast: Cast, agent: Api
         "Me": admin.get("/me").json(),
         "Problem": anna.get("/requests", limit=0).json(),
     }
+    answers["Submitted"] = agent.post(f"/grants/{grant}/extend", more).json()
     schemas = document()["components"]["schemas"]
     for name, value in answers.items():
         _hold(name, value, schemas[name], schemas)

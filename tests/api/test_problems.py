@@ -161,7 +161,7 @@ def test_each_kind_of_error_has_one_status(
     def fail(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr(views, "submit_request", fail)
+    monkeypatch.setattr(views, "submit_bundle", fail)
     answer = agent.post("/requests", ask())
     value = problem(answer, status, code)
     assert "secret" not in str(value)

@@ -35,7 +35,12 @@ def test_an_agent_asks_a_person_approves_and_the_agent_gives_it_back(cast: Cast,
     assert asked["who_can_approve"] == ["anna", "bert"]
     anna = person(cast.anna)
     seen = anna.get(f"/requests/{asked['request_id']}").json()
-    assert seen["standing"] == {"may_decide": True, "may_revoke": True, "self_because": ""}
+    assert seen["standing"] == {
+        "may_decide": True,
+        "may_revoke": True,
+        "self_because": "",
+        "decided": None,
+    }
     approved = anna.post(f"/requests/{asked['request_id']}/approve", {"digest": seen["digest"], "reason": "Go."})
     assert approved.status_code == 200
     assert approved.json()["status"] == "approved"
@@ -95,12 +100,34 @@ def test_a_dry_run_says_what_would_come_of_it_and_leaves_nothing_behind(cast: Ca
     assert answer.json() == {
         "dry_run": True,
         "coalesced": False,
+        "kind": "access",
+        "risk": "medium",
         "tools": ["git/git_commit"],
+        "items": [
+            {
+                "kind": "tool",
+                "server": "git",
+                "tool": "git_commit",
+                "access": "write",
+                "pin": cast.tools["git_commit"].pin,
+            }
+        ],
         "minutes": 20,
         "max_uses": None,
         "policy": "review",
+        "plan": {
+            "rule": "all",
+            "version": 1,
+            "auto_approve": False,
+            "stages": 1,
+            "deny_threshold": 1,
+            "channels": ["admin", "api", "cli", "slack", "web"],
+            "step_up": False,
+            "escalations": [],
+            "fallback": None,
+        },
         "who_can_approve": ["anna", "bert"],
-        "approvals": [{"group": "reviewers", "needed": 1, "given": 0}],
+        "approvals": [{"stage": 0, "group": "reviewers", "needed": 1, "given": 0}],
         "limits": {"max_minutes": 240, "max_uses": None},
     }
     assert rows() == before

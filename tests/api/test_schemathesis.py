@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -21,6 +22,10 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from jitaccess.audit.models import Entry
+from jitaccess.identity.principal import Principal
+from jitaccess.policy.delegations import delegate
+from jitaccess.policy.models import Delegation
+from jitaccess.store.clock import now
 from tests.api.conftest import person, token_of
 from tests.api.test_openapi import PUBLIC
 from tests.cast import Cast
@@ -52,9 +57,15 @@ def things(cast: Cast) -> dict[str, str]:
         "server_id": str(cast.server.pk),
         "tool_id": str(cast.tools["git_log"].pk),
         "role_id": str(cast.read_only.pk),
+        "delegation_id": str(_delegation(cast).pk),
         "task_id": f"arq_{cast.submit('git_add').pk.hex}",
         "uid": str(Entry.objects.latest("uid").pk),
     }
+
+
+def _delegation(cast: Cast) -> Delegation:
+    operator = Principal.of_user(cast.bert).actor()
+    return delegate(person=cast.bert, to=None, ends_at=now() + timedelta(hours=1), operator=operator)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -9,10 +10,13 @@ from django.test import Client
 
 from jitaccess.audit.models import Entry
 from jitaccess.identity.models import AccessToken, Team, User
+from jitaccess.identity.principal import Principal
 from jitaccess.identity.services import create_agent, revoke_token
 from jitaccess.kernel.canonical import canonical
+from jitaccess.policy.delegations import delegate
 from jitaccess.policy.locks import lock
-from jitaccess.policy.models import Lock
+from jitaccess.policy.models import Delegation, Lock
+from jitaccess.store.clock import now
 from requests_app.models import AccessRequest, Decision, Grant
 from tests.api.conftest import NOBODY, Api, bearer, person, problem, stranger, token_of
 from tests.cast import OPERATOR, Cast
@@ -20,6 +24,15 @@ from tests.cast import person as new_person
 from tests.clocks import Clock
 
 pytestmark = pytest.mark.django_db
+
+
+ENDS = "2100-01-01T00:00:00Z"
+
+
+def delegated(cast: Cast) -> Delegation:
+    """bert's approvals in anna's hands for a day."""
+    operator = Principal.of_user(cast.bert).actor()
+    return delegate(person=cast.bert, to=cast.anna, ends_at=now() + timedelta(days=1), operator=operator)
 
 
 @pytest.fixture
@@ -35,6 +48,7 @@ def places(cast: Cast) -> dict[str, str]:
         "server": str(cast.server.pk),
         "role": str(cast.read_only.pk),
         "lock": str(lock(kind="role", target=cast.read_only.pk, reason="x", operator=OPERATOR).pk),
+        "delegation": str(delegated(cast).pk),
         "entry": str(Entry.objects.first().pk),  # type: ignore[union-attr]
     }
 
@@ -42,6 +56,7 @@ def places(cast: Cast) -> dict[str, str]:
 DECIDING = (
     ("/requests/{request}/approve", {"digest": "{digest}"}),
     ("/requests/{request}/deny", {"digest": "{digest}"}),
+    ("/requests/{request}/ask-for-changes", {"note": "less"}),
     ("/requests/{request}/comment", {"text": "me too"}),
     ("/grants/{grant}/revoke", {}),
     ("/agents/{agent}/enable", {}),
@@ -50,6 +65,12 @@ DECIDING = (
     ("/tools/{tool}/classify", {"access": "read", "digest": "x"}),
     ("/locks", {"kind": "agent", "target": "{agent}", "reason": "x"}),
     ("/locks/{lock}/lift", {}),
+    ("/delegations/{delegation}/end", {}),
+)
+ASKING: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("/requests/{request}/cancel", {}),
+    ("/grants/{grant}/release", {}),
+    ("/grants/{grant}/extend", {"minutes": 5, "reason": "It takes longer"}),
 )
 READING = (
     "/requests/{request}",
@@ -66,7 +87,7 @@ CONFIGURATION = ("/servers", "/tools", "/roles", "/bindings", "/ledger/entries",
 
 
 def state() -> list[Any]:
-    kinds = (AccessRequest, Decision, Grant, Lock, Entry)
+    kinds = (AccessRequest, Decision, Grant, Lock, Delegation, Entry)
     return [list(kind._base_manager.order_by("pk").values()) for kind in kinds] + [AccessToken.objects.count()]
 
 
@@ -104,8 +125,8 @@ def test_strangers_see_nothing_and_change_nothing(cast: Cast, places: dict[str, 
             assert real.json() | {"instance": ""} == absent.json() | {"instance": ""}
         for path in (*CONFIGURATION, *READING[4:]):
             problem(api.get(path.format(**places)), 403, "not_permitted")
-        for path in ("/requests/{request}/cancel", "/grants/{grant}/release"):
-            assert api.post(path.format(**places)).status_code == 404
+        for path, body in ASKING:
+            assert api.post(path.format(**places), body).status_code == 404
     for api in people:
         problem(api.get(f"/agents/{places['agent']}"), 404, "agent.unknown")
         for path, body in DECIDING:
@@ -121,10 +142,40 @@ def test_without_credentials_there_is_nothing_but_the_documentation(cast: Cast, 
         answer = api.get(path.format(**places))
         problem(answer, 401, "auth.missing")
         assert answer.headers["WWW-Authenticate"] == 'Bearer realm="jitaccess"'
-    for path, body in (*DECIDING, ("/requests", {}), ("/requests/{request}/cancel", {})):
+    for path, body in (*DECIDING, *ASKING, ("/requests", {}), ("/delegations", {}), ("/explain", {})):
         problem(api.post(path.format(**places), body), 401, "auth.missing")
     assert api.get("/openapi.json").status_code == 200
     assert state() == before
+
+
+MORE = {"minutes": 5, "reason": "It takes longer"}
+# What each address of the workflow answers: without credentials, to the agent that it is about, to another agent, to
+# somebody, to staff without permissions, to a team-mate, to an approver, to the owner, to a superuser.
+WORKFLOW: tuple[tuple[str, str, dict[str, Any], tuple[int, ...]], ...] = (
+    ("get", "/requests/{request}", {}, (401, 200, 404, 404, 404, 200, 200, 200, 200)),
+    ("post", "/requests/{request}/approve", {"digest": "x"}, (401, 403, 403, 404, 404, 403, 409, 403, 403)),
+    ("post", "/requests/{request}/ask-for-changes", {"note": "x"}, (401, 403, 403, 404, 404, 403, 200, 403, 403)),
+    ("post", "/grants/{grant}/extend", MORE, (401, 201, 404, 404, 404, 403, 403, 201, 403)),
+    ("get", "/delegations", {}, (401, 403, 403, 200, 200, 200, 200, 200, 200)),
+    ("post", "/delegations", {"ends_at": ENDS}, (401, 403, 403, 400, 400, 400, 400, 400, 400)),
+    ("post", "/delegations/{delegation}/end", {}, (401, 403, 403, 404, 404, 404, 200, 404, 409)),
+    ("post", "/explain", {"server": "git", "tool": "git_log"}, (401, 200, 200, 403, 403, 403, 403, 403, 400)),
+    ("get", "/requestable", {"agent": "demo-agent"}, (401, 400, 400, 403, 403, 403, 403, 200, 403)),
+)
+
+
+def test_who_may_do_what_in_the_workflow(cast: Cast, places: dict[str, str]):
+    other = create_agent(name="other", owner=cast.carl, team=Team.objects.create(name="far"), operator=OPERATOR)
+    clerk, mate = new_person("clerk"), new_person("mate")
+    User.objects.filter(pk=clerk.pk).update(is_staff=True)
+    cast.team.members.add(mate)
+    people = (cast.carl, User.objects.get(pk=clerk.pk), mate, cast.anna, cast.olga, cast.admin)
+    callers = [stranger(), bearer(token_of(cast.agent)), bearer(token_of(other)), *map(person, people)]
+    for method, path, body, expected in WORKFLOW:
+        for number, api in enumerate(callers):
+            where = path.format(**places)
+            answer = api.get(where, **body) if method == "get" else api.post(where, body)
+            assert answer.status_code == expected[number], (path, number, answer.content)
 
 
 QUESTION = {

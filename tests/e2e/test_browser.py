@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -61,6 +62,26 @@ async def ask(url: str, token: str) -> str:
         return str(asked.structured_content["request_id"])
 
 
+NOTED = {"repo_path": ".", "message": "Note it\n\n\u202eonce"}
+
+
+async def ask_for_one_call(url: str, token: str) -> str:
+    """An agent that asks for one exact call; returns the request's id."""
+    async with connect(url, token, era=MODERN) as agent:
+        asked = await agent.call(
+            "request_access", calls=[{"tool": "git_commit", "arguments": NOTED}], reason="This one note."
+        )
+        assert not asked.is_error, asked.content[0].text
+        return str(asked.structured_content["request_id"])
+
+
+async def make_the_call(url: str, token: str) -> None:
+    async with connect(url, token, era=MODERN) as agent:
+        assert (await agent.call("git_commit", **{**NOTED, "message": "Another"})).is_error
+        assert not (await agent.call("git_commit", **NOTED)).is_error
+        assert (await agent.call("git_commit", **NOTED)).is_error, "it was good for one call"
+
+
 async def use(url: str, token: str) -> None:
     async with connect(url, token, era=MODERN) as agent:
         committed = await agent.call("git_commit", repo_path=".", message="Note it")
@@ -112,6 +133,18 @@ def test_an_approver_finds_the_request_in_the_inbox_and_approves_it(
     picture(anna, "request-ended")
     assert [entry["user_name"] for entry in installation.ledger("grant.revoked")] == ["anna"]
     assert len(installation.ledger("grant.activated")) == 1
+
+    exact = as_agent(ask_for_one_call(url, token))
+    bert.goto(f"{url}/requests/{exact}/")
+    expect(bert.get_by_text("Good for one call with exactly these arguments")).to_be_visible()
+    shown = bert.locator("pre.whole").inner_text()
+    assert json.loads(shown) == NOTED
+    assert "\u202e" not in shown
+    assert bert.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    picture(bert, "request-exact-call-phone-dark")
+    bert.get_by_role("button", name=re.compile("^approve for", re.IGNORECASE)).click()
+    expect(bert.get_by_text(re.compile("active", re.IGNORECASE)).first).to_be_visible()
+    as_agent(make_the_call(url, token))
 
 
 def test_an_admin_sees_a_mistake_in_a_role_with_its_line_and_path(installation: Installation, browser: Browser) -> None:

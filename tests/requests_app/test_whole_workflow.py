@@ -428,6 +428,13 @@ def test_an_extension_of_a_grant_that_ended_meanwhile_is_void(cast: Cast, clock:
     assert not cast.verdict("git_commit").allowed
 
 
+def test_an_extension_shows_what_the_grant_holds_not_what_was_once_asked_for(cast: Cast) -> None:
+    Requestable.objects.update(max_total_minutes=480)
+    request = cast.submit("git_commit", "git_reset")
+    cast.approve(request, narrow=Narrow(labels=["git/git_commit"]))
+    assert extend(cast, Grant.objects.get()).tool_labels == ["git/git_commit"]
+
+
 def test_only_an_approved_extension_moves_the_end_of_a_grant(cast: Cast) -> None:
     Requestable.objects.update(max_total_minutes=480)
     grant = cast.grant(seconds=600)

@@ -32,8 +32,10 @@ BEFORE_THE_FIRST_RELEASE = {
     ("jit_policy", "0003_uses_and_changes"),
     ("jit_policy", "0004_approval_documents"),
     ("jit_policy", "0005_policies_are_documents"),
+    ("jit_policy", "0006_lists_at_scale"),
     ("jit_requests", "0003_whole_workflow"),
     ("jit_requests", "0005_plans_instead_of_groups"),
+    ("jit_requests", "0006_lists_at_scale"),
 }
 
 

@@ -197,7 +197,7 @@ def test_stages_say_whose_turn_it_is(cast: Cast, browser) -> None:
     asked = cast.submit()
     anna, carl = browser(cast.anna), browser(cast.carl)
     said = words(anna, asked)
-    assert "Stage 1 of 2 decided now" in said
+    assert "Stage 1 of 2 being decided" in said
     assert "Stage 2 of 2 asked when stage 1 is met" in said
     assert "Can decide: anna , bert" in said
     assert "Will be asked: carl" in said
@@ -207,7 +207,7 @@ def test_stages_say_whose_turn_it_is(cast: Cast, browser) -> None:
     approve(anna, asked)
     said = words(carl, asked)
     assert "Stage 1 of 2 met" in said
-    assert "Stage 2 of 2 decided now" in said
+    assert "Stage 2 of 2 being decided" in said
     assert "anna approved stage 1" in said
     # Whoever approved an earlier stage may take that back.
     html = html_of(anna, asked)

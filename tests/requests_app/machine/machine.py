@@ -46,10 +46,11 @@ PEOPLE = ["anna", "bert", "carl", "dora", "olga", "admin"]
 USERS = st.sampled_from([None, None, "bert"])
 WHO = st.sampled_from([*PEOPLE[:4], *PEOPLE])
 TOOLS = ["git_commit", "git_add", "git_reset", "git_log"]
-SECONDS = st.sampled_from([600, 60, 3600, 7200, 3 * 3600, 59, 5 * 3600])
+SECONDS = st.sampled_from([600, 3600, 60, 1800, 600, 3600, 7200, 59, 5 * 3600])
 USES = st.sampled_from([None, None, 1, 2, 4])
 SOME = st.integers(0, 7)
 CALLS = st.tuples(st.sampled_from(TOOLS[:3]), st.sampled_from(sorted(ARGUMENTS)))
+PERMUTED = st.permutations(["anna", "dora", "bert", "carl"])
 THINGS = st.one_of(
     st.sets(st.sampled_from(TOOLS[:3]), min_size=1).map(lambda tools: (tools, set(), False)),
     st.sets(CALLS, min_size=1, max_size=2).map(lambda calls: (set(), calls, False)),
@@ -91,7 +92,14 @@ class Workflow(RuleBasedStateMachine):
         return self.open[number % len(self.open)]
 
     def grant(self, number: int) -> Any:
-        return list(self.model.grants)[::-1][number % len(self.model.grants)]
+        """Mostly one that is live, the latest of those first."""
+        latest = list(self.model.grants.items())[::-1]
+        live = [pk for pk, one in latest if self.model.live(one)]
+        return live[number] if number < len(live) else latest[number % len(latest)][0]
+
+    def holder(self, pk: Any, user: str | None, odd: bool) -> str | None:
+        """Mostly who holds the grant."""
+        return user if odd else self.model.grants[pk]["user"]
 
     def attempt(self, do: Callable[[], Any], expected: Callable[[Any], str]) -> Any:
         """What was done ends as the model says; when the ledger is down, nothing has happened at all."""
@@ -112,6 +120,9 @@ class Workflow(RuleBasedStateMachine):
     # -- asking ---------------------------------------------------------------------------------------------------
 
     @rule(user=USERS, things=THINGS, seconds=SECONDS, uses=USES, later=st.booleans(), old=st.none() | SOME)
+    def ask(self, user: str | None, things: Any, seconds: int, uses: int | None, later: bool, old: int | None) -> None:
+        self.submit(user, things, seconds, uses, later, old)
+
     def submit(self, user: str | None, things: Any, seconds: int, uses: int | None, later: bool, old: int | None) -> None:
         tools, calls, role = things
         start = self.model.now + timedelta(hours=2) if later and seconds == 3600 else None
@@ -136,10 +147,10 @@ class Workflow(RuleBasedStateMachine):
         )
 
     @precondition(granted)
-    @rule(user=USERS, grant=SOME, seconds=SECONDS)
-    def extend(self, user: str | None, grant: int, seconds: int) -> None:
-        pk = self.grant(grant)
-        user = self.model.grants[pk]["user"] if grant else user
+    @rule(user=USERS, grant=SOME, seconds=SECONDS, people=PERMUTED)
+    def extend(self, user: str | None, grant: int, seconds: int, people: list[str]) -> None:
+        pk, before = self.grant(grant), set(self.model.requests)
+        user = self.holder(pk, user, odd=grant == 7)
         snapshot = self.stage.look(user)
         self.attempt(
             lambda: services.extend_grant(
@@ -148,6 +159,8 @@ class Workflow(RuleBasedStateMachine):
             ).request.pk,
             lambda new: self.model.extend(new, user, self.model.grants[pk], seconds),
         )  # fmt: skip
+        if grant < 4:
+            self.all_approve(set(self.model.requests) - before, people)
 
     @precondition(pending)
     @rule(user=USERS, request=SOME)
@@ -188,12 +201,27 @@ class Workflow(RuleBasedStateMachine):
         self.decide(pk, who, True, terms)
 
     @precondition(pending)
-    @rule(request=SOME, people=st.permutations(["anna", "dora", "bert", "carl", "anna", "carl"]))
+    @rule(request=SOME, people=PERMUTED)
     def everybody_approves(self, request: int, people: list[str]) -> None:
-        pk = self.request(request)
-        for who in people:
-            if self.model.requests[pk]["status"] == "pending":
-                self.decide(pk, who, True, None)
+        self.all_approve({self.request(request)}, people)
+
+    def all_approve(self, requests: set[Any], people: list[str]) -> None:
+        for pk in requests:
+            for who in [*people, people[0]]:
+                if self.model.requests[pk]["status"] == "pending":
+                    self.decide(pk, who, True, None)
+
+    @rule(user=USERS, things=THINGS, seconds=SECONDS, people=PERMUTED)
+    def get(self, **how: Any) -> None:
+        self.get_(**how)
+
+    def get_(self, user: str | None, things: Any, seconds: int, people: list[str]) -> None:
+        """What most runs are about: asked for and approved at once."""
+        before = set(self.model.requests)
+        self.submit(user, things, seconds, None, False, None)
+        self.all_approve(set(self.model.requests) - before, people)
+
+    get_more = rule(user=USERS, things=THINGS, seconds=SECONDS, people=PERMUTED)(lambda self, **how: self.get_(**how))
 
     @precondition(pending)
     @rule(request=SOME, who=WHO)
@@ -215,6 +243,7 @@ class Workflow(RuleBasedStateMachine):
     @rule(user=USERS, grant=SOME)
     def release(self, user: str | None, grant: int) -> None:
         pk = self.grant(grant)
+        user = self.holder(pk, user, odd=grant == 7)
         self.attempt(
             lambda: services.release_grant(grant_id=self.grant_ids[pk], principal=self.stage.principals[user]),
             lambda _: self.model.release(pk, user),
@@ -231,8 +260,19 @@ class Workflow(RuleBasedStateMachine):
 
     # -- calling --------------------------------------------------------------------------------------------------
 
-    @rule(user=USERS, tool=st.sampled_from([*TOOLS[:3], *TOOLS]), arguments=st.sampled_from(sorted(ARGUMENTS)), turned=st.booleans())
-    def call(self, user: str | None, tool: str, arguments: str, turned: bool) -> None:
+    @rule(user=USERS, tool=st.sampled_from(TOOLS), arguments=st.sampled_from(sorted(ARGUMENTS)))
+    def call(self, user: str | None, tool: str, arguments: str) -> None:
+        self.call_(user, tool, arguments, turned=False)
+
+    @precondition(granted)
+    @rule(grant=SOME, which=SOME, arguments=st.sampled_from(sorted(ARGUMENTS)), turned=st.booleans())
+    def call_what_was_granted(self, grant: int, which: int, arguments: str, turned: bool) -> None:
+        given = self.model.grants[self.grant(grant)]
+        binding = given["bindings"][which % len(given["bindings"])]
+        tool = sorted(binding.get("tools", ["git_commit"]))[0]
+        self.call_(given["user"], tool, binding.get("arguments", arguments) if which else arguments, turned)
+
+    def call_(self, user: str | None, tool: str, arguments: str, turned: bool) -> None:
         given = dict(reversed(ARGUMENTS[arguments].items())) if turned else ARGUMENTS[arguments]
 
         def expected(verdict: Any) -> str:
@@ -248,7 +288,7 @@ class Workflow(RuleBasedStateMachine):
     @rule(
         kind=st.sampled_from(["everything", "agent", "user", "server", "role", "grant"]),
         which=SOME,
-        minutes=st.sampled_from([None, 5, 60]),
+        minutes=st.sampled_from([None, 5, 5]),
     )
     def lock(self, kind: str, which: int, minutes: int | None) -> None:
         targets: dict[str, list[tuple[Any, Any]]] = {
@@ -271,30 +311,47 @@ class Workflow(RuleBasedStateMachine):
     @precondition(lambda self: self.model.locks)
     @rule(which=SOME)
     def unlock(self, which: int) -> None:
-        number = -1 - which % len(self.model.locks)
+        self.unlock_(which % len(self.model.locks))
+
+    def unlock_(self, number: int) -> None:
         row = list(Lock.objects.order_by("pk"))[number]
         self.attempt(lambda: unlock(lock=row, operator=self.cast.operator), lambda _: self.model.unlock(number))
 
-    @precondition(lambda self: self.model.locks)
+    @rule(what=st.sampled_from(["agent", "server", *PEOPLE[:5]]))
+    def switch_off(self, what: str) -> None:
+        self.switch(what, False)
+
+    def switch(self, what: str, on: bool) -> None:
+        if what == "agent":
+            set_agent_enabled(agent=self.cast.agent, enabled=on, operator=self.cast.operator)
+            self.model.enabled = on
+        elif what == "server":
+            set_server_enabled(server=self.cast.server, enabled=on, operator=self.cast.operator)
+            self.model.server = on
+        else:
+            User.objects.filter(username=what).update(is_active=on)
+            self.model.active[what] = on
+
+    @precondition(lambda self: self.off)
+    @rule(which=SOME)
+    def switch_on(self, which: int) -> None:
+        self.switch(self.off[which % len(self.off)], True)
+
+    @property
+    def off(self) -> list[str]:
+        shut = [name for name, on in (("agent", self.model.enabled), ("server", self.model.server)) if not on]
+        return shut + [name for name, active in self.model.active.items() if not active]
+
+    @precondition(lambda self: self.off or self.model.locks)
     @rule()
-    def unlock_all(self) -> None:
+    def all_is_well_again(self) -> None:
+        """Most of what people do is possible only then."""
+        self.broken = None
+        for what in self.off:
+            self.switch(what, True)
         for number in range(len(self.model.locks)):
-            self.unlock(number)
-
-    @rule(enabled=st.sampled_from([True, True, False]))
-    def enable_agent(self, enabled: bool) -> None:
-        set_agent_enabled(agent=self.cast.agent, enabled=enabled, operator=self.cast.operator)
-        self.model.enabled = enabled
-
-    @rule(enabled=st.sampled_from([True, True, False]))
-    def enable_server(self, enabled: bool) -> None:
-        set_server_enabled(server=self.cast.server, enabled=enabled, operator=self.cast.operator)
-        self.model.server = enabled
-
-    @rule(who=st.sampled_from(PEOPLE[:5]), active=st.sampled_from([True, True, False]))
-    def activate(self, who: str, active: bool) -> None:
-        User.objects.filter(username=who).update(is_active=active)
-        self.model.active[who] = active
+            if not self.model.locks[number]["lifted"]:
+                self.unlock_(number)
 
     @rule(who=st.sampled_from(["anna", "bert", "carl", "dora"]))
     def change_team(self, who: str) -> None:
@@ -342,7 +399,7 @@ class Workflow(RuleBasedStateMachine):
     @precondition(lambda self: self.model.delegations)
     @rule(which=SOME)
     def end_delegation(self, which: int) -> None:
-        number = -1 - which % len(self.model.delegations)
+        number = which % len(self.model.delegations)
         row = list(Delegation.objects.order_by("pk"))[number]
         self.attempt(
             lambda: end_delegation(delegation=row, operator=Actor(user_name="operator")),

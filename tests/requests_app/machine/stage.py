@@ -90,7 +90,7 @@ class Stage:
 
     def begin(self) -> Model:
         """At the beginning of a run: nothing is cached, and the model knows what there is."""
-        self.at(self.began)
+        self.at(self.began + timedelta(days=1))  # what the cast has began long ago: the clock may go back
         self.store = SnapshotStore()
         for person_ in self.people.values():
             person_.is_active = True
@@ -98,7 +98,7 @@ class Stage:
             name: {"access": str(TOOLS[name]), "pin": tool.digest, "digest": tool.digest, "present": True}
             for name, tool in self.cast.tools.items()
         }
-        model = Model(self.began, {name: user.pk for name, user in self.people.items()}, tools)
+        model = Model(self.moment, {name: user.pk for name, user in self.people.items()}, tools)
         model.rules, model.roles = POLICIES[0], [(["git_commit"], [])]
         return model
 
