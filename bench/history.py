@@ -93,7 +93,7 @@ def people(scale: Scale) -> Actors:
     servers = [Server(slug=f"server-{number}", owner_team=team) for number, team in enumerate(teams)]
     Server.objects.bulk_create(servers)
     Tool.objects.bulk_create(
-        Tool(server=server, name=f"write-{number}", access="write", pin="sha256:x", digest="sha256:x")
+        Tool(server=server, name=f"write-{number}", definition="{}", access="write", pin="sha256:x", digest="sha256:x")
         for server in servers
         for number in range(TOOLS)
     )
@@ -182,7 +182,7 @@ def _row(
 ) -> _Row:  # fmt: skip
     """`later`: how many grants are newer than this one."""
     agent = actors.agents[choice.randrange(len(actors.agents))]
-    user = actors.users[choice.randrange(len(actors.users))].pk if number % 2 else None
+    user = agent.owner_id if number % 2 else None
     items, plan, refs, about = asked[choice.randrange(len(asked))]
     key, end = key_at(at, number), at + timedelta(seconds=60)
     request = (
@@ -191,11 +191,11 @@ def _row(
         "sha256:d", f"sha256:{number}", at, at + timedelta(hours=8), status,
         None if status == "pending" else end, "" if status == "pending" else "somebody", "", 0, "", "",
     )  # fmt: skip
-    subjects = {*refs, about, f"user:{agent.owner_id}", f"team:{agent.team_id}", *((f"user:{user}",) if user else ())}
+    subjects = {*refs, about, f"user:{agent.owner_id}", f"team:{agent.team_id}"}
     decision = grant = binding = None
     if status in {"approved", "denied"}:
         person = actors.auditor if number % 3 else actors.users[choice.randrange(len(actors.users))]
-        verdict = status.removesuffix("d").replace("deni", "deny")
+        verdict = "approve" if status == "approved" else "deny"
         subjects.add(f"user:{person.pk}")
         decision = (key, key, person.pk, 0, verdict, "", "sha256:d", "{}", "", "web", end, True)
     if status == "approved":

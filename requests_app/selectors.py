@@ -8,8 +8,8 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-from django.db.models import Q as Q  # noqa: PLC0414 - for interfaces that add filters
 from django.db.models import Exists, OuterRef, QuerySet
+from django.db.models import Q as Q  # noqa: PLC0414 - for interfaces that add filters
 
 from jitaccess.audit.events import Event
 from jitaccess.audit.models import Entry

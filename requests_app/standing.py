@@ -273,7 +273,7 @@ def _relatives(request: AccessRequest) -> list[AccessRequest]:
     near += [Q(extends=grant.pk)] if grant else []
     near += [Q(bundle=request.bundle)] if request.bundle else []
     ids = {pk for one in near for pk in AccessRequest.objects.filter(one).values_list("pk", flat=True)[:50]}
-    ids |= {request.supersedes_id, request.extends.request_id if request.extends else None} - {None}
+    ids |= {pk for pk in (request.supersedes_id, request.extends.request_id if request.extends else None) if pk}
     rows = AccessRequest.objects.filter(pk__in=ids - {request.pk}).select_related("agent", "grant")
     return list(rows.order_by("pk")[:50])
 

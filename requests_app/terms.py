@@ -49,6 +49,9 @@ def narrowed(
         )
     if max_uses is not None and not 1 <= max_uses <= (asked.max_uses or max_uses):
         raise Invalid("decision.terms", f"Give 1 to {asked.max_uses} calls: more were not asked for.")
+    if labels is not None and len(set(asked.labels)) < len(asked.labels):
+        # The name of an exact call has only the first digits of its digest: an agent can make two that are the same.
+        raise Invalid("decision.terms", "Two things in this request have one name: approve all of them, or deny.")
     if labels is not None and (not labels or set(labels) - set(asked.labels)):
         raise Invalid("decision.terms", "Keep at least one thing that was asked for, and nothing that was not.")
     return Terms(
@@ -78,9 +81,10 @@ def read_terms(text: str, request: AccessRequest) -> Terms:
     assert isinstance(value, dict)
     labels, uses = value["labels"], value["max_uses"]
     assert isinstance(labels, Sequence)
+    kept = [str(one) for one in labels]
     return narrowed(
         request,
         seconds=int(str(value["seconds"])),
         max_uses=None if uses is None else int(str(uses)),
-        labels=[str(one) for one in labels],
+        labels=None if kept == request.tool_labels else kept,
     )

@@ -87,6 +87,8 @@ class RequestList(Endpoint):
     def prepare(self, request: Request) -> None:
         self.asked, caller = body(request, NewRequest), caller_of(request)
         self.principal = asking_for(caller, self.asked.get("agent"), for_me=self.asked.get("for_me", False))
+        if caller.person and "supersedes" in self.asked:
+            seen_request(caller, self.asked["supersedes"])  # nobody replaces what they may not see
         self.snapshot, _ = look(self.principal)
 
     def still_theirs(self, caller: Caller, answer: Any) -> None:

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from jitaccess.api.caller import Caller
-from jitaccess.api.render import full_grant, full_request, listed_request, moment
+from jitaccess.api.render import full_grant, full_request, given_by, listed_request, moment
 from jitaccess.identity.models import Agent, User
 from jitaccess.identity.principal import Principal
 from jitaccess.identity.services import agent_by_name
@@ -46,8 +46,8 @@ def grants(*, state: str | None, agent: str | None, limit: int) -> tuple[list[Js
     if agent:
         rows = rows.filter(agent=agent_by_name(agent))
     part: Part[Grant] = part_of(rows, size=limit)
-    at, left = now(), uses_left_of([held.pk for held in part.rows])
-    return [full_grant(_OPERATOR, held, at, left) for held in part.rows], part.older is not None, at
+    at, left, given = now(), uses_left_of([held.pk for held in part.rows]), given_by(part.rows)
+    return [full_grant(_OPERATOR, held, at, left, given) for held in part.rows], part.older is not None, at
 
 
 def request_row(text: str) -> AccessRequest:
@@ -72,7 +72,7 @@ def request(text: str, *, calls: int) -> tuple[dict[str, Any], dict[str, Any], d
 def grant(text: str) -> tuple[JsonObject, datetime]:
     """Raises NotFound, Invalid."""
     held, at = references.row_of(_grants(), text, "grant"), now()
-    return full_grant(_OPERATOR, held, at, uses_left_of([held.pk])), at
+    return full_grant(_OPERATOR, held, at, uses_left_of([held.pk]), given_by([held])), at
 
 
 def agent_data(agent: Agent) -> JsonObject:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from allauth.account import app_settings
-from allauth.account.authentication import get_authentication_records
-from django.http import HttpRequest, QueryDict
+from django.http import QueryDict
 
 from jitaccess.identity.models import User
 from jitaccess.kernel.errors import Forbidden, Invalid
@@ -73,16 +70,6 @@ def deciding(seen: Seen, user: User, *, recently: bool) -> Deciding:
         why = "Approving this needs your password once more, and you have none. Ask an admin for one."
         return Deciding(no_approval=why, may_deny=may_deny, seat=seat)
     return Deciding(may_deny=may_deny, may_approve=not step_up, step_up=step_up, seat=seat)
-
-
-def recently_proved(request: HttpRequest) -> bool:
-    """Whether this person gave their password again, in this session, not longer ago than allauth's timeout.
-
-    Not allauth's own answer, which is yes for whoever has no password to give.
-    """
-    records = get_authentication_records(request, request.user)
-    at = [one["at"] for one in records if one.get("reauthenticated")]
-    return bool(at) and 0 <= time.time() - at[-1] < app_settings.REAUTHENTICATION_TIMEOUT
 
 
 def ensure_shown(request: AccessRequest) -> None:

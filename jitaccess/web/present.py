@@ -13,7 +13,7 @@ from jitaccess.identity.models import User
 from jitaccess.kernel.text import visible
 from jitaccess.policy.services import uses_left
 from jitaccess.web import deciding, progress
-from jitaccess.web.items import Block, blocks_of, chips_of, not_shown, unusual
+from jitaccess.web.items import Block, blocks_of, chips_of, unusual
 from jitaccess.web.roles import tools_added
 from jitaccess.web.shown import shown
 from requests_app import selectors
@@ -141,7 +141,6 @@ def request_page(seen: Seen, user: User, *, recently: bool) -> dict[str, Any]:
     return {
         "asked": request,
         "status": status,
-        "kind": _KINDS.get(RequestKind(request.kind), ""),
         "grant": grant,
         "calls_left": uses_left(grant.pk) if grant else None,
         "blocks": blocks,
@@ -160,7 +159,6 @@ def request_page(seen: Seen, user: User, *, recently: bool) -> dict[str, Any]:
         "escalations": progress.escalations_of(seen),
         "decisions": progress.decisions_of(seen),
         "may": may,
-        "unseen": not_shown(request) if may.may_approve else "",
         "choices": deciding.choices_of(request) if may.may_approve else None,
         "labels": [(thing.label, thing.name) for block in blocks for thing in block.things],
         "my_approval_completes": _completes(seen, tally),

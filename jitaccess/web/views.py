@@ -17,12 +17,13 @@ from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from jitaccess.identity.models import User
+from jitaccess.identity.proof import recently_proved
 from jitaccess.identity.services import link_owner, use_sign_in_link
 from jitaccess.kernel.errors import Conflict, Forbidden, Invalid, JitAccessError
 from jitaccess.policy.break_glass import rights_of
 from jitaccess.store.clock import now
 from jitaccess.web import present
-from jitaccess.web.deciding import CHANNEL, ensure_shown, narrow_of, recently_proved
+from jitaccess.web.deciding import CHANNEL, ensure_shown, narrow_of
 from jitaccess.web.timeline import moments
 from requests_app import reviews, selectors, standing
 from requests_app.selectors import AccessRequest, State
@@ -100,7 +101,8 @@ def approve(request: HttpRequest, request_id: UUID) -> HttpResponse:
     def carry_out(said: dict[str, Any]) -> AccessRequest:
         asked, _ = standing.seen_by(said["approver"], request_id)
         ensure_shown(asked)
-        return approve_request(**said, recently=recently_proved(request), narrow=narrow_of(request.POST, asked))
+        recently = recently_proved(request, said["approver"])
+        return approve_request(**said, recently=recently, narrow=narrow_of(request.POST, asked))
 
     return _decide(request, request_id, carry_out, undecided="Your approval is on record; others are still needed.")
 
@@ -200,7 +202,7 @@ def _request_page(request: HttpRequest, request_id: UUID, *, refusal: JitAccessE
     user = _person(request)
     seen = standing.look_at(user, request_id)
     entries = selectors.timeline_of(seen.request, calls=CALLS_SHOWN)
-    context: dict[str, Any] = present.request_page(seen, user, recently=recently_proved(request))
+    context: dict[str, Any] = present.request_page(seen, user, recently=recently_proved(request, user))
     calls = sum(entry.event.startswith("call.") for entry in entries)
     context |= {"timeline": moments(seen.request, entries), "calls_cut": calls == CALLS_SHOWN}
     context |= {"now": seen.at, "refusal": refusal}

@@ -29,7 +29,7 @@ from jitaccess.store.clock import JitNow, now
 from requests_app import reviews
 from requests_app.digests import request_digest
 from requests_app.lifecycle import EndReason, RequestKind, RequestStatus, Risk
-from requests_app.models import AccessRequest, Grant, Review
+from requests_app.models import AccessRequest, Concern, Grant, Review
 from requests_app.services.end import end_grant
 
 MAX_TEXT = 2000
@@ -153,6 +153,8 @@ def _use(
     principal, ends = Principal.of_user(user, source=source), moment + timedelta(seconds=seconds)
     request = _request(principal, user, agent, right, reason, moment, seconds)
     request.save(force_insert=True)
+    concerned = sorted({f"user:{user.pk}", f"user:{agent.owner_id}", f"team:{agent.team_id}"})
+    Concern.objects.bulk_create(Concern(request=request, subject=subject) for subject in concerned)
     grant = Grant.objects.create(
         request=request, agent=agent, user=user, starts_at=moment, expires_at=ends, latest=ends, activated_at=moment
     )

@@ -22,7 +22,7 @@ from requests_app.lifecycle import RequestKind
 from requests_app.models import Grant
 from requests_app.planning import plan_for
 from requests_app.services.filing import Draft, Submission, Terms, file
-from requests_app.services.submit import ensure_readable
+from requests_app.services.submit import ensure_may_file, ensure_readable
 
 
 def extend_grant(
@@ -41,6 +41,7 @@ def extend_grant(
     Raises NotFound for a foreign grant, Conflict for an ended one or one whose life is over, Invalid for too much.
     """
     at = now()
+    ensure_may_file(principal, filed_by)
     ensure_readable(reason)
     grant, left = _live(grant_id, principal, at)
     if not 60 <= seconds <= left:

@@ -81,18 +81,24 @@ def submit_bundle(
 def _ensure_may_ask(principal: Principal, ask: Ask, filed_by: User | None) -> datetime:
     if principal.agent is None:
         raise Forbidden("request.not_an_agent", "Only agents hold access; ask for one of yours.")
-    if filed_by is not None and not (
-        filed_by.is_active
-        and may_use(user=filed_by, agent=Agent.objects.select_related("owner").get(pk=principal.agent))
-        and principal.user in (None, filed_by.pk)
-    ):
-        raise Forbidden("request.not_your_agent", "You may not ask for this agent.")
+    ensure_may_file(principal, filed_by)
     ensure_readable(ask.reason)
     if len(canonical(dict(ask.context))) > MAX_CONTEXT:
         raise Invalid("request.context", f"`context` may have {MAX_CONTEXT} bytes.")
     if len(ask.ticket) > MAX_TICKET or visible(ask.ticket, limit=MAX_TICKET) != ask.ticket:
         raise Invalid("request.ticket", f"The ticket is one line of at most {MAX_TICKET} printable characters.")
     return now()
+
+
+def ensure_may_file(principal: Principal, person: User | None) -> None:
+    """Raise Forbidden unless `person` (None: the agent itself) may ask for this agent, alone or on their own behalf."""
+    if person is None:
+        return
+    person.refresh_from_db(fields=["is_active"])
+    agent = Agent.objects.filter(pk=principal.agent).first() if principal.agent else None
+    theirs = agent is not None and person.is_active and may_use(user=person, agent=agent)
+    if not theirs or principal.user not in (None, person.pk):
+        raise Forbidden("request.not_your_agent", "You may not ask for this agent.")
 
 
 def ensure_readable(reason: str) -> None:

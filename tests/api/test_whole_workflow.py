@@ -172,7 +172,9 @@ def test_what_the_agent_asked_for_by_itself_is_not_shown_to_whoever_asks_for_the
     asked = file(agent, tools=["git/git_commit"])
     problem(person(cast.carl).post("/requests", ask(agent="demo-agent")), 409, "request.pending_already")
     problem(person(cast.carl).get(f"/requests/{asked['request_id']}"), 404, "request.unknown")
-    assert AccessRequest.objects.count() == 1
+    instead = ask("git/git_add", agent="demo-agent", supersedes=asked["request_id"])
+    problem(person(cast.carl).post("/requests", instead), 404, "request.unknown")
+    assert AccessRequest.objects.get().pending
 
 
 def test_an_approval_can_be_narrowed_and_the_grant_says_what_is_left(cast: Cast, agent: Api) -> None:

@@ -15,7 +15,7 @@ from tests.cast import Cast
 OLD, NEW = "correct horse battery", "a quite different one"
 REMOVED = [
     "signup/", "email/", "confirm-email/", "confirm-email/abc/", "password/reset/", "password/reset/done/",
-    "password/reset/key/abc-def/", "password/reset/key/done/", "password/set/", "reauthenticate/", "login/code/confirm/",
+    "password/reset/key/abc-def/", "password/reset/key/done/", "password/set/", "login/code/confirm/",
     "login/code/", "",
 ]  # fmt: skip
 
@@ -40,6 +40,7 @@ def test_nothing_else_is_routed_under_accounts() -> None:
         ("accounts/login/", "account_login"),
         ("accounts/logout/", "account_logout"),
         ("accounts/inactive/", "account_inactive"),
+        ("accounts/reauthenticate/", "account_reauthenticate"),
         ("accounts/password/change/", "account_change_password"),
         ("accounts/password/set/", "account_set_password"),
     ]

@@ -13,15 +13,21 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
+from jitaccess.identity.models import Team
 from jitaccess.identity.principal import Principal
+from jitaccess.kernel.canonical import canonical
+from jitaccess.kernel.errors import Invalid
 from jitaccess.policy.delegations import delegate
-from jitaccess.policy.models import Requestable, RoleBinding
+from jitaccess.policy.models import BreakGlass, Requestable, RoleBinding
 from jitaccess.policy.policies import save_policy
 from jitaccess.policy.services import save_role
 from jitaccess.store.clock import now
 from jitaccess.web import present
+from jitaccess.web.deciding import choices_of
 from requests_app.models import AccessRequest, Decision, Grant
 from requests_app.services import Ask, ExactCall, Privileges, extend_grant, submit_bundle, submit_request
+from requests_app.services.break_glass import break_glass
+from requests_app.terms import narrowed, read_terms
 from tests.cast import OPERATOR, Cast, policy_document
 from tests.clocks import Clock
 
@@ -287,6 +293,26 @@ def test_an_approval_of_more_or_of_nothing_is_refused(cast: Cast, browser, form:
     assert not Decision.objects.exists()
 
 
+@pytest.mark.pure
+def test_of_things_with_one_name_none_can_be_left_out() -> None:
+    calls = [
+        {
+            "kind": "call",
+            "server": "git",
+            "server_id": "s",
+            "tools": [{"id": "t", "name": "git_commit", "pin": "p", "access": "write"}],
+            "arguments": {"mode": "exact", "digest": f"sha256:abcdef01{end}", "value": {"message": end}},
+        }
+        for end in ("good", "evil")
+    ]
+    request = AccessRequest(items=canonical(calls).decode(), seconds=600, max_uses=1)
+    assert choices_of(request).labels == ()
+    with pytest.raises(Invalid, match="have one name"):
+        narrowed(request, labels=["git/git_commit#abcdef01"])
+    shorter = narrowed(request, seconds=300)
+    assert read_terms(shorter.text(), request) == shorter
+
+
 def test_fields_of_less_do_nothing_without_its_button(cast: Cast, browser) -> None:
     asked = cast.submit("git_commit", "git_add", seconds=3600)
     approve(browser(cast.anna), asked, seconds="60", keep=["git/git_add"])
@@ -356,7 +382,7 @@ def test_a_proof_grows_old(cast: Cast, browser, monkeypatch: pytest.MonkeyPatch)
     client = browser(cast.anna)
     client.post(reverse("account_reauthenticate"), {"password": "correct horse battery"})
     later = time.time() + 301
-    monkeypatch.setattr("jitaccess.web.deciding.time.time", lambda: later)
+    monkeypatch.setattr("jitaccess.identity.proof.time.time", lambda: later)
     assert "approve" not in offered(html_of(client, asked))
     assert approve(client, asked).status_code == 403
 
@@ -387,6 +413,21 @@ def test_what_a_rule_approved_says_so(cast: Cast, browser) -> None:
     said = words(browser(cast.olga), cast.submit(seconds=600))
     assert "Approved by the rule short of the policy review , version 2. Nobody was asked." in said
     assert "Approved by the rule short of the policy review; nobody was asked" in said
+
+
+def test_break_glass_says_that_nobody_was_asked(cast: Cast, browser) -> None:
+    watch = Team.objects.create(name="watch")
+    right = BreakGlass.objects.create(name="look-inside", role=cast.read_only, max_minutes=30, reviewers=watch)
+    right.users.add(cast.olga)
+    grant = break_glass(user=cast.olga, agent=cast.agent, right=right.pk, reason="It is down", seconds=600)
+    html = html_of(browser(cast.olga), grant.request)
+    said = words_of(html)
+    assert "olga broke the glass for demo-agent" in said
+    assert "critical risk" in said
+    assert "Nobody was asked: break-glass . By the break-glass right look-inside." in said
+    assert "olga broke the glass: the role read-only for 10 min" in said
+    assert offered(html) == {"comment"}
+    assert "break-glass" in browser(cast.olga).get("/requests/").content.decode()
 
 
 def test_a_bundle_is_shown_together(cast: Cast, browser) -> None:

@@ -113,7 +113,13 @@ class Workflow(RuleBasedStateMachine):
         except JitAccessError as error:
             outcome = "void" if error.code == "request.invalidated" else "refused"
             result = error
-        said = expected(result if outcome == "ok" else None)
+        if isinstance(result, AccessRequest):
+            result, asked = result.pk, result
+            said = expected(result)
+            things = self.model.requests[result]["things"] if result in self.model.requests else ()
+            assert sorted(asked.tool_labels) == sorted(_shown(label) for label in things)
+        else:
+            said = expected(result if outcome == "ok" else None)
         assert outcome == said, (outcome, said, result)
         return result if outcome == "ok" else None
 
@@ -142,7 +148,7 @@ class Workflow(RuleBasedStateMachine):
         wanted = {"tools": tools, "calls": calls, "role": role, "seconds": seconds, "uses": uses, "start": start}
         snapshot = self.stage.look(user)
         self.attempt(
-            lambda: services.submit_request(principal=self.stage.principals[user], ask=ask, snapshot=snapshot).request.pk,
+            lambda: services.submit_request(principal=self.stage.principals[user], ask=ask, snapshot=snapshot).request,
             lambda pk: self.model.submit(pk, user, wanted, replaced),
         )
 
@@ -156,7 +162,7 @@ class Workflow(RuleBasedStateMachine):
             lambda: services.extend_grant(
                 grant_id=self.grant_ids[pk], principal=self.stage.principals[user], seconds=seconds,
                 reason="It takes longer", snapshot=snapshot,
-            ).request.pk,
+            ).request,
             lambda new: self.model.extend(new, user, self.model.grants[pk], seconds),
         )  # fmt: skip
         if grant < 4:
@@ -178,7 +184,7 @@ class Workflow(RuleBasedStateMachine):
         common = {"request_id": pk, "approver": self.person(who), "channel": channel,
                   "digest": row.digest if shown else "sha256:other"}  # fmt: skip
         narrow = Narrow(
-            seconds=terms["seconds"], max_uses=terms["uses"], labels=[_shown(label, row) for label in terms["labels"]]
+            seconds=terms["seconds"], max_uses=terms["uses"], labels=[_shown(label) for label in terms["labels"]]
         ) if terms else None  # fmt: skip
 
         def do() -> Any:
@@ -330,7 +336,7 @@ class Workflow(RuleBasedStateMachine):
             self.model.server = on
         else:
             User.objects.filter(username=what).update(is_active=on)
-            self.model.active[what] = on
+            self.model.active[what] = self.stage.people[what].is_active = on  # as with whoever signs in now
 
     @precondition(lambda self: self.off)
     @rule(which=SOME)
@@ -504,17 +510,11 @@ class Workflow(RuleBasedStateMachine):
         return self.stage.people[who]
 
 
-def _shown(label: str, row: AccessRequest) -> str:
+def _shown(label: str) -> str:
     """The label that the request itself uses."""
     tool, _, key = label.partition("#")
-    if tool == "role:writer":
-        return tool
-    if not key:
-        return f"git/{tool}"
-    values = {json.dumps(item["arguments"]["value"], sort_keys=True): item["arguments"]["digest"]
-              for item in row.parsed_items if item["kind"] == "call"}  # fmt: skip
-    digest = values[json.dumps(ARGUMENTS[key], sort_keys=True)]
-    return f"git/{tool}#{digest.rpartition(':')[2][:8]}"
+    short = f"#{DIGESTS[key].rpartition(':')[2][:8]}" if key else ""
+    return label if label.startswith("role:") else f"git/{tool}{short}"
 
 
 def _same(row: dict[str, Any], grant: Row, cast: Cast) -> Row:

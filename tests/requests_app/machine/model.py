@@ -20,7 +20,7 @@ class Model(World):
     def possible(self, user: str | None, ask: Row) -> bool:
         """Whether what is asked for can be asked for, and for so long."""
         limits = [LIMITS["role"]] if ask["role"] else []
-        if (ask["tools"] or ask["calls"]) and self.stopped(user):
+        if self.stopped(user) or ((ask["tools"] or ask["calls"]) and self.locked("server", "git")):
             return False
         for tool, arguments in (*((tool, None) for tool in ask["tools"]), *ask["calls"]):
             facts = self.tools[tool]
@@ -57,11 +57,11 @@ class Model(World):
     def extend(self, pk: Any, user: str | None, grant: Row, seconds: int) -> str:
         left = (grant["latest"] - grant["expires"]).total_seconds()
         over = grant["ended"] is not None or grant["expires"] <= self.now
-        if grant["user"] != user or over or not 60 <= seconds <= left:
+        if grant["user"] != user or over or not 60 <= seconds <= left or self.stopped(user):
             return "refused"
         old = self.requests[grant["request"]]
         ask = {"seconds": seconds, "uses": old["uses"], "total": old["total"], "start": None}
-        return self.file(pk, user, ask | {"things": old["things"], "extends": grant["id"]})
+        return self.file(pk, user, ask | {"things": grant["things"], "extends": grant["id"]})
 
     def file(self, pk: Any, user: str | None, ask: Row, old: Any = None) -> str:
         dedupe = (user, ask["seconds"], ask["uses"], ask["start"], ask["extends"], frozenset(ask["things"].values()))
@@ -180,13 +180,14 @@ class Model(World):
             self.tell("grant.extended", about=pk)
             return
         starts = max(request["start"] or self.now, self.now)
-        things = [thing for label, thing in request["things"].items() if label in labels]
+        things = [request["things"][label] for label in labels]
         tools = {thing[1]: thing[2] for thing in things if thing[0] == "tool"}
         bindings: list[Row] = [{"tools": tools}] if tools else []
         bindings += [{"tools": {one[1]: one[2]}, "arguments": one[4]} for one in things if one[0] == "call"]
         bindings += [{"role": thing[1]} for thing in things if thing[0] == "role"]
         self.grants[pk] = {
-            "id": pk, "request": pk, "user": request["user"], "starts": starts, "begun": starts <= self.now,
+            "id": pk, "request": pk, "user": request["user"], "things": {one: request["things"][one] for one in labels},
+            "starts": starts, "begun": starts <= self.now,
             "expires": starts + timedelta(seconds=seconds), "ended": None, "reason": "",
             "latest": starts + timedelta(seconds=max(request["total"], seconds)),
             "bindings": [one | {"left": uses, "most": uses, "used": None} for one in bindings],

@@ -106,11 +106,13 @@ class World:
     def stopped(self, user: str | None) -> bool:
         """Whether this principal may do nothing at all."""
         gone = not self.enabled or not self.active["olga"] or bool(user and not self.active[user])
-        return gone or self.locked("everything", None) or self.locked("agent", "agent") or self.locked(
-            "user", user or "olga", "olga") or self.locked("server", "git")  # fmt: skip
+        locked = self.locked("everything", None) or self.locked("agent", "agent")
+        return gone or locked or self.locked("user", user or "olga", "olga")
 
     def live(self, grant: Row) -> bool:
-        return grant["ended"] is None and grant["starts"] <= self.now < grant["expires"]
+        """That time is up needs no write; so when the clock is set back, what is on record as expired goes on."""
+        ended = grant["ended"] is not None and grant["reason"] != "expired"
+        return not ended and grant["starts"] <= self.now < grant["expires"]
 
     def gives(self, grant: Row, binding: Row, tool: str, arguments: str | None) -> bool:
         if "role" in binding:
@@ -123,7 +125,8 @@ class World:
         what is good for these arguments only. By default everybody may read.
         """
         facts = self.tools[tool]
-        if (locks and self.stopped(user)) or not self.server or not facts["present"] or facts["pin"] != facts["digest"]:
+        shut = locks and (self.stopped(user) or self.locked("server", "git"))
+        if shut or not self.server or not facts["present"] or facts["pin"] != facts["digest"]:
             return []
         mine = [one for one in self.grants.values() if one["user"] == user and self.live(one)]
         held = [(one, binding) for one in mine for binding in one["bindings"]]
