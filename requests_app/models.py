@@ -94,6 +94,7 @@ class AccessRequest(models.Model):
         indexes: ClassVar = [
             models.Index(fields=["status", "pending_until"], name="jit_request_pending"),
             models.Index(fields=["agent", "created_at"], name="jit_request_filed"),
+            models.Index(fields=["agent", "status", "id"], name="jit_request_of_agent"),
             models.Index(fields=["status", "id"], name="jit_request_status"),
             models.Index(fields=["created_at"], name="jit_request_created"),
             models.Index(fields=["bundle"], condition=Q(bundle__isnull=False), name="jit_request_bundle"),

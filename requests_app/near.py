@@ -8,24 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
-from django.db.models import Model, Q, QuerySet
+from django.db.models import Model, Q, QuerySet, Subquery, Value
+from django.db.models.functions import Coalesce
 
 from jitaccess.store.paging import Part, part_of
 
 Row = TypeVar("Row", bound=Model)
-# So many rows of the table are looked at before the next, wider look; the last is at everything.
-WIDTHS = (2_000, 40_000)
+# So many rows of the table are looked at first.
+WIDTH = 20_000
+_FIRST, _LAST = UUID(int=0), UUID(int=2**128 - 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Keys from `low` to `high`, both included; None: to the end."""
+    """Keys between two others, both included: keys, or what the database finds for them. None: to the end."""
 
-    low: UUID | None = None
-    high: UUID | None = None
+    low: Any = None
+    high: Any = None
 
     @property
     def whole(self) -> bool:
@@ -45,23 +47,17 @@ def part_near(
     after: UUID | None = None,
     size: int = 50,
 ) -> Part[Row]:
-    """As part_of, of `rows`, which are those of `table` with a key in the span that are wanted."""
-    for width in WIDTHS:
-        span = _span(table, width, before=before, after=after)
-        if span.whole:
-            break
-        part = part_of(rows(span), before=before, after=after, size=size)
-        if part.newer if after else part.older:  # it is full, and wider would begin with the same
-            return part
+    """As part_of, of `rows`, which are those of `table` with a key in the span that are wanted. One or two queries."""
+    near = part_of(rows(_span(table, before=before, after=after)), before=before, after=after, size=size)
+    if near.newer if after else near.older:  # it is full, and wider would begin with the same
+        return near
     return part_of(rows(Span()), before=before, after=after, size=size)
 
 
-def _span(table: QuerySet[Row], width: int, *, before: UUID | None, after: UUID | None) -> Span:
-    """The next `width` rows of the table in the direction of the page; the whole one when it has not so many."""
+def _span(table: QuerySet[Row], *, before: UUID | None, after: UUID | None) -> Span:
+    """The next `WIDTH` rows of the table in the direction of the page."""
     if after:
         ahead = table.filter(pk__gt=after).order_by("pk")
-        edge = ahead.values_list("pk", flat=True)[width : width + 1].first()
-        return Span(after, edge) if edge else Span()
+        return Span(after, Coalesce(Subquery(ahead.values("pk")[WIDTH : WIDTH + 1]), Value(_LAST)))
     ahead = (table.filter(pk__lt=before) if before else table).order_by("-pk")
-    edge = ahead.values_list("pk", flat=True)[width : width + 1].first()
-    return Span(edge, before) if edge else Span()
+    return Span(Coalesce(Subquery(ahead.values("pk")[WIDTH : WIDTH + 1]), Value(_FIRST)), before)

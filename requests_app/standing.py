@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -146,12 +146,17 @@ def standing_of(request: AccessRequest, user: User) -> Standing:
     return standings_of([request], user)[0]
 
 
-def standings_of(requests: Sequence[AccessRequest], user: User, at: datetime | None = None) -> list[Standing]:
-    """The standing of one person to each of `requests`, in their order; as many queries for a hundred as for one."""
+def standings_of(
+    requests: Sequence[AccessRequest], user: User, at: datetime | None = None, hats: Collection[str] | None = None
+) -> list[Standing]:
+    """The standing of one person to each of `requests`, in their order; as many queries for a hundred as for one.
+
+    `hats` are theirs, for whoever has them at hand.
+    """
     if not user.is_active:
         return [_NOBODY for _ in requests]
     at = at or now()
-    people, teams = people_of(requests, at), _TeamsOf(user)
+    people, teams = people_of(requests, at), _TeamsOf(user, hats)
     rows = Decision.objects.filter(Q(live=True) | Q(user=user), request__in=[request.pk for request in requests])
     decisions = list(rows.values_list(*_OF_A_VOTE))
     votes, decided = _votes(decisions), {request for request, _, _, person, *_ in decisions if person == user.pk}
@@ -164,9 +169,11 @@ def standings_of(requests: Sequence[AccessRequest], user: User, at: datetime | N
 class _TeamsOf:
     """The teams of a person, and of those in whose place they decide; read when they matter, once."""
 
-    def __init__(self, user: User) -> None:
+    def __init__(self, user: User, hats: Collection[str] | None = None) -> None:
         self._user = user
         self._found: frozenset[UUID] | None = None
+        if hats is not None:
+            self._found = frozenset(UUID(hat.removeprefix("team:")) for hat in hats if hat.startswith("team:"))
 
     def __contains__(self, team: UUID) -> bool:
         if self._found is None:

@@ -200,10 +200,7 @@ def _where(asked: dict[str, Any]) -> Q:
         where &= Q(agent__name=asked["agent"])
     if "requester" in asked:
         where &= Q(user__username=asked["requester"])
-    if "created_after" in asked:
-        where &= Q(created_at__gt=asked["created_after"])
-    if "created_before" in asked:
-        where &= Q(created_at__lt=asked["created_before"])
+    where &= selectors.filed_between(asked.get("created_after"), asked.get("created_before"))
     if "server" in asked:
         where &= selectors.asks_of_server(asked["server"]) if is_slug(asked["server"], limit=32) else Q(pk__in=[])
     return where

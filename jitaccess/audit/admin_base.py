@@ -153,7 +153,9 @@ class ReadOnlyAdmin(ReportsRefusals):
             wanted = UUID(search_term.strip())
         except ValueError:
             return super().get_search_results(request, queryset, search_term)
-        return queryset.filter(Q.create([(name, wanted) for name in self.uuid_fields], connector=Q.OR)), False
+        # Each by its own index: with OR, and over a join, the whole table would be read.
+        of_any = [self.model._default_manager.filter(**{name: wanted}).order_by().values("pk") for name in self.uuid_fields]
+        return queryset.filter(pk__in=of_any[0].union(*of_any[1:])), False
 
 
 class ReadOnlyInline(InlineBase):

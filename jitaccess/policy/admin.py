@@ -135,6 +135,7 @@ class DefaultRoleAdmin(BindingAdmin):
 class RoleBindingAdmin(BindingAdmin):
     """Standing bindings, and granted ones to look at: those end when their grant is revoked."""
 
+    ordering = ("-pk",)  # granted ones are as many as grants
     form = StandingBindingForm
     list_display = ("subject", "role", "origin", "starts_at", "expires_at", "state")
     list_filter = ("origin", ("ended_at", admin.EmptyFieldListFilter))

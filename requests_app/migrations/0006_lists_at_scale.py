@@ -14,6 +14,10 @@ class Migration(migrations.Migration):
     operations = [
         migrations.AddIndex(
             model_name="accessrequest",
+            index=models.Index(fields=["agent", "status", "id"], name="jit_request_of_agent"),
+        ),
+        migrations.AddIndex(
+            model_name="accessrequest",
             index=models.Index(fields=["status", "id"], name="jit_request_status"),
         ),
         migrations.AddIndex(
