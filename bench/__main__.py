@@ -30,6 +30,7 @@ SCENARIOS = {
     "revoke": (POSTGRESQL, "calls sent after the commit of a revoke, to two gateways"),
     "expiry": (BOTH, "calls around the end of their grant"),
     "uses": (BOTH, "grants for a number of calls, all used at once"),
+    "workflow-scale": (BOTH, "lists of a million requests, and a sweep of 100,000 grants that are over"),
 }
 TABLE = dict[str, tuple[Any, str]]
 

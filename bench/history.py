@@ -1,4 +1,4 @@
-"""Years of a busy installation: requests, decisions, grants and their ends, written past the services and their triggers.
+"""A year of a busy installation: requests, decisions, grants and their ends, written past services and triggers.
 
 By COPY on PostgreSQL and in one transaction on SQLite: a million requests are eight million rows. The rows are as the
 services would leave them; who asks whom for what follows from a row's number, so that two runs are alike.
@@ -87,10 +87,12 @@ def people(scale: Scale) -> Actors:
     teams = [Team(name=f"team-{number}") for number in range(scale.teams)]
     User.objects.bulk_create(users)
     Team.objects.bulk_create(teams)
-    belongs = {(user.pk, teams[(number * step) % scale.teams].pk) for number, user in enumerate(users) for step in (1, 7)}
+    belongs = {
+        (user.pk, teams[(number * step) % scale.teams].pk) for number, user in enumerate(users) for step in (1, 7)
+    }
     through = Team.members.through
     through.objects.bulk_create(through(user_id=user, team_id=team) for user, team in sorted(belongs))
-    servers = [Server(slug=f"server-{number}", owner_team=team) for number, team in enumerate(teams)]
+    servers = [Server(slug=f"old-server-{number}", owner_team=team) for number, team in enumerate(teams)]
     Server.objects.bulk_create(servers)
     Tool.objects.bulk_create(
         Tool(server=server, name=f"write-{number}", definition="{}", access="write", pin="sha256:x", digest="sha256:x")
@@ -122,11 +124,12 @@ def fill(scale: Scale, actors: Actors) -> None:
 
 @contextmanager
 def _without_triggers() -> Iterator[None]:
-    """They would ask of each row whether it may be written. On PostgreSQL for this transaction, on SQLite until then."""
+    """They would ask of each row whether it may be written. In a transaction."""
     with connection.cursor() as cursor:
         if connection.vendor == "postgresql":
             cursor.execute("SET LOCAL session_replication_role = replica")
             yield
+            cursor.execute("SET LOCAL session_replication_role = origin")
             return
         cursor.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'")
         triggers = cursor.fetchall()
@@ -171,7 +174,7 @@ def _asked(server: Server, actors: Actors, tools: Sequence[Tool]) -> tuple[list[
             for tool in tools[first : first + 1 + first % 2]
         ]
         kind = {"kind": "tools", "server": server.slug, "server_id": str(server.pk), "tools": some}
-        items.append(canonical([kind]).decode())  # type: ignore[list-item]
+        items.append(canonical([kind]).decode())  # type: ignore[list-item]  # JSON all the same
     plan = canonical({**_ASK, "stages": [{"groups": [group]}]}).decode()  # type: ignore[dict-item]
     return items, plan, refs, about_server(server.slug)
 
@@ -187,7 +190,7 @@ def _row(
     key, end = key_at(at, number), at + timedelta(seconds=60)
     request = (
         key, agent.pk, agent.owner_id, user, "access", f"{agent.pk}/{user or '-'}", "bench",
-        items[choice.randrange(len(items))], "medium", "to be looked at among a million", "", "{}", 600, plan, "history",
+        items[choice.randrange(len(items))], "medium", "one of a million", "", "{}", 600, plan, "history",
         "sha256:d", f"sha256:{number}", at, at + timedelta(hours=8), status,
         None if status == "pending" else end, "" if status == "pending" else "somebody", "", 0, "", "",
     )  # fmt: skip
@@ -220,14 +223,15 @@ def _granted(
 
 
 _COLUMNS: dict[type[models.Model], str] = {
-    AccessRequest: "id agent_id owner_id user_id kind principal_key client items risk reason ticket context seconds plan "
-    "policy_name digest dedupe_digest created_at pending_until status closed_at closed_by_name closing_note told "
+    AccessRequest: "id agent_id owner_id user_id kind principal_key client items risk reason ticket context seconds "
+    "plan policy_name digest dedupe_digest created_at pending_until status closed_at closed_by_name closing_note told "
     "changes_by_name changes_note",
     Concern: "request_id subject",
     Decision: "id request_id user_id stage verdict reason digest terms terms_digest channel at live",
     Grant: "id request_id agent_id user_id starts_at expires_at latest activated_at ended_at end_reason ended_by_name "
     "end_note",
-    RoleBinding: "id everyone agent_id user_id tools arguments privileges origin origin_id starts_at expires_at ended_at",
+    RoleBinding: "id everyone agent_id user_id tools arguments privileges origin origin_id starts_at expires_at "
+    "ended_at",
 }
 
 

@@ -80,9 +80,9 @@ def desk_of(
     hats = hats_of(user, at)
     rows = open_requests().filter(_concerns(hats)).select_related("agent__owner", "user", "grant")
     oldest = list(rows.order_by("created_at")[:waiting])
-    latest = _page(user, hats, None, size=recent).rows if recent else []
+    latest = _page(None if user.is_superuser else hats, None, size=recent).rows if recent else []
     unique = {row.pk: row for row in (*oldest, *latest)}
-    standings = dict(zip(unique, standings_of(list(unique.values()), user, at), strict=True))
+    standings = dict(zip(unique, standings_of(list(unique.values()), user, at, hats), strict=True))
     mine = [row for row in oldest if standings[row.pk].may_decide and standings[row.pk].decided is None]
     return mine, [row for row in latest if standings[row.pk].may_see and row not in mine]
 
@@ -102,9 +102,9 @@ def page_of_requests(
     where: Q = _ALL,
 ) -> Part[AccessRequest]:
     """Requests this person may see, latest first: those filed before or after one of them, or the latest of all."""
-    hats = frozenset[str]() if user.is_superuser else hats_of(user)
-    part = _page(user, hats, state, before=before, after=after, size=size, where=where)
-    return Part(_seen(user, part.rows), newer=part.newer, older=part.older)
+    hats = _sought(user)
+    part = _page(hats, state, before=before, after=after, size=size, where=where)
+    return Part(_seen(user, part.rows, hats), newer=part.newer, older=part.older)
 
 
 def requests_of(principal: Principal) -> QuerySet[AccessRequest]:
@@ -141,10 +141,10 @@ def page_of_grants(
     where: Q = _ALL,
 ) -> Part[Grant]:
     """Grants of the requests that this person may see, latest first; `live` or not, None: all."""
-    hats = frozenset[str]() if user.is_superuser else hats_of(user)
+    hats = _sought(user)
     table = Grant.objects.select_related("request__agent", "agent", "user")
     wanted = table.filter(where, _ALL if live is None else grants_live(live=live))
-    if user.is_superuser:
+    if hats is None:
         part = part_of(wanted, before=before, after=after, size=size)
     elif live or where:  # few enough to ask of each
         part = part_of(wanted.filter(_concerns(hats, "request")), before=before, after=after, size=size)
@@ -156,7 +156,7 @@ def page_of_grants(
             return wanted.filter(request__in=Concern.objects.filter(subject__in=hats).values("request"))
 
         part = part_near(Grant.objects.all(), rows, before=before, after=after, size=size)
-    return Part(seen_grants(user, part.rows), newer=part.newer, older=part.older)
+    return Part(seen_grants(user, part.rows, hats), newer=part.newer, older=part.older)
 
 
 def grants_seen_by(user: User) -> QuerySet[Grant]:
@@ -165,9 +165,9 @@ def grants_seen_by(user: User) -> QuerySet[Grant]:
     return rows if user.is_superuser else rows.filter(_concerns(hats_of(user), "request"))
 
 
-def seen_grants(user: User, grants: Sequence[Grant]) -> list[Grant]:
+def seen_grants(user: User, grants: Sequence[Grant], hats: Collection[str] | None = None) -> list[Grant]:
     """Those whose requests this person may see: `grants_seen_by` is a filter for lists, standing has the last word."""
-    standings = standings_of([grant.request for grant in grants], user)
+    standings = standings_of([grant.request for grant in grants], user, hats=hats)
     return [grant for grant, standing in zip(grants, standings, strict=True) if standing.may_see]
 
 
@@ -179,7 +179,7 @@ def grants_of(principal: Principal) -> QuerySet[Grant]:
 
 def asks_of_server(slug: str) -> Q:
     """Requests for tools of the server with this slug."""
-    return Q(concerns__subject=about_server(slug))
+    return Q(pk__in=Concern.objects.filter(subject=about_server(slug)).values("request"))
 
 
 def filed_between(after: datetime | None, before: datetime | None) -> Q:
@@ -208,8 +208,7 @@ def decisions_on(request: AccessRequest) -> list[Decision]:
 
 
 def _page(
-    user: User,
-    hats: Collection[str],
+    hats: Collection[str] | None,
     state: State | None,
     *,
     before: UUID | None = None,
@@ -217,9 +216,9 @@ def _page(
     size: int,
     where: Q = _ALL,
 ) -> Part[AccessRequest]:
-    """Of what concerns this person; their standing has the last word."""
+    """Of what concerns somebody by these refs; their standing has the last word."""
     table = all_requests(state).filter(where)
-    if user.is_superuser:
+    if hats is None:
         return part_of(table, before=before, after=after, size=size)
     if where or state in (State.WAITING, State.ACTIVE):  # few enough to ask of each
         return part_of(table.filter(_concerns(hats)), before=before, after=after, size=size)
@@ -236,8 +235,14 @@ def _concerns(hats: Collection[str], request: str = "pk") -> Exists:
     return Exists(Concern.objects.filter(request=OuterRef(request), subject__in=hats))
 
 
-def _seen(user: User, rows: list[AccessRequest]) -> list[AccessRequest]:
-    return [row for row, standing in zip(rows, standings_of(rows, user), strict=True) if standing.may_see]
+def _sought(user: User) -> frozenset[str] | None:
+    """By which refs to find what they may see; None: it is everything."""
+    return None if user.is_superuser else hats_of(user)
+
+
+def _seen(user: User, rows: list[AccessRequest], hats: Collection[str] | None) -> list[AccessRequest]:
+    standings = standings_of(rows, user, hats=hats)
+    return [row for row, standing in zip(rows, standings, strict=True) if standing.may_see]
 
 
 def _in_state(state: State | None) -> Q:

@@ -27,7 +27,7 @@ from requests_app.services.lapse import lapse_request
 # Until then the last call may turn out not to have been sent, and its use comes back.
 SETTLED = timedelta(seconds=30)
 
-PART = 100
+PART = 50
 # A worker that is told to stop ends its sweep first.
 SECONDS = 10.0
 _one_goes_on = threading.Lock()

@@ -12,7 +12,7 @@ from uuid import UUID
 from django import forms
 from django.contrib import admin, messages
 from django.db import models, transaction
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet
 from django.forms.formsets import DELETION_FIELD_NAME
 from django.forms.models import model_to_dict
 from django.http import HttpRequest, HttpResponseRedirect
@@ -154,7 +154,9 @@ class ReadOnlyAdmin(ReportsRefusals):
         except ValueError:
             return super().get_search_results(request, queryset, search_term)
         # Each by its own index: with OR, and over a join, the whole table would be read.
-        of_any = [self.model._default_manager.filter(**{name: wanted}).order_by().values("pk") for name in self.uuid_fields]
+        of_any = [
+            self.model._default_manager.filter(**{name: wanted}).order_by().values("pk") for name in self.uuid_fields
+        ]
         return queryset.filter(pk__in=of_any[0].union(*of_any[1:])), False
 
 

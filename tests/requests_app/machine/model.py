@@ -141,7 +141,9 @@ class Model(World):
         stand = self.stand(request)
         seat, stage = self.seat(who, request, stand), stand["stage"]
         if seat is None:
-            earlier = max((vote for vote in request["votes"].values() if vote["who"] == who), key=lambda one: one["stage"])
+            earlier = max(
+                (vote for vote in request["votes"].values() if vote["who"] == who), key=lambda one: one["stage"]
+            )
             if yes:
                 return "refused"
             seat, stage = earlier["seat"], earlier["stage"]
@@ -190,7 +192,8 @@ class Model(World):
             "starts": starts, "begun": starts <= self.now,
             "expires": starts + timedelta(seconds=seconds), "ended": None, "reason": "",
             "latest": starts + timedelta(seconds=max(request["total"], seconds)),
-            "bindings": [one | {"left": uses, "most": uses, "used": None} for one in bindings],
+            "bindings": [one | {"left": most, "most": most, "used": None} for one in bindings
+                         for most in [uses or (1 if "arguments" in one else None)]],
         }  # fmt: skip
         self.tell("grant.activated" if starts <= self.now else "grant.scheduled", about=pk)
 
@@ -228,7 +231,7 @@ class Model(World):
 
     # -- what workers do, when they are alive ---------------------------------------------------------------------
 
-    def sweep(self) -> None:
+    def sweep(self) -> None:  # noqa: C901 - one thing after the other
         for pk, grant in self.grants.items():
             user = grant["user"]
             gone = not self.enabled or not self.active["olga"] or (user and not self.active[user])
@@ -301,6 +304,8 @@ class Model(World):
         found += [one["until"] for one in self.requests.values() if one["status"] == "pending"]
         found += [one["at"] + 30 * MINUTE for one in self.requests.values() if one["rule"].get("escalate")]
         found += [one["closed"] + 15 * MINUTE for one in self.requests.values() if one["status"] == "denied"]
-        found += [time for one in (*self.delegations, *self.locks) for time in (one.get("ends"), one.get("until")) if time]
+        found += [
+            time for one in (*self.delegations, *self.locks) for time in (one.get("ends"), one.get("until")) if time
+        ]
         uses = [one["used"] for grant in self.grants.values() for one in grant["bindings"] if one["used"]]
         return sorted({*found, *(used + MINUTE / 2 for used in uses)})

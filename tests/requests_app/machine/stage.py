@@ -10,13 +10,12 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 from unittest import mock
+from uuid import UUID
 
 import pytest
 from django.db import connection
-from django.db.models import Count, Q
 
 from jitaccess.audit import recorder
-from jitaccess.audit.models import Entry
 from jitaccess.gateway.batch import Intent, admit_batch
 from jitaccess.gateway.clock_guard import ClockGuard
 from jitaccess.identity.models import AccessToken, User
@@ -25,13 +24,12 @@ from jitaccess.kernel.ids import uuid7
 from jitaccess.policy.engine.arguments import arguments_digest
 from jitaccess.policy.engine.decide import Verdict, Who, decide
 from jitaccess.policy.engine.rules import Snapshot, Subject
-from jitaccess.policy.models import Requestable, Role, RoleBinding
+from jitaccess.policy.models import Requestable, Role
 from jitaccess.policy.policies import save_policy
 from jitaccess.policy.services import save_role
 from jitaccess.policy.snapshots import SnapshotStore
-from jitaccess.store.clock import define_on_sqlite
+from jitaccess.store.clock import as_utc, define_on_sqlite
 from requests_app import sweeps, tasks
-from requests_app.models import AccessRequest, Decision, Grant
 from tests.cast import OPERATOR, TOOLS, Cast, person
 from tests.requests_app.machine.documents import POLICIES, policy_text, role_text
 from tests.requests_app.machine.model import LIMITS, Model
@@ -47,11 +45,11 @@ SWEEPS = (
     sweeps.invalidate_requests,
     sweeps.tell_about_requests,
 )
-_TOLD = ("request.", "grant.", "decision.", "lock.", "delegation.", "call.authorized")
-# A commit, as far as it can be seen: deferred triggers fire, and the next change is another version.
-_COMMIT = (
-    "SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED; SELECT set_config('jitaccess.bumped', '', true)"
+_TOLD = " OR ".join(
+    f"event LIKE '{start}%'" for start in ("request.", "grant.", "decision.", "lock.", "delegation.", "call.authorized")
 )
+# A commit, as far as it can be seen: deferred triggers fire, and the next change is another version.
+_COMMIT = "SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED; SELECT set_config('jitaccess.bumped', '', true)"
 _FROZEN = (
     "CREATE OR REPLACE FUNCTION jit_now() RETURNS timestamptz LANGUAGE sql VOLATILE AS "
     "$$SELECT current_setting('jitaccess.moment')::timestamptz$$"
@@ -141,34 +139,52 @@ class Stage:
     # -- reading --------------------------------------------------------------------------------------------------
 
     def requests(self) -> dict[Any, tuple[Any, ...]]:
-        rows = AccessRequest.objects.values_list("pk", "status", "closed_at", "pending_until")
-        return {pk: tuple(rest) for pk, *rest in rows.order_by()}
+        return {
+            pk: tuple(rest)
+            for pk, *rest in _rows("SELECT id, status, closed_at, pending_until FROM jit_requests_accessrequest")
+        }
 
     def grants(self) -> dict[Any, tuple[Any, ...]]:
-        rows = Grant.objects.values_list(
-            "pk", "request_id", "user_id", "starts_at", "expires_at", "latest", "ended_at", "end_reason", "activated_at"
+        sql = (
+            "SELECT id, request_id, user_id, starts_at, expires_at, latest, ended_at, end_reason, activated_at "
+            "FROM jit_requests_grant"
         )
-        return {pk: tuple(rest) for pk, *rest in rows.order_by()}
+        return {pk: tuple(rest) for pk, *rest in _rows(sql)}
 
-    def bindings(self) -> list[dict[str, Any]]:
-        rows = RoleBinding.objects.filter(origin="grant").values(
-            "pk", "origin_id", "agent_id", "user_id", "tools", "arguments", "role_version", "starts_at", "expires_at",
-            "ended_at", "max_uses", "use__left",
-        )  # fmt: skip
-        return list(rows.order_by())
+    def bindings(self) -> list[tuple[Any, ...]]:
+        """Each with the id of its grant, whose it is, its window, how many calls, and what it gives."""
+        return _rows(
+            "SELECT id, origin_id, user_id, starts_at, expires_at, ended_at, max_uses, left_, role_version, tools, "
+            "arguments FROM (SELECT held.*, used.left AS left_ FROM jit_policy_rolebinding held "
+            "LEFT JOIN jit_policy_bindinguse used ON used.binding_id = held.id WHERE held.origin = 'grant') rights"
+        )
 
     def decisions(self) -> list[tuple[Any, ...]]:
-        rows = Decision.objects.values_list("request_id", "stage", "user_id", "on_behalf_of_id", "verdict", "live")
-        return list(rows.order_by())
+        return _rows("SELECT request_id, stage, user_id, on_behalf_of_id, verdict, live FROM jit_requests_decision")
 
     def told(self) -> Counter[tuple[str, Any]]:
-        kinds = Q()
-        for start in _TOLD:
-            kinds |= Q(event__startswith=start)
-        rows = Entry.objects.filter(kinds).values_list("event", "request").annotate(Count("uid")).order_by()
+        rows = _rows(f"SELECT event, request, count(*) FROM jit_audit_entry WHERE {_TOLD} GROUP BY event, request")
         return Counter({(event, request): count for event, request, count in rows})
 
 
+def _rows(sql: str) -> list[tuple[Any, ...]]:
+    """By hand: asked after each step, and Django would take longer to write the query than the database to answer it."""
+    with connection.cursor() as cursor:
+        cursor.execute(sql)
+        if connection.vendor == "postgresql":
+            return cursor.fetchall()
+        columns = [column[0] for column in cursor.description]
+        return [tuple(map(_read, columns, row)) for row in cursor.fetchall()]
+
+
+def _read(column: str, value: Any) -> Any:
+    if value is None or column not in _KEYS:
+        return as_utc(value) if value and column in _TIMES else value
+    return UUID(value)
+
+
+_KEYS = {"id", "request_id", "user_id", "origin_id", "on_behalf_of_id", "request"}
+_TIMES = {"closed_at", "pending_until", "starts_at", "expires_at", "latest", "ended_at", "activated_at"}
 _INSTANCE, _GUARD = uuid7(), _Steady()
 _MOMENT: list[datetime] = []  # on SQLite, where jit_now() is a function of ours
 DIGESTS = {name: arguments_digest(value) for name, value in ARGUMENTS.items()}
@@ -176,7 +192,9 @@ DIGESTS = {name: arguments_digest(value) for name, value in ARGUMENTS.items()}
 
 def set_the_stage(cast: Cast, began: datetime) -> Stage:
     """The cast, and dora; two principals with tokens: the agent alone, and on behalf of bert; a role to be asked for."""
-    people = {name: getattr(cast, name) for name in ("admin", "olga", "anna", "bert", "carl")} | {"dora": person("dora")}
+    people = {name: getattr(cast, name) for name in ("admin", "olga", "anna", "bert", "carl")} | {
+        "dora": person("dora")
+    }
     cast.reviewers.members.add(people["dora"])
     cast.agent.users.add(cast.bert)
     cast.requestable.delete()
@@ -245,4 +263,3 @@ def no_errors_logged() -> Iterator[None]:
         logger.removeHandler(handler)
     if found:
         pytest.fail("\n".join(handler.format(record) for record in found))
-

@@ -69,7 +69,7 @@ class World:
         rule, self_, yes, passed = request["rule"], self.self_(request["user"]), set(), False
         seats: set[str] = set()
         number, noes = 0, 0
-        for number in range(len(rule["stages"])):  # noqa: B007 - the last one is the answer
+        for number in range(len(rule["stages"])):
             usual = self.groups(rule, number, self_)
             due = [one for one in rule.get("escalate", ()) if request["at"] + minutes(one["after"]) <= self.now]
             later = [[(self.members([one]) - self_, one["quorum"]) for one in step["groups"]] for step in due]
@@ -133,7 +133,11 @@ class World:
         for _, binding in held:
             if "role" in binding and any(tool in self.roles[n][1] for n in (-1, binding["role"] - 1)):
                 return []
-        found = [{"default": True}] if facts["access"] == "read" and not (locks and self.locked("role", "read-only")) else []
+        found = (
+            [{"default": True}]
+            if facts["access"] == "read" and not (locks and self.locked("role", "read-only"))
+            else []
+        )
         for grant, binding in held:
             shut = self.locked("grant", grant["id"]) or ("role" in binding and self.locked("role", "writer"))
             if binding["left"] != 0 and not (locks and shut) and self.gives(grant, binding, tool, arguments):
