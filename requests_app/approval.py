@@ -79,15 +79,23 @@ def tally(plan: Plan, votes: Collection[Vote], people: People, *, waited: float)
     """`waited`: seconds since filing, by which escalations are due."""
     stages: list[tuple[Progress, ...]] = []
     counted: set[UUID] = set()
+    # One person sits on one seat, also from stage to stage: a stand-in is not somebody else than themselves.
+    sat: dict[UUID, UUID] = {}
+    against: set[UUID] = set()
     seats: frozenset[UUID] = frozenset()
     stage, denials, approved = 0, 0, False
     for number in range(len(plan.stages)):
         usual, later = groups_at(plan, number, people, waited=waited)
         seats = frozenset[UUID]().union(*(people_in for _, people_in in (*usual, *later)))
         here = [vote for vote in votes if vote.stage == number and is_seated(vote, seats, people)]
-        yes = [vote for vote in here if vote.verdict is DecisionVerdict.APPROVE]
+        yes = [
+            vote
+            for vote in here
+            if vote.verdict is DecisionVerdict.APPROVE and sat.setdefault(vote.person, vote.seat) == vote.seat
+        ]
         counted |= {vote.person for vote in yes}
-        denials = len({vote.seat for vote in here if vote.verdict is DecisionVerdict.DENY})
+        against |= {vote.seat for vote in here if vote.verdict is DecisionVerdict.DENY}
+        denials = len(against)
         lines = _progress(usual, yes)
         instead = _progress(later, yes)
         stages.append((*lines, *instead))

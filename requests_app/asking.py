@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -9,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from jitaccess.identity.principal import Principal
+from jitaccess.kernel import strictjson
 from jitaccess.kernel.canonical import canonical
 from jitaccess.kernel.errors import Conflict, Forbidden, Invalid
 from jitaccess.kernel.strictjson import Json, JsonObject
@@ -16,6 +18,7 @@ from jitaccess.kernel.text import visible
 from jitaccess.policy.approval.choose import ItemFacts
 from jitaccess.policy.engine.arguments import Mode, arguments_digest, parse_constraint
 from jitaccess.policy.engine.decide import Code, Verdict, Who, bindings_of, decide
+from jitaccess.policy.engine.privileges import against_privileges
 from jitaccess.policy.engine.rights import lock_on, user_may_act
 from jitaccess.policy.engine.rules import RequestableFacts, RoleFacts, ServerFacts, Snapshot, ToolFacts
 from jitaccess.policy.models import ApprovalPolicy
@@ -23,6 +26,8 @@ from jitaccess.policy.models import ApprovalPolicy
 MAX_ITEMS = 50
 MAX_ARGUMENTS = 8000  # characters of canonical JSON: an approver has to read all of them
 MAX_SCHEMA = 4000
+# What is asked for is named: a pattern would be another one than the one it was matched by, and must not be one.
+_OBJECT = re.compile(r"[\w.$-]{1,200}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +216,10 @@ class _Look:
             if len(canonical(dict(schema))) > MAX_SCHEMA:
                 raise Invalid("request.schema", f"The schema may have {MAX_SCHEMA} bytes.")
             item["arguments"] = {"mode": "schema", "schema": dict(schema)}
-            parse_constraint(item["arguments"])
+            found = parse_constraint(item["arguments"]).schema
+            if found and found.choices is None and not found.properties and not found.required and found.others is True:
+                raise Invalid("request.schema", "The schema allows any arguments; say what they are.")
+            ensure_kept(dict(schema), "The schema")
         return Wanted(item, (_facts(server, tool, exact=False),), limits)
 
     def call(self, asked: ExactCall) -> Wanted:
@@ -223,6 +231,7 @@ class _Look:
                 f"The arguments of {label} are more than an approver can read ({MAX_ARGUMENTS} bytes at most).",
                 tool=label,
             )
+        ensure_kept(value, f"The arguments of {label}")
         server, tool, limits, _ = self._found(asked.server, asked.tool, label, value)
         exact = arguments_digest(value)
         item: JsonObject = {
@@ -251,12 +260,15 @@ class _Look:
         assert self.principal.agent
         objects, privileges = sorted(set(asked.objects)), sorted({one.lower() for one in asked.privileges})
         label = f"{visible(asked.database, limit=40)} ({', '.join(visible(one, limit=80) for one in objects[:3])})"
-        if not objects or not privileges or len(objects) > MAX_ITEMS:
+        if not objects or not privileges or len(objects) > MAX_ITEMS or not all(map(_OBJECT.fullmatch, objects)):
             raise Invalid(
                 "request.privileges", f"Name 1 to {MAX_ITEMS} objects of {label}, and the privileges on them."
             )
         facts = self._database(asked.database, objects, privileges)
-        if facts is None:
+        who = Who(self.principal.agent, self.principal.user)
+        if facts is None or against_privileges(
+            self.snapshot, who=who, database=asked.database, objects=objects, privileges=privileges, at=self.at
+        ):
             raise Invalid(
                 "request.unknown_database", f"{label} is not something you can ask for with these privileges."
             )
@@ -336,6 +348,14 @@ class _Look:
         who = Who(self.principal.agent, self.principal.user)
         exact = arguments_digest(arguments) if arguments is not None else ""
         return decide(self.snapshot, who=who, server=server, tool=tool, at=self.at, arguments=arguments, digest=exact)
+
+
+def ensure_kept(value: JsonObject, what: str) -> None:
+    """Raise Invalid for what could not be read again as it is stored: 1e16 is written as too large an integer."""
+    try:
+        strictjson.decode(canonical(value))
+    except Invalid as error:
+        raise Invalid("request.arguments", f"{what} cannot be kept: {error.detail}") from error
 
 
 def _stopped(why: str) -> Forbidden:

@@ -32,12 +32,16 @@ def obstacle_to(request: AccessRequest, at: datetime | None = None) -> str:
         grant = request.extends
         if grant is None or grant.ended_at is not None or grant.expires_at <= moment:
             return "the grant that should be extended has ended."
+        if grant.latest and grant.expires_at >= grant.latest:
+            return "the grant that should be extended has the longest life that it may have already."
     return next((found for item in request.parsed_items for found in _in_the_way(request, item) if found), "")
 
 
 def _in_the_way(request: AccessRequest, item: dict[str, Any]) -> Iterator[str]:
     # What extends a grant was held to its limits when it was first asked for.
     seconds = 0 if request.kind == RequestKind.EXTENSION else request.seconds
+    # What extends a grant is decided by its old policy: not when others decide about such things by now.
+    policy = request.policy_name if request.kind == RequestKind.EXTENSION else ""
     match item["kind"]:
         case "role":
             role = Role.objects.filter(pk=item["role_id"]).first()
@@ -45,7 +49,7 @@ def _in_the_way(request: AccessRequest, item: dict[str, Any]) -> Iterator[str]:
                 yield f"the role {item['role']} is gone."
             elif role.head != item["version"] and request.kind != RequestKind.EXTENSION:
                 yield f"the role {item['role']} has changed since it was asked for; a new request is needed."
-            elif not may_ask_for_role(agent=request.agent, role=role, seconds=seconds):
+            elif not may_ask_for_role(agent=request.agent, role=role, seconds=seconds, policy=policy):
                 yield f"the role {item['role']} may no longer be asked for by {request.agent.name}, or not for so long."
         case "database":
             if not may_ask_for_privileges(
@@ -54,13 +58,14 @@ def _in_the_way(request: AccessRequest, item: dict[str, Any]) -> Iterator[str]:
                 objects=item["objects"],
                 privileges=item["privileges"],
                 seconds=seconds,
+                policy=policy,
             ):
                 yield f"these privileges on {item['database']} may no longer be asked for, or not for so long."
         case _:
-            yield from _tools_in_the_way(request, item, seconds)
+            yield from _tools_in_the_way(request, item, seconds, policy)
 
 
-def _tools_in_the_way(request: AccessRequest, item: dict[str, Any], seconds: int) -> Iterator[str]:
+def _tools_in_the_way(request: AccessRequest, item: dict[str, Any], seconds: int, policy: str) -> Iterator[str]:
     wanted = {UUID(tool["id"]): tool for tool in item["tools"]}
     rows = {tool.pk: tool for tool in Tool.objects.filter(pk__in=wanted, present=True, server__enabled=True)}
     mode = item.get("arguments", {}).get("mode", "any")
@@ -71,7 +76,13 @@ def _tools_in_the_way(request: AccessRequest, item: dict[str, Any], seconds: int
         elif row.quarantined or row.pin != asked["pin"] or row.access != asked["access"]:
             yield f"the tool {asked['name']} has changed since it was asked for; a new request is needed."
         elif not may_be_asked(
-            agent=request.agent, user=request.user, tool=row, seconds=seconds, uses=request.max_uses, mode=mode
+            agent=request.agent,
+            user=request.user,
+            tool=row,
+            seconds=seconds,
+            uses=request.max_uses,
+            mode=mode,
+            policy=policy,
         ):
             yield (
                 f"the tool {asked['name']} may no longer be asked for by {request.agent.name}, or not for so long or "

@@ -15,7 +15,8 @@ from jitaccess.identity.principal import Principal
 from jitaccess.kernel.errors import Invalid
 from jitaccess.kernel.labels import parse_labels
 from jitaccess.kernel.strictjson import JsonObject
-from jitaccess.policy.approval.choose import HistoryFacts, RequestFacts, choose, ensure_well_said, risk_of
+from jitaccess.kernel.text import visible
+from jitaccess.policy.approval.choose import HistoryFacts, RequestFacts, choose, ensure_well_said, explain, risk_of
 from jitaccess.policy.approval.plan import Plan, plan_of, read_plan
 from jitaccess.policy.models import ApprovalPolicy
 from jitaccess.policy.people import resolver
@@ -57,6 +58,13 @@ def plan_for(
     facts = facts_of(
         principal=principal, ask=ask, wanted=wanted, seconds=seconds, max_uses=max_uses, at=at, extension=extension
     )
+    unclear = next((one for one in explain(document, facts.context()) if one.error), None)
+    if unclear:
+        raise Invalid(
+            "policy.unclear",
+            f"Rule {unclear.rule} of the approval policy {row.name} cannot be evaluated for this request "
+            f"({visible(unclear.error, limit=200)}); tell an admin, or ask for less at once.",
+        )
     rule = choose(document, facts)
     if rule is None:
         raise Invalid(
@@ -119,7 +127,7 @@ def history_of(principal: Principal, wanted: Sequence[Wanted], at: datetime) -> 
     """How this agent's latest requests for any of this went in the last 30 days, and how often it called the tools, of
     its latest calls.
     """
-    labels = [_needle(one.item) for one in wanted]
+    labels = [needle for one in wanted for needle in _needles(one.item)]
     rows = AccessRequest.objects.filter(agent=principal.agent, created_at__gt=at - REMEMBERED)
     statuses = [
         status
@@ -145,9 +153,9 @@ def _tools(item: JsonObject) -> list[dict[str, Any]]:
     return list(tools)
 
 
-def _needle(item: JsonObject) -> str:
-    """A text that the stored items of a request for the same thing hold: they are our own canonical JSON."""
+def _needles(item: JsonObject) -> list[str]:
+    """Texts that the stored items of a request for the same things hold: they are our own canonical JSON."""
     tools = _tools(item)
     if tools:
-        return str(tools[0]["id"])
-    return str(item["role_id"]) if "role_id" in item else f'"database":"{item["database"]}"'
+        return [str(tool["id"]) for tool in tools]
+    return [str(item["role_id"]) if "role_id" in item else f'"database":"{item["database"]}"']

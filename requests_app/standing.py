@@ -76,6 +76,8 @@ def self_of(request: AccessRequest) -> dict[UUID, str]:
     who[request.agent.owner_id] = "you own the agent that asks"
     if request.filed_by_id:
         who[request.filed_by_id] = "you filed it"
+    if request.extends and request.extends.request.filed_by_id:
+        who[request.extends.request.filed_by_id] = "you filed what it extends"
     return who
 
 
@@ -83,9 +85,13 @@ def people_of(requests: Sequence[AccessRequest], at: datetime | None = None) -> 
     """Who is who to each request now (`at`: for schedules); as many queries for a hundred as for one."""
     plans = [plan for request in requests if (plan := plan_of(request))]
     members = members_of({ref for plan in plans for ref in plan.refs()}, at=at)
-    standins = standins_for({person for people in members.values() for person in people})
+    everybody = {person for people in members.values() for person in people}
+    standins = standins_for(everybody)
     delegates = frozenset((person, to) for to, persons in standins.acting.items() for person in persons)
-    return {request.pk: People(members, frozenset(self_of(request)), delegates, standins.away) for request in requests}
+    # Whether a delegate is there themselves does not depend on whether they are asked in their own right, too.
+    others = standins.acting.keys() - everybody
+    away = standins.away | (standins_for(others).away if others else frozenset())
+    return {request.pk: People(members, frozenset(self_of(request)), delegates, away) for request in requests}
 
 
 def votes_on(requests: Iterable[AccessRequest]) -> dict[UUID, list[Vote]]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.db import OperationalError, connection, transaction
-from django.db.models import F
+from django.db.models import Exists, F, OuterRef
 
 from jitaccess.audit.events import Event
 from jitaccess.audit.recorder import Actor, Facts, record
@@ -169,7 +170,9 @@ def is_used_up(*, grant: UUID) -> bool:
     """Whether no use is left, held for this transaction."""
     rows = BindingUse.objects.select_for_update(of=("self",)).filter(binding__origin_id=grant).order_by("pk")
     left = list(rows.values_list("left", flat=True))
-    return bool(left) and not any(left)
+    # What is good for any number of calls is never used up, whatever else the grant holds.
+    free = RoleBinding.objects.filter(origin_id=grant, ended_at=None, max_uses=None)
+    return bool(left) and not any(left) and not free.exists()
 
 
 def uses_left(grant: UUID) -> int | None:
@@ -180,16 +183,25 @@ def uses_left(grant: UUID) -> int | None:
 def uses_left_of(grants: Iterable[UUID]) -> dict[UUID, int]:
     """How many calls these grants are still good for; those good for any number are left out."""
     rows = BindingUse.objects.filter(binding__origin_id__in=list(grants))
-    return {grant: left for grant, left in rows.values_list("binding__origin_id", "left") if grant}
+    found: Counter[UUID] = Counter()
+    for grant, left in rows.values_list("binding__origin_id", "left"):
+        if grant:
+            found[grant] += left
+    return dict(found)
 
 
 def used_up_grants(*, settled: timedelta, limit: int) -> list[UUID]:
     """Grants with a binding of which no use is left, and none was taken for a while: none will be given back."""
     rows = BindingUse.objects.filter(
         # The moment as a value: an index on it is of use then, and whoever ends a grant looks again.
-        left=0, used_at__lt=JitNow() - settled, binding__ended_at=None, binding__expires_at__gt=now()
+        left=0,
+        used_at__lt=JitNow() - settled,
+        binding__ended_at=None,
+        binding__expires_at__gt=now(),
     )
-    found = rows.order_by("used_at").values_list("binding__origin_id", flat=True)[:limit]
+    # Of several bindings each has its own uses: what is used up in part would be found again and again, before others.
+    more = BindingUse.objects.filter(binding__origin_id=OuterRef("binding__origin_id"), left__gt=0)
+    found = rows.filter(~Exists(more)).order_by("used_at").values_list("binding__origin_id", flat=True)[:limit]
     return [grant for grant in found if grant]
 
 

@@ -81,11 +81,10 @@ def in_force() -> Q:
 
 
 def _on(provision: Provision) -> Q:
-    subjects = {Lock.Kind.AGENT: provision.agent_id, Lock.Kind.USER: provision.user_id}
     found = Q(kind=Lock.Kind.EVERYTHING) | Q(kind__in=(Lock.Kind.SERVER, Lock.Kind.ROLE), target=provision.about)
-    for kind, target in subjects.items():
-        found |= Q(kind=kind, target=target)
-    return found
+    # A lock on a person stops the agents that they own, too: as in the engine.
+    people = [one for one in (provision.user_id, provision.agent.owner_id) if one]
+    return found | Q(kind=Lock.Kind.AGENT, target=provision.agent_id) | Q(kind=Lock.Kind.USER, target__in=people)
 
 
 def _concerned(locks: list[Lock], rows: QuerySet[Provision]) -> QuerySet[Provision]:
@@ -95,7 +94,8 @@ def _concerned(locks: list[Lock], rows: QuerySet[Provision]) -> QuerySet[Provisi
         return rows
     targets = [one.target for one in locks]
     claimed = Claim.objects.filter(provision=OuterRef("pk"), grant__in=targets)
-    return rows.filter(Q(agent__in=targets) | Q(user__in=targets) | Q(about__in=targets) | Exists(claimed))
+    people = Q(user__in=targets) | Q(agent__owner__in=targets)
+    return rows.filter(Q(agent__in=targets) | people | Q(about__in=targets) | Exists(claimed))
 
 
 def _due_now(rows: QuerySet[Provision]) -> int:

@@ -260,6 +260,8 @@ def _write(request: AccessRequest, deciding: _Deciding, moment: datetime) -> Dec
             raise Forbidden("decision.not_eligible", "You are not among those who decide on this stage.")
         stage, seat = earlier.stage, earlier.on_behalf_of_id or approver.pk
     narrow = deciding.narrow
+    if request.extends_id and (narrow.labels is not None or narrow.max_uses is not None):
+        raise Invalid("decision.terms", "A grant is extended as it is: only the time can be made shorter.")
     terms = narrowed(request, seconds=narrow.seconds, max_uses=narrow.max_uses, labels=narrow.labels)
     smaller = terms.text() if narrow != Narrow() else "{}"
     there = mine.filter(stage=stage)

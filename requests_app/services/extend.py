@@ -8,7 +8,7 @@ from uuid import UUID
 
 from django.db import transaction
 
-from jitaccess.identity.models import User
+from jitaccess.identity.models import Agent, User
 from jitaccess.identity.principal import Principal
 from jitaccess.kernel.durations import format_duration
 from jitaccess.kernel.errors import Conflict, Invalid, NotFound
@@ -42,7 +42,7 @@ def extend_grant(
     """
     at = now()
     ensure_may_file(principal, filed_by)
-    ensure_readable(reason)
+    ensure_readable(reason, ticket)
     grant, left = _live(grant_id, principal, at)
     if not 60 <= seconds <= left:
         raise Invalid(
@@ -50,8 +50,10 @@ def extend_grant(
         )
     ensure_may_act(principal=principal, snapshot=snapshot, at=at)
     ask = Ask(reason=reason, ticket=ticket, seconds=seconds)
-    draft = replace(_draft(principal, grant, ask, snapshot, at, left), filed_by=filed_by)
     with transaction.atomic():
+        # As when anything is filed: the queue first, then the history.
+        Agent.objects.select_for_update(no_key=True).get(pk=grant.agent_id)
+        draft = replace(_draft(principal, grant, ask, snapshot, at, left), filed_by=filed_by)
         submission = file(draft)
         if dry_run:
             transaction.set_rollback(True)
@@ -77,7 +79,8 @@ def _draft(principal: Principal, grant: Grant, ask: Ask, snapshot: Snapshot, at:
         principal=principal,
         ask=ask,
         wanted=stored(items, policy=asked.policy_name, snapshot=snapshot),
-        seconds=seconds,
+        # All the time it would last: a rule for what is short must not prolong it again and again.
+        seconds=int((grant.expires_at - grant.starts_at).total_seconds()) + seconds,
         max_uses=asked.max_uses,
         at=at,
         extension=True,

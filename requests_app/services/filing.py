@@ -16,12 +16,14 @@ from jitaccess.kernel.durations import format_duration
 from jitaccess.kernel.errors import Conflict, Forbidden, Invalid
 from jitaccess.kernel.strictjson import Json
 from jitaccess.kernel.text import visible
+from jitaccess.policy.approval.document import MAX_DURATION, MAX_PENDING
 from jitaccess.store.clock import now
 from requests_app import approval, selectors, standing
 from requests_app.asking import Ask
 from requests_app.digests import request_digest
 from requests_app.lifecycle import RequestKind, RequestStatus, ensure_pending
-from requests_app.models import AccessRequest, Concern, Grant, about_server
+from requests_app.models import AccessRequest, Concern, Decision, Grant, about_server
+from requests_app.obstacles import obstacle_to
 from requests_app.planning import Planned
 from requests_app.services.granting import approve_by_rule
 from requests_app.services.lapse import lapse_request
@@ -95,6 +97,13 @@ def file(draft: Draft) -> Submission:
         )
     _ensure_not_too_many(agent, moment)
     request = _row(draft, dedupe, agent, moment)
+    if len(set(request.tool_labels)) < len(request.tool_labels):
+        raise Invalid("request.twice", "Two of these things have one name, so nobody could approve one of them alone.")
+    if draft.extends or draft.planned.plan.auto_approve:
+        # Nobody looks at it later, and what extends a grant was not looked up anew.
+        obstacle = obstacle_to(request, moment)
+        if obstacle:
+            raise Conflict("request.obstacle", f"This cannot be granted now: {obstacle}")
     _ensure_cooled_down(request, draft.planned, moment)
     _ensure_decidable_by_somebody(request, draft.planned)
     request.digest = request_digest(request)
@@ -207,6 +216,10 @@ def _supersede(old: UUID, principal: Principal, moment: datetime) -> None:
     ensure_pending(request.status, said=selectors.how_it_ended(request))
     if request.pending_until <= moment:
         raise Conflict("request.already_decided", "That request has expired; file the new one without `supersedes`.")
+    if request.changes_at is None and Decision.objects.filter(request=old, live=True, verdict="deny").exists():
+        raise Conflict(
+            "request.denied_once", "Somebody has denied this; it can be withdrawn, but not replaced."
+        )
     AccessRequest.objects.filter(pk=old, status=RequestStatus.PENDING).update(
         status=RequestStatus.SUPERSEDED,
         closed_at=moment,
@@ -233,20 +246,22 @@ def _ensure_not_too_many(agent: Agent, moment: datetime) -> None:
 
 def _ensure_cooled_down(request: AccessRequest, planned: Planned, moment: datetime) -> None:
     """What was denied just now is not asked for again at once: a no must not be worn down."""
-    pause = timedelta(seconds=planned.plan.cool_down)
-    if not pause:
-        return
     asked = set(request.tool_labels)
     denied = AccessRequest.objects.filter(
         agent=request.agent_id,
         status=RequestStatus.DENIED,
-        closed_at__gt=moment - pause,
-        created_at__gt=moment - pause * 60,
+        closed_at__gt=moment - timedelta(seconds=MAX_DURATION),
+        created_at__gt=moment - timedelta(seconds=MAX_DURATION + MAX_PENDING),
     ).filter(principal_key=request.principal_key)
     for old in denied.order_by("-closed_at")[:100]:
-        again = asked & set(old.tool_labels)
         assert old.closed_at
-        if again:
+        # Of the rule that was denied by too: a shorter ask under a laxer rule is the same ask.
+        before = standing.plan_of(old)
+        pause = timedelta(seconds=max(planned.plan.cool_down, before.cool_down if before else 0))
+        # The whole tool is no less than the one call that was denied.
+        no = {label for name in old.tool_labels for label in (name, name.partition("#")[0])}
+        again = asked & no
+        if again and old.closed_at > moment - pause:
             seconds = math.ceil((old.closed_at + pause - moment).total_seconds())
             raise Conflict(
                 "request.cool_down",

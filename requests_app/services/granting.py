@@ -84,7 +84,9 @@ def _begin(request: AccessRequest, terms: Terms, actor: Actor, moment: datetime)
         activated_at=None if scheduled else moment,
     )
     items = [kept for item in request.parsed_items if (kept := kept_of(item, terms.labels))]
-    bindings = [_bind(grant, item, terms.max_uses) for item in _together(items)]
+    # One exact call is one call, unless more were asked for: approving less must not make it more.
+    once = {"call"} if request.max_uses is None else set()
+    bindings = [_bind(grant, item, 1 if item["kind"] in once else terms.max_uses) for item in _together(items)]
     data: dict[str, Json] = {
         "tools": [label for item in items for label in labels_of(item)],
         "starts_at": starts_at.isoformat(),
@@ -125,8 +127,6 @@ def _bind(grant: Grant, item: dict[str, Any], max_uses: int | None) -> UUID:
         case _:
             tools = {UUID(tool["id"]): str(tool["pin"]) for tool in item["tools"]}
             content = {"tools": tools, "arguments": _constraint(item)}
-            # One exact call is one call, unless more were asked for.
-            max_uses = max_uses or (1 if item["kind"] == "call" else None)
     return policy.bind_grant(
         grant=grant.pk,
         agent=grant.agent_id,

@@ -82,11 +82,9 @@ def _ensure_may_ask(principal: Principal, ask: Ask, filed_by: User | None) -> da
     if principal.agent is None:
         raise Forbidden("request.not_an_agent", "Only agents hold access; ask for one of yours.")
     ensure_may_file(principal, filed_by)
-    ensure_readable(ask.reason)
+    ensure_readable(ask.reason, ask.ticket)
     if len(canonical(dict(ask.context))) > MAX_CONTEXT:
         raise Invalid("request.context", f"`context` may have {MAX_CONTEXT} bytes.")
-    if len(ask.ticket) > MAX_TICKET or visible(ask.ticket, limit=MAX_TICKET) != ask.ticket:
-        raise Invalid("request.ticket", f"The ticket is one line of at most {MAX_TICKET} printable characters.")
     return now()
 
 
@@ -101,8 +99,10 @@ def ensure_may_file(principal: Principal, person: User | None) -> None:
         raise Forbidden("request.not_your_agent", "You may not ask for this agent.")
 
 
-def ensure_readable(reason: str) -> None:
-    """Raise Invalid for a reason that nobody could decide on."""
+def ensure_readable(reason: str, ticket: str) -> None:
+    """Raise Invalid for a reason that nobody could decide on, or a ticket that is none."""
+    if len(ticket) > MAX_TICKET or visible(ticket, limit=MAX_TICKET) != ticket:
+        raise Invalid("request.ticket", f"The ticket is one line of at most {MAX_TICKET} printable characters.")
     if is_blank(reason):
         raise Invalid("request.reason", "Say why: `reason` is what the approver decides on.")
     # Measured as it will be shown: what an approver cannot read whole, nobody can approve.
@@ -121,6 +121,19 @@ def _submit(
     filed_by: User | None,
     bundle: UUID | None,
 ) -> Submission:
+    assert principal.agent
+    with transaction.atomic():
+        # The queue of this agent's filings, before its history is looked at: two at once must see each other.
+        Agent.objects.select_for_update(no_key=True).get(pk=principal.agent)
+        submission = file(_draft(principal, ask, found, at, filed_by=filed_by, bundle=bundle))
+        if dry_run:
+            transaction.set_rollback(True)
+    return submission
+
+
+def _draft(
+    principal: Principal, ask: Ask, found: Sequence[Wanted], at: datetime, *, filed_by: User | None, bundle: UUID | None
+) -> Draft:
     terms = _terms(ask, found, at)
     planned = plan_for(
         principal=principal, ask=ask, wanted=found, seconds=terms.seconds, max_uses=terms.max_uses, at=at
@@ -129,7 +142,7 @@ def _submit(
         if ask.seconds is not None:
             raise _too_long(terms.seconds, planned.max_seconds)
         terms = replace(terms, seconds=planned.max_seconds)
-    draft = Draft(
+    return Draft(
         principal=principal,
         ask=ask,
         items=as_items(found),
@@ -138,11 +151,6 @@ def _submit(
         filed_by=filed_by,
         bundle=bundle,
     )
-    with transaction.atomic():
-        submission = file(draft)
-        if dry_run:
-            transaction.set_rollback(True)
-    return submission
 
 
 def _terms(ask: Ask, found: Sequence[Wanted], at: datetime) -> Terms:

@@ -21,6 +21,7 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     "latency": {"trials": 3, "small": 1},
     "profile": {"seconds": 0.7, "sessions": "1,8"},
     "startup": {"repeat": 1},
+    "workflow_scale": {"requests": 1000, "due": 120, "looks": 1, "small": 1},
 }
 
 
@@ -35,7 +36,7 @@ def main() -> None:
         build(SMALL)
         here.start(gateways=2)
         for name, options in SCENARIOS.items():
-            if name in {"profile", "startup"}:
+            if name in {"profile", "startup", "workflow_scale"}:
                 here.stop()
             report = importlib.import_module(f"bench.scenarios.{name}").run(here, Namespace(**options))
             told[name] = {

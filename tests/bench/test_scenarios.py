@@ -56,7 +56,7 @@ def rows(told: dict[str, Any], number: int = 0) -> list[list[str]]:
 
 
 @pytest.mark.pure
-@pytest.mark.parametrize("scenario", ["capacity", "lists", "latency", "profile", "startup"])
+@pytest.mark.parametrize("scenario", ["capacity", "lists", "latency", "profile", "startup", "workflow_scale"])
 def test_what_is_measured_breaks_no_guarantee(small: dict[str, Any], scenario: str) -> None:
     assert small[scenario]["violations"] == []
     assert small[scenario]["tables"]
@@ -104,6 +104,14 @@ def test_starts_are_timed_until_a_call_is_answered(small: dict[str, Any]) -> Non
     commands = {row[0] for row in rows(small["startup"])}
     assert commands == {"jitaccess gateway" if ON_POSTGRESQL else "jitaccess up", "jitaccess --help"}
     assert all(float(value) > 0 for row in rows(small["startup"]) for value in row[2:])
+
+
+@pytest.mark.pure
+def test_lists_are_counted_and_what_was_due_is_ended_once(small: dict[str, Any]) -> None:
+    figures = small["workflow_scale"]["figures"]
+    assert (figures["ended"], figures["lists"]) == (120, 39)
+    assert 8 < figures["most_queries"] <= 20
+    assert {row[1] for row in rows(small["workflow_scale"])} == {"superuser", "auditor", "member"}
 
 
 def test_tables_of_two_databases_become_one_whose_rows_can_be_compared() -> None:

@@ -20,7 +20,7 @@ from jitaccess.kernel.ids import uuid7
 from jitaccess.policy.engine.arguments import arguments_digest
 from jitaccess.policy.locks import lock, unlock
 from jitaccess.policy.models import BindingUse, BreakGlass, RoleBinding
-from jitaccess.policy.services import save_role
+from jitaccess.policy.services import save_role, used_up_grants
 from jitaccess.policy.snapshots import SnapshotStore
 from jitaccess.store.clock import now
 from requests_app.models import AccessRequest, Grant
@@ -34,7 +34,7 @@ from requests_app.services import (
 )
 from requests_app.services.break_glass import break_glass
 from requests_app.sweeps import invalidate_requests
-from requests_app.tasks import end_due_grants, end_grants_of_disabled, lapse_requests
+from requests_app.tasks import end_due_grants, end_grants_of_disabled, end_used_up_grants, lapse_requests
 from tests.cast import OPERATOR, Cast
 from tests.clocks import Clock
 from tests.races import race
@@ -277,3 +277,18 @@ def test_a_clock_that_is_set_back_gives_nobody_anything_that_was_taken(cast: Cas
     assert cast.verdict("git_log").code == "locked_down", "a lock holds before it was made, too"
     unlock(lock=locked, operator=OPERATOR)
     assert not cast.verdict("git_commit").allowed
+
+
+def test_a_grant_that_is_used_up_in_part_is_not_in_the_way_of_others(cast: Cast, clock: Clock) -> None:
+    calls = [ExactCall("git", "git_commit", CALL), ExactCall("git", "git_add", CALL)]
+    ask = Ask(calls=calls, reason="The release")
+    request = submit_request(principal=cast.principal(), ask=ask, snapshot=cast.snapshot()).request
+    cast.approve(request)
+    first, second = BindingUse.objects.filter(binding__origin_id=request.grant.pk).order_by("pk")
+    BindingUse.objects.filter(pk=first.pk).update(left=0, used_at=now())
+    clock.shift(60)
+    assert end_used_up_grants() == 0
+    assert used_up_grants(settled=timedelta(seconds=30), limit=1) == []
+    BindingUse.objects.filter(pk=second.pk).update(left=0, used_at=now())
+    clock.shift(60)
+    assert end_used_up_grants() == 1

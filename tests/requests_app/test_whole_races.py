@@ -17,6 +17,7 @@ from jitaccess.kernel.errors import JitAccessError
 from jitaccess.policy.delegations import delegate, end_delegation
 from jitaccess.policy.models import RoleBinding
 from jitaccess.store.clock import now
+from requests_app import standing
 from requests_app.models import AccessRequest, Decision, Grant
 from requests_app.services import (
     Ask,
@@ -230,6 +231,16 @@ def test_two_stand_in_for_one_at_once_and_are_one_seat(cast: Cast) -> None:
         cast.approve(request, by=cast.bert)
         assert one_end(request) == "approved"
         tidy(request, cast)
+
+
+def test_a_stand_in_who_is_away_too_leaves_it_to_the_fallback(cast: Cast) -> None:
+    cast.change_policy("user:anna", fallback={"name": "admins", "people": ["user:carl"], "quorum": 1})
+    for person_, to in ((cast.anna, cast.bert), (cast.bert, None)):
+        mine = Principal.of_user(person_).actor()
+        delegate(person=person_, to=to, ends_at=now() + timedelta(hours=1), operator=mine)
+    request = cast.submit()
+    assert "carl" in [one.username for one in standing.approvers_of(request)]
+    assert cast.approve(request, by=cast.carl).status == "approved"
 
 
 def test_approve_against_the_request_that_replaces_it(cast: Cast) -> None:

@@ -22,7 +22,7 @@ from jitaccess.policy.models import BreakGlass, Requestable, RoleBinding
 from jitaccess.policy.policies import save_policy
 from jitaccess.policy.services import save_role
 from jitaccess.store.clock import now
-from jitaccess.web import present
+from jitaccess.web import present, shown
 from jitaccess.web.deciding import choices_of
 from requests_app.models import AccessRequest, Decision, Grant
 from requests_app.services import Ask, ExactCall, Privileges, extend_grant, submit_bundle, submit_request
@@ -105,11 +105,11 @@ def test_an_exact_call_is_shown_with_the_very_arguments_and_good_for_once(cast: 
     assert "asked for one exact call of git/git_commit for 30 min and 1 call" in words(client, asked)
 
 
-def test_arguments_that_cannot_be_shown_whole_cannot_be_approved_on_the_page(cast: Cast, browser) -> None:
-    deep: Any = 1
-    for _ in range(200):
-        deep = [deep]
-    asked = exact(cast, {"repo_path": deep})
+def test_arguments_that_cannot_be_shown_whole_cannot_be_approved_on_the_page(
+    cast: Cast, browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shown, "LONGEST", 100)
+    asked = exact(cast, {"repo_path": "x" * 200})
     client = browser(cast.anna)
     html = html_of(client, asked)
     assert "to be read here whole. It cannot be approved on this page." in words_of(html)

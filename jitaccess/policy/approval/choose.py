@@ -13,6 +13,8 @@ from jitaccess.kernel.strictjson import JsonObject
 from jitaccess.policy.approval.document import PolicyDocument, PolicyRule
 from jitaccess.policy.engine.conditions import ConditionError
 
+# So that any number of calls is not few.
+ANY_NUMBER = 1_000_000
 # From the least to the most. What nobody classified may do anything, and so may roles and database privileges.
 RISKS = ("low", "medium", "high", "critical")
 _BY_ACCESS = {"read": "low", "write": "medium"}
@@ -77,7 +79,7 @@ class RequestFacts:
             },
             "request": {
                 "minutes": -(-self.seconds // 60),
-                "max_uses": self.max_uses,
+                "max_uses": self.max_uses or ANY_NUMBER,
                 "reason": self.reason,
                 "ticket": self.ticket,
                 "starts_in_minutes": -(-int(self.starts_in.total_seconds()) // 60),
@@ -107,8 +109,8 @@ class Tried:
 def choose(document: PolicyDocument, facts: RequestFacts) -> PolicyRule | None:
     """The first rule whose condition holds. None: no rule is for such requests, which are refused.
 
-    A condition that cannot be evaluated does not hold, and after one that cannot no rule approves without asking:
-    what it was to keep from that is not known.
+    So is a request for which a condition cannot be evaluated: whom that rule was to keep from what is not known, and a
+    request could be made to be like that.
     """
     tried = explain(document, facts.context())
     return document.rules[len(tried) - 1] if tried and tried[-1].matched else None
@@ -120,16 +122,11 @@ def context_of(pinned: Mapping[str, Any]) -> dict[str, object]:
 
 
 def explain(document: PolicyDocument, context: Mapping[str, object]) -> list[Tried]:
-    """What each rule said, up to the one that decides."""
+    """What each rule said, up to the one that decides, or that could not be evaluated."""
     tried: list[Tried] = []
     for rule in document.rules:
-        failed = next((one.rule for one in tried if one.error), "")
-        if rule.auto_approve and failed:
-            error = f"it approves nothing, because the condition of {failed} could not be evaluated"
-            tried.append(Tried(rule.name, matched=False, error=error))
-            continue
         tried.append(_try(rule, context))
-        if tried[-1].matched:
+        if tried[-1].matched or tried[-1].error:
             break
     return tried
 

@@ -22,11 +22,8 @@ PARTS = 4  # so that several processes share the runs
 def test_whatever_people_agents_and_workers_do_the_database_is_what_the_model_says(
     part: int, db: None, postgresql: bool
 ) -> None:
-    runs = (
-        (int(os.environ.get("S_RUNS") or 0) or (10_000 if NIGHTLY else 200))
-        if postgresql
-        else (1_000 if NIGHTLY else 20)
-    )
+    often = (10_000, 1_000) if NIGHTLY else (200, 20)
+    runs = often[0] if postgresql else often[1]
     began = datetime.now(UTC).replace(microsecond=0)
 
     class Run(Workflow):

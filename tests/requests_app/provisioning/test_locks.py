@@ -114,3 +114,12 @@ def test_a_lock_calls_nobody_back_who_has_no_grant_any_more(cast: Cast, target: 
     Lock.objects.filter(pk=lock.pk).update(lifted_at=now(), lifted_by_name="admin")
     provision()
     assert (state(), Provision.objects.count(), shelf.there) == ("revoked", 1, {})
+
+
+def test_a_lock_on_the_owner_takes_away_what_his_agents_have(cast: Cast, target: Target, shelf: Shelf) -> None:
+    granted(cast, items=items_of(cast))  # the agent alone; olga owns it
+    provision()
+    locked("user", cast.olga.pk)
+    assert str(cast.verdict("git_log").code) == "locked_down"
+    provision()
+    assert (state(), shelf.there) == ("revoked", {})
