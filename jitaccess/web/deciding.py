@@ -81,11 +81,14 @@ def ensure_shown(request: AccessRequest) -> None:
 
 def choices_of(request: AccessRequest) -> Choices:
     """What the form for approving less offers."""
+    shorter = tuple(one for one in SHORTER if one < request.seconds)
+    if request.extends_id:  # a grant is extended as it is
+        return Choices(seconds=shorter, most_uses=None, labels=())
     labels = request.tool_labels
     # Two things with one name could only be kept or left out together: then there is no choice between them.
     distinct = len(labels) > 1 and len(set(labels)) == len(labels)
     return Choices(
-        seconds=tuple(one for one in SHORTER if one < request.seconds),
+        seconds=shorter,
         most_uses=request.max_uses if request.max_uses and request.max_uses > 1 else None,
         labels=tuple(labels) if distinct else (),
     )

@@ -217,9 +217,7 @@ def _supersede(old: UUID, principal: Principal, moment: datetime) -> None:
     if request.pending_until <= moment:
         raise Conflict("request.already_decided", "That request has expired; file the new one without `supersedes`.")
     if request.changes_at is None and Decision.objects.filter(request=old, live=True, verdict="deny").exists():
-        raise Conflict(
-            "request.denied_once", "Somebody has denied this; it can be withdrawn, but not replaced."
-        )
+        raise Conflict("request.denied_once", "Somebody has denied this; it can be withdrawn, but not replaced.")
     AccessRequest.objects.filter(pk=old, status=RequestStatus.PENDING).update(
         status=RequestStatus.SUPERSEDED,
         closed_at=moment,

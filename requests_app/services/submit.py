@@ -172,7 +172,7 @@ def _terms(ask: Ask, found: Sequence[Wanted], at: datetime) -> Terms:
         seconds=seconds,
         max_seconds=longest,
         max_total_seconds=max(total, seconds),
-        max_uses=_uses(ask, uses_limit),
+        max_uses=_uses(ask, found, uses_limit),
         uses_limit=uses_limit,
     )
 
@@ -185,10 +185,10 @@ def _too_long(seconds: int, limit: int) -> Invalid:
     )
 
 
-def _uses(ask: Ask, limit: int | None) -> int | None:
+def _uses(ask: Ask, found: Sequence[Wanted], limit: int | None) -> int | None:
     if ask.max_uses is None:
-        # An exact call is good for once, unless more are asked for.
-        return 1 if ask.calls and ask.count == len(ask.calls) else limit
+        # An exact call is good for once, unless more are asked for: also where a bundle parts it from other things.
+        return 1 if all(one.item["kind"] == "call" for one in found) else limit
     if not 1 <= ask.max_uses <= (limit or MAX_USES):
         raise Invalid("request.uses", f"Ask for 1 to {limit or MAX_USES} calls, not {ask.max_uses}.", max_uses=limit)
     return ask.max_uses

@@ -28,7 +28,7 @@ from requests_app.asking import stored
 from requests_app.lifecycle import DecisionVerdict
 from requests_app.models import AccessRequest, Grant
 from requests_app.planning import history_of
-from requests_app.services import Ask, ExactCall, Narrow, Privileges, extend_grant, submit_request
+from requests_app.services import Ask, ExactCall, Narrow, Privileges, extend_grant, submit_bundle, submit_request
 from tests.cast import OPERATOR, Cast, policy_document
 from tests.clocks import Clock
 from tests.requests_app.ledger import refused
@@ -456,3 +456,19 @@ def test_extension_of_scheduled(cast: Cast, clock: Any) -> None:
     assert g.expires_at - g.starts_at == timedelta(minutes=20)
     clock.at(g.starts_at)
     assert cast.verdict("git_commit").allowed
+
+
+def test_an_exact_call_is_one_call_also_where_a_bundle_parts_it_from_other_things(cast: Cast) -> None:
+    other = save_policy(document=policy_document(name="owners"), operator=OPERATOR)
+    Requestable.objects.update(access="write")
+    Requestable.objects.create(server=cast.server, access="destructive", policy=other, max_uses=3)
+    ask = Ask(reason="x", tools=[("git", "git_add")], calls=[ExactCall("git", "git_reset", {"n": 1})])
+    filed = submit_bundle(principal=cast.principal(), ask=ask, snapshot=cast.snapshot())
+    assert {one.request.policy_name: one.request.max_uses for one in filed} == {"review": None, "owners": 1}
+
+
+def test_a_condition_about_the_whole_time_sees_the_whole_time_of_an_extension(cast: Cast) -> None:
+    Requestable.objects.update(max_total_minutes=480)
+    grant = cast.grant("git_commit", seconds=3600)
+    cast.change_policy(max_duration="90m")
+    assert extend(cast, grant, 1800).status == "pending"

@@ -95,10 +95,11 @@ class Vocabulary:
     def located(self, method: str, uri: str) -> Target | None:
         """The call that a request to a web server is; None for one that no location speaks of.
 
-        A path that two programs could read differently (`..`, `//`, an encoded slash) is never one of them.
+        A path that two programs could read differently (`..`, `//`, an encoded slash, `#`) is never one of them.
         """
-        path = uri.partition("#")[0].partition("?")[0]
-        if not path.startswith("/") or "\\" in path or ";" in path:
+        path = uri.partition("?")[0]
+        # No client sends a fragment: nginx cuts it off for its locations, and hands it on all the same.
+        if "#" in uri or not path.startswith("/") or "\\" in path or ";" in path:
             return None
         try:
             given = [unquote(part, errors="strict") for part in path[1:].split("/")]

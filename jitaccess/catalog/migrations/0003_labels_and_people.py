@@ -7,7 +7,6 @@ import jitaccess.identity.models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
         ("jit_catalog", "0002_http_servers"),
         ("jit_identity", "0002_labels_and_people"),
@@ -17,16 +16,35 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name="server",
             name="labels",
-            field=models.TextField(blank=True, db_default="{}", default="{}", help_text='JSON, for roles and approval policies: {"env": "prod", "data": "pii"}', validators=[jitaccess.identity.models.labels_validator]),
+            field=models.TextField(
+                blank=True,
+                db_default="{}",
+                default="{}",
+                help_text='JSON, for roles and approval policies: {"env": "prod", "data": "pii"}',
+                validators=[jitaccess.identity.models.labels_validator],
+            ),
         ),
         migrations.AddField(
             model_name="server",
             name="owner_team",
-            field=models.ForeignKey(blank=True, help_text="Whom approval policies mean by `server-owners`.", null=True, on_delete=django.db.models.deletion.SET_NULL, related_name="servers", to="jit_identity.team"),
+            field=models.ForeignKey(
+                blank=True,
+                help_text="Whom approval policies mean by `server-owners`.",
+                null=True,
+                on_delete=django.db.models.deletion.SET_NULL,
+                related_name="servers",
+                to="jit_identity.team",
+            ),
         ),
         migrations.AddField(
             model_name="tool",
             name="labels",
-            field=models.TextField(blank=True, db_default="{}", default="{}", help_text='JSON, for roles and approval policies, besides those of its server: {"data": "pii"}', validators=[jitaccess.identity.models.labels_validator]),
+            field=models.TextField(
+                blank=True,
+                db_default="{}",
+                default="{}",
+                help_text='JSON, for roles and approval policies, besides those of its server: {"data": "pii"}',
+                validators=[jitaccess.identity.models.labels_validator],
+            ),
         ),
     ]

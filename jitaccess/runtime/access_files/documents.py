@@ -85,12 +85,17 @@ def read_files(sources: Iterable[Path]) -> Reading:
         except Invalid as error:
             reading.problems.append(_problem(path, 0, error))
             continue
+        empty = True
         for offset, document in documents:
             try:
                 for one in read_document(document, file=str(path), offset=offset):
                     reading.add(one)
+                    empty = False
             except Invalid as error:
                 reading.problems.append(_problem(path, offset, error))
+                empty = False
+        if empty:  # cut off on its way here, it would otherwise look like "nothing to do"
+            reading.problems.append(Problem(str(path), 0, "holds no document"))
     return reading
 
 

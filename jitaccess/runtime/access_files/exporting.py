@@ -96,4 +96,8 @@ def _tool(tool: dict[str, Any]) -> dict[str, Any]:
 
 
 def _dump(document: dict[str, Any]) -> str:
-    return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+    text = yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+    if any(end in text for end in "\x85\u2028\u2029"):
+        # Line ends to YAML 1.1, which folds them where they stand as they are.
+        return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=False, width=110)
+    return text
