@@ -27,7 +27,7 @@ def granted_items(grant: Grant) -> list[dict[str, Any]]:
     for binding in RoleBinding.objects.filter(origin_id=grant.pk):
         arguments = json.loads(binding.arguments) if binding.arguments else {}
         if arguments.get("mode") == "exact":
-            exact.add(arguments["digest"])
+            exact |= {(tool, arguments["digest"]) for tool in json.loads(binding.tools)}
         else:
             free |= set(json.loads(binding.tools))
         if binding.role_id:
@@ -45,7 +45,7 @@ def granted_items(grant: Grant) -> list[dict[str, Any]]:
                     item, [f"{item['database']}/{name}" for base, name in objects if base == item["database"]]
                 )
             case "call":
-                left = item if item["arguments"]["digest"] in exact else {}
+                left = item if (item["tools"][0]["id"], item["arguments"]["digest"]) in exact else {}
             case _:
                 tools = [tool for tool in item["tools"] if tool["id"] in free]
                 left = {**item, "tools": tools} if tools else {}

@@ -18,14 +18,18 @@ from tests.clocks import Clock
 
 HERE = Path(__file__).parent
 # Tests in these folders touch no database: one run of them is enough.
-PURE = ("kernel", "policy/engine", "gateway/upstream", "egress")
+PURE = (
+    "kernel", "policy/engine", "policy/approval", "gateway/upstream", "egress",
+    # What people and programs see of rows: the statements behind it are run on both databases elsewhere.
+    "web", "admin", "runtime", "api/authzen",
+)  # fmt: skip
 # Most of what they do is wait for processes. They begin first, so that what only computes fills the pauses, and none of
 # them is left alone at the end.
 SLOW = ("faults/test_at_steps.py", "faults", "e2e", "bench")
 # These are about the protocol: what is under it is either database.
 ABOUT_THE_PROTOCOL = (
     "test_all_servers.py", "test_bodies.py", "test_headers.py", "test_http_upstreams.py", "test_methods.py",
-    "test_tracing.py",
+    "test_tracing.py", "test_schemathesis.py", "test_openapi.py", "test_problems.py", "test_who_may.py",
 )  # fmt: skip
 
 settings.register_profile("default", max_examples=200, deadline=None, database=None, print_blob=True)

@@ -144,7 +144,14 @@ def _protect(installation: Installation, admin: Person, name: str) -> None:
         ("serveraccess", {"server": str(server["id"]), "every_team": "on"}),
         (
             "requestable",
-            {"server": str(server["id"]), "access": "write", "max_minutes": "60", "policy": str(policy["id"])},
+            {
+                "server": str(server["id"]),
+                "access": "write",
+                "arguments": "any",
+                "max_minutes": "60",
+                "max_advance_minutes": "0",
+                "policy": str(policy["id"]),
+            },
         ),
     ):
         answer = admin.post(f"/admin/jit_policy/{path}/add/", **fields)

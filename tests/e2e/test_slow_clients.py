@@ -43,6 +43,8 @@ def test_a_form_that_is_too_large_is_refused_unread(installation: Installation) 
     assert answer.status_code == 413
 
 
+# The client leaves the sockets of requests that it gives up to the garbage collector.
+@pytest.mark.filterwarnings("ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning")
 def test_an_agent_that_waits_a_thousand_times_holds_up_nobody_else(installation: Installation) -> None:
     url = installation.up("--no-worker").url
     token = installation.token("--for", "olga")

@@ -140,11 +140,13 @@ def test_two_extensions_of_one_grant_at_once_never_go_beyond_its_life(cast: Cast
             grant_id=grant.pk, principal=cast.principal(), seconds=left, reason="All", snapshot=snapshot
         ).request
         results = race(lambda: cast.approve(first), lambda: cast.approve(second, by=cast.bert))
-        assert not errors(results)
-        assert {one_end(first), one_end(second)} == {"approved"}
+        # Where the one that asks for all comes first, nothing is left that the other could give.
+        void = [one.code for one in errors(results)]
+        assert void in ([], ["request.invalidated"])
+        assert [one_end(first), one_end(second)] == ["invalidated" if void else "approved", "approved"]
         grant.refresh_from_db()
         assert grant.expires_at == grant.latest
-        assert Entry.objects.filter(grant=grant.pk, event="grant.extended").count() == 2
+        assert Entry.objects.filter(grant=grant.pk, event="grant.extended").count() == 2 - len(void)
         tidy(grant.request, cast)
 
 
