@@ -44,7 +44,9 @@ def test_of_many_workers_one_touches_the_target(cast: Cast, target: Target, shel
     assert ([what for what, _ in shelf.heard], told()) == (["grant"], ["granted"])
 
 
-def test_of_two_grants_that_end_at_once_the_last_takes_it_away(cast: Cast, target: Target, shelf: Shelf) -> None:
+def test_of_two_grants_that_end_at_once_the_last_takes_it_away(
+    cast: Cast, target: Target, shelf: Shelf, clock: Clock
+) -> None:
     for _ in range(3):
         grants = [granted(cast), granted(cast)]
         pk = the_provision().pk
@@ -57,6 +59,9 @@ def test_of_two_grants_that_end_at_once_the_last_takes_it_away(cast: Cast, targe
 
         race(lambda: end(grants[0]), lambda: end(grants[1]))
         work_due()  # finds what ended while somebody held the row
+        if state() != "revoked":  # one of the two left it to be looked at a moment later
+            clock.shift(60)
+            work_due()
         assert (state(), shelf.there) == ("revoked", {})
     assert [what for what, _ in shelf.heard] == ["grant", "revoke"] * 3
 
