@@ -16,7 +16,7 @@ from uuid import UUID
 from django.db import transaction
 
 from jitaccess.audit.events import Event, Outcome
-from jitaccess.audit.recorder import Actor, Facts, record
+from jitaccess.audit.recorder import Facts, record
 from jitaccess.identity.models import User
 from jitaccess.identity.principal import Principal
 from jitaccess.kernel.errors import Conflict, Forbidden, Invalid, NotFound
@@ -31,6 +31,7 @@ from requests_app.lifecycle import DecisionVerdict, RequestStatus, ensure_pendin
 from requests_app.models import AccessRequest, Concern, Decision
 from requests_app.obstacles import obstacle_to
 from requests_app.services.granting import activate, close, names_of
+from requests_app.services.invalidate import invalidate
 from requests_app.terms import Terms, in_common, narrowed, read_terms
 
 MAX_NOTE = 2000
@@ -152,20 +153,6 @@ def _decide(request_id: UUID, deciding: _Deciding) -> AccessRequest:
         raise Conflict("request.invalidated", f"This can no longer be approved: {obstacle}")
     request.refresh_from_db()
     return request
-
-
-def invalidate(request: AccessRequest, why: str, moment: datetime) -> None:
-    """Close a pending request that can no longer be granted, inside a transaction that holds it."""
-    close(request, RequestStatus.INVALIDATED, moment, "system:workflow", why)
-    record(
-        Facts(
-            event=Event.REQUEST_INVALIDATED,
-            actor=Actor.system("workflow"),
-            at=moment,
-            request=request.pk,
-            data={"why": why},
-        )
-    )
 
 
 def _lock(request_id: UUID) -> AccessRequest:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from uuid import UUID
 
 from django.db import transaction
 
 from jitaccess.audit.events import Event
 from jitaccess.audit.recorder import Actor, Facts, record
-from jitaccess.store.clock import JitNow
+from jitaccess.store.clock import JitNow, now
 from requests_app.lifecycle import RequestStatus
 from requests_app.models import AccessRequest
 from requests_app.obstacles import obstacle_to
+from requests_app.services.granting import close
 
 
 def invalidate_request(*, request_id: UUID) -> bool:
@@ -25,11 +27,21 @@ def invalidate_request(*, request_id: UUID) -> bool:
         open_ = AccessRequest.objects.filter(pk=request_id, status=RequestStatus.PENDING, pending_until__gt=JitNow())
         request = open_.select_for_update(no_key=True, skip_locked=True).first()
         obstacle = obstacle_to(request) if request else ""
-        if not obstacle:
+        if request is None or not obstacle:
             return False
-        closed = {"closed_at": JitNow(), "closed_by_name": "system:workflow", "closing_note": obstacle}
-        if open_.update(status=RequestStatus.INVALIDATED, **closed) != 1:
-            return False
-        actor = Actor.system("workflow")
-        record(Facts(event=Event.REQUEST_INVALIDATED, actor=actor, request=request_id, data={"why": obstacle}))
+        invalidate(request, obstacle, now())
     return True
+
+
+def invalidate(request: AccessRequest, why: str, moment: datetime) -> None:
+    """Close a pending request that can no longer be granted, inside a transaction that holds it."""
+    close(request, RequestStatus.INVALIDATED, moment, "system:workflow", why)
+    record(
+        Facts(
+            event=Event.REQUEST_INVALIDATED,
+            actor=Actor.system("workflow"),
+            at=moment,
+            request=request.pk,
+            data={"why": why},
+        )
+    )
