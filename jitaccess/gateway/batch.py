@@ -30,7 +30,7 @@ from jitaccess.kernel.ids import uuid7
 from jitaccess.kernel.steps import step
 from jitaccess.kernel.strictjson import Json, JsonObject
 from jitaccess.policy.compiler import head
-from jitaccess.policy.engine.decide import Code, Verdict, Who, decide
+from jitaccess.policy.engine.decide import Code, Kind, Verdict, Who, decide
 from jitaccess.policy.engine.rules import Snapshot, Subject
 from jitaccess.policy.services import lock_uses, return_uses, take_uses
 from jitaccess.policy.snapshots import SnapshotStore, counted, with_spent
@@ -49,7 +49,7 @@ FORWARD_WITHIN = 1.0
 @dataclass(frozen=True, slots=True)
 class Intent:
     """A call somebody wants to make. `arguments` are redacted already; `given` are the whole ones, and `digest` is over
-    them.
+    them. `tool` is a name, or by `kind` the URI of a resource.
     """
 
     principal: Principal
@@ -60,6 +60,7 @@ class Intent:
     arguments: Json
     call: UUID = field(default_factory=uuid7)
     given: JsonObject = field(default_factory=dict, repr=False)
+    kind: Kind = Kind.TOOL
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +230,7 @@ class _Batch:
             at=self.clock,
             arguments=intent.given,
             digest=intent.digest,
+            kind=intent.kind,
         )
 
     def _refusal(self, one: Admitted) -> Refusal:
@@ -243,6 +245,8 @@ class _Batch:
             "args_digest": one.intent.digest,
             "rule": one.verdict.rule,
         }
+        if one.intent.kind is not Kind.TOOL:
+            data["kind"] = one.intent.kind
         if not one.allowed:
             data["reason_code"] = one.code
         return Facts(

@@ -55,7 +55,14 @@ class Call:
         """`shown` is what the ledger shows of the arguments."""
         target = self.target
         return Intent(
-            self.principal, target.server, target.server_name, target.tool, args_digest, shown, given=self.arguments
+            self.principal,
+            target.server,
+            target.server_name,
+            target.tool,
+            args_digest,
+            shown,
+            given=self.arguments,
+            kind=target.kind,
         )
 
 
@@ -123,7 +130,14 @@ def _seems_allowed(gateway: Gateway, call: Call, args_digest: str) -> bool:
     snapshot, at = gateway.store.current, call.clock.now()
     target = call.target
     verdict = decide(
-        snapshot, who=who, server=target.server, tool=target.tool, at=at, arguments=call.arguments, digest=args_digest
+        snapshot,
+        who=who,
+        server=target.server,
+        tool=target.tool,
+        at=at,
+        arguments=call.arguments,
+        digest=args_digest,
+        kind=target.kind,
     )
     return verdict.allowed
 

@@ -9,7 +9,7 @@ from uuid import UUID
 from jitaccess.gateway.listing import signature
 from jitaccess.kernel.errors import Invalid
 from jitaccess.kernel.text import visible
-from jitaccess.policy.engine.decide import Who, reachable
+from jitaccess.policy.engine.decide import Kind, Who, reachable
 from jitaccess.policy.engine.listing import Listed, listed_tools
 from jitaccess.policy.engine.rules import ServerFacts, Snapshot
 
@@ -26,12 +26,15 @@ def serves(path: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One tool: whose it is (None: of no server that is here), its true name, and what clients here call it."""
+    """One tool, resource or prompt: whose it is (None: of no server here), its true name or URI, and what clients
+    here call it.
+    """
 
     server: UUID | None
     server_name: str
     tool: str
     public: str
+    kind: Kind = Kind.TOOL
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ def judge(world: World) -> None:
     # At one moment: grants go on expiring while they are looked at.
     entries, waiting, requests, grants = world.installation.queries(
         "SELECT entry.*, leaf.seq FROM jit_audit_entry entry LEFT JOIN jit_audit_leaf leaf ON leaf.entry_id = entry.uid"
-        " ORDER BY leaf.seq",
+        " ORDER BY leaf.seq IS NULL, leaf.seq, entry.uid",  # SQLite puts NULL first: what has no place yet is the newest
         "SELECT entry_id FROM jit_audit_unsequenced",
         "SELECT id, status FROM jit_requests_accessrequest",
         "SELECT id, request_id, ended_at FROM jit_requests_grant",

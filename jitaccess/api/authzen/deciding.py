@@ -25,12 +25,11 @@ from jitaccess.policy.compiler import head
 from jitaccess.policy.engine.arguments import arguments_digest
 from jitaccess.policy.engine.decide import (
     Code,
+    Kind,
     Verdict,
     Visibility,
     Who,
     decide,
-    decide_prompt,
-    decide_resource,
     look,
     visibility,
 )
@@ -88,12 +87,10 @@ def verdict_of(asking: Asking, who: Who, target: Target, spent: Mapping[UUID, in
     """
     snapshot, at = with_spent(asking.snapshot, spent), asking.at
     server = snapshot.server_by_slug(target.server)
-    if target.kind == "tool" or server is None:
-        place = server.id if server else None
-        return decide(snapshot, who=who, server=place, tool=target.name, at=at, arguments=target.arguments)
-    if target.kind == "resource":
-        return decide_resource(snapshot, who=who, server=server.id, uri=target.name, at=at)
-    return decide_prompt(snapshot, who=who, server=server.id, name=target.name, at=at, arguments=target.arguments)
+    kind = Kind(target.kind) if server else Kind.TOOL
+    given = {} if kind is Kind.RESOURCE else target.arguments
+    place = server.id if server else None
+    return decide(snapshot, who=who, server=place, tool=target.name, at=at, arguments=given, kind=kind)
 
 
 def judged(asking: Asking, who: Who, target: Target, approval: Approval | None) -> Verdict | None:

@@ -47,14 +47,13 @@ __all__ = [
     "END_OF_TIME",
     "START_OF_TIME",
     "Code",
+    "Kind",
     "Verdict",
     "Visibility",
     "Who",
     "bindings_of",
     "decide",
     "decide_all",
-    "decide_prompt",
-    "decide_resource",
     "next_edge",
     "reachable",
     "visibility",
@@ -133,32 +132,22 @@ def decide(
     at: datetime,
     arguments: JsonView = None,
     digest: str = "",
+    kind: Kind = Kind.TOOL,
 ) -> Verdict:
     """The verdict for one call. Pure: everything it depends on is in the arguments. `server` None: of no server.
 
-    `arguments` None: whether there are any that would do, which is what lists show; `digest` is theirs where known.
+    `tool` is its name, or by `kind` the URI of a resource or the name of a prompt. `arguments` None: whether there are
+    any that would do, which is what lists show; `digest` is theirs where known.
     """
     here = look(snapshot, who=who, server=server, at=at, arguments=arguments, digest=digest)
     if isinstance(here, Verdict):
         return here
+    if kind is not Kind.TOOL:
+        return _verdict(here, Offered(kind, tool))
     wanted = here.asked.server.tools.get(tool)
     if wanted is None:
         return Verdict(Code.UNKNOWN, "no such tool", server=here.asked.server)
     return _verdict(here, wanted)
-
-
-def decide_resource(snapshot: Snapshot, *, who: Who, server: UUID, uri: str, at: datetime) -> Verdict:
-    """The verdict for one resource of a server, by its URI."""
-    here = look(snapshot, who=who, server=server, at=at, arguments={})
-    return here if isinstance(here, Verdict) else _verdict(here, Offered(Kind.RESOURCE, uri))
-
-
-def decide_prompt(
-    snapshot: Snapshot, *, who: Who, server: UUID, name: str, at: datetime, arguments: JsonView = None
-) -> Verdict:
-    """The verdict for one prompt of a server. `arguments` None: whether there are any that would do."""
-    here = look(snapshot, who=who, server=server, at=at, arguments=arguments)
-    return here if isinstance(here, Verdict) else _verdict(here, Offered(Kind.PROMPT, name))
 
 
 def decide_all(snapshot: Snapshot, *, who: Who, server: UUID, at: datetime) -> Iterator[tuple[ToolFacts, Verdict]]:

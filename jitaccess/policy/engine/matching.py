@@ -21,6 +21,7 @@ _NO_LABELS: Mapping[str, str] = {}
 
 
 class Kind(StrEnum):
+    TOOL = "tool"
     RESOURCE = "resource"
     PROMPT = "prompt"
 

@@ -14,12 +14,11 @@ from jitaccess.policy.engine.conditions import compile_condition
 from jitaccess.policy.engine.decide import (
     END_OF_TIME,
     Code,
+    Kind,
     Verdict,
     Visibility,
     Who,
     decide,
-    decide_prompt,
-    decide_resource,
     next_edge,
     visibility,
 )
@@ -326,13 +325,13 @@ spec:
     snapshot = having(binding(1, parse_role(text).facts))
 
     def resource(uri: str, given: Snapshot = snapshot) -> Verdict:
-        return decide_resource(given, who=ALONE, server=GIT, uri=uri, at=NOW)
+        return decide(given, who=ALONE, server=GIT, tool=uri, at=NOW, arguments={}, kind=Kind.RESOURCE)
 
     assert resource("file:///srv/a").allowed
     assert resource("file:///srv/a").bindings == (UUID(int=1),)
     assert resource("file:///etc").code is Code.UNKNOWN
-    assert decide_prompt(snapshot, who=ALONE, server=GIT, name="review", at=NOW).allowed
-    assert not decide_prompt(snapshot, who=ALONE, server=GIT, name="git_log", at=NOW).allowed
+    assert decide(snapshot, who=ALONE, server=GIT, tool="review", at=NOW, kind=Kind.PROMPT).allowed
+    assert not decide(snapshot, who=ALONE, server=GIT, tool="git_log", at=NOW, kind=Kind.PROMPT).allowed
     assert not resource("x", having(binding(1, role(rule(tools=["*"]))))).allowed, "tools are not resources"
     deny = parse_role(
         text.split("spec:", maxsplit=1)[0] + "spec: {deny: [{servers: ['*'], labels: {data: pii}}]}"
