@@ -5,7 +5,7 @@ PORT ?= 8000
 DEMO ?= yes
 VENV := .venv
 
-.PHONY: help up demo test test-fast test-browser nightly bench lint types pages lock clean
+.PHONY: help up demo test test-fast test-browser conformance nightly bench lint types pages lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -24,6 +24,9 @@ test-fast: $(VENV)/.dev ## under a minute: SQLite, no browser, no processes
 
 test-browser: $(VENV)/.dev ## the browser tests; fails without Chromium
 	@JITACCESS_TEST_BROWSER=1 $(VENV)/bin/python -m tests.run browser
+
+conformance: $(VENV)/.peers ## the official suite of the protocol, directly and through a gateway (PAGE=docs/conformance.md writes the page)
+	@$(VENV)/bin/python -m tests.conformance $(if $(PAGE),--page $(PAGE))
 
 nightly: $(VENV)/.peers ## hours: the long form of the property, fault and tamper tests, and the guarantees under load
 	@$(VENV)/bin/python -m tests.run nightly

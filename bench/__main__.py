@@ -21,10 +21,12 @@ from bench.report import machine, side_by_side
 # The databases each can run on: two gateway processes need PostgreSQL.
 BOTH, POSTGRESQL = ("sqlite", "postgresql"), ("postgresql",)
 SCENARIOS = {
+    "gateway": (BOTH, "calls a second and CPU beside nothing, pass-throughs, nginx and the installable peers"),
     "capacity": (BOTH, "calls a second and latency, against the same upstream without the gateway"),
     "lists": (BOTH, "tools/list of 10, 100 and 1,000 tools"),
     "latency": (BOTH, "from an approval to the first call, from a revoke to the first refusal, and until clients hear"),
     "startup": (BOTH, "from the command to the first answer"),
+    "admission": (BOTH, "what admitting and ending a call on record costs, without HTTP"),
     "profile": (BOTH, "where the time of a call goes"),
     "policy-writes": (BOTH, "50 policy writes a second under load: who waits, who is refused"),
     "revoke": (POSTGRESQL, "calls sent after the commit of a revoke, to two gateways"),

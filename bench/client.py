@@ -19,8 +19,8 @@ T = TypeVar("T")
 SERVER = "bench"
 ALLOWED, BUSY, TOO_MANY = "allowed", "policy_busy", "http 429"
 PATIENCE = 60.0
-MODERN = "2026-07-28"
-_META = {"io.modelcontextprotocol/protocolVersion": MODERN, "io.modelcontextprotocol/clientCapabilities": {}}
+MODERN, LEGACY = "2026-07-28", "2025-11-25"
+META = {"io.modelcontextprotocol/protocolVersion": MODERN, "io.modelcontextprotocol/clientCapabilities": {}}
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 _nonces = itertools.count(1)
 
@@ -78,7 +78,7 @@ class Session:
 
     def message(self, method: str, message_id: str, params: dict[str, Any], *, name: str = "") -> bytes:
         """A request as it goes out."""
-        message = {"jsonrpc": "2.0", "id": message_id, "method": method, "params": {**params, "_meta": _META}}
+        message = {"jsonrpc": "2.0", "id": message_id, "method": method, "params": {**params, "_meta": META}}
         body = json.dumps(message).encode()
         named = f"Mcp-Name: {name}\r\n" if name else ""
         return f"{self._head}Mcp-Method: {method}\r\n{named}Content-Length: {len(body)}\r\n\r\n".encode() + body

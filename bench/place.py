@@ -32,7 +32,7 @@ def choose(database: str) -> None:
         os.environ[databases.URL] = _durable_postgresql()
     os.environ.update(databases.environment())
     if database == "postgresql":
-        os.environ["DATABASE_URL"] = _new_database(os.environ[databases.URL])
+        os.environ["DATABASE_URL"] = new_database(os.environ[databases.URL])
     os.environ["DJANGO_SETTINGS_MODULE"] = "jitaccess.settings"
     import django
 
@@ -46,7 +46,8 @@ def _durable_postgresql() -> str:
     return server.url("postgres")
 
 
-def _new_database(server: str) -> str:
+def new_database(server: str) -> str:
+    """The URL of one on this server, which is dropped when this process ends."""
     head, _, tail = server.partition("?")
     name, base = f"bench_{uuid4().hex[:12]}", head.rpartition("/")[0]
 

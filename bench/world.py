@@ -13,6 +13,7 @@ from functools import cache
 from django.db import transaction
 from django.db.models import F
 
+from bench import echo_http
 from bench.client import SERVER
 from jitaccess.audit.recorder import Actor
 from jitaccess.catalog.models import AccessClass, Server, Tool
@@ -41,7 +42,7 @@ spec:
             - {name: reviewers, people: ["user:admin", "user:approver"], quorum: 1}
 """
 READ = "read-0"
-ROLES = 20
+ECHO = "echo"  # the server and its tool that bench/echo_http.py is
 _ROLE = """\
 kind: role
 version: v1
@@ -55,14 +56,16 @@ spec:
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How much policy there is: agents (with two standing bindings each), servers, tools of each server."""
+    """How much policy there is: agents (with two standing bindings each), servers, tools of each server, roles."""
 
     agents: int = 1000
     servers: int = 50
     tools: int = 20
+    roles: int = 20
 
 
 SMALL = Size(agents=40, servers=3, tools=20)
+LARGE = Size(agents=10_000, servers=50, tools=20, roles=200)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +91,7 @@ def build(size: Size) -> World:
         ]
         agents = [Agent(name=f"agent-{number}", owner=admin, team=team) for number in range(size.agents)]
         Agent.objects.bulk_create(agents)
-        _bind(agents, _roles(servers))
+        _bind(agents, _roles(servers, size.roles))
         # Nobody approves what an agent of their own asks for.
         approver = User.objects.create(username="approver", email="approver@example.invalid")
         policy = save_policy(document=APPROVALS, operator=OPERATOR)
@@ -103,6 +106,15 @@ def add_server(slug: str, tools: int) -> None:
     with transaction.atomic():
         policy = ApprovalPolicy.objects.get(name="review")
         Requestable.objects.create(server=_server(slug, tools), access="write", policy=policy)
+
+
+def add_echo() -> None:
+    """The one that is reached over HTTP; everybody may call its only tool."""
+    with transaction.atomic():
+        server = register_server(slug=ECHO, operator=OPERATOR)
+        import_tools(server=server, definitions=echo_http.TOOLS, operator=OPERATOR)
+        Tool.objects.filter(server=server).update(access=AccessClass.READ, pin=F("digest"))
+        ServerAccess.objects.create(server=server, every_team=True)
 
 
 def _server(slug: str, tools: int) -> Server:
@@ -123,13 +135,14 @@ def _server(slug: str, tools: int) -> Server:
     return server
 
 
-def _roles(servers: list[Server]) -> list[Role]:
+def _roles(servers: list[Server], count: int) -> list[Role]:
     """One that lets everybody read everywhere, and some that let their holders write on other servers."""
     everyone = save_role(document=_ROLE.format(name="read-only", servers='"*"', access="read"), operator=OPERATOR)
     bind_role(role=everyone, everyone="agents", origin=RoleBinding.Origin.DEFAULT, operator=OPERATOR)
     roles = []
-    for number in range(ROLES):
-        slugs = ", ".join(server.slug for server in servers[1:][number::ROLES]) or "server-0"
+    others = [server.slug for server in servers[1:]] or ["server-0"]
+    for number in range(count):
+        slugs = ", ".join(others[number % len(others) :: count])
         document = _ROLE.format(name=f"writer-{number}", servers=slugs, access="read, write")
         roles.append(save_role(document=document, operator=OPERATOR))
     return roles

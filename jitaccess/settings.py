@@ -40,6 +40,9 @@ TRUSTED_PROXIES = env.networks("JITACCESS_TRUSTED_PROXIES")
 SERVERS_FILE = Path(env.text("JITACCESS_SERVERS_FILE") or VAR / "servers.json")
 # How often each server is asked what it offers. It is asked at once when it says that this has changed.
 CATALOGUE_SECONDS = env.number("JITACCESS_CATALOGUE_SECONDS", default=300)
+# Of one agent (for one person) in one gateway process: so many requests a minute, so many at once after a pause.
+RATE_PER_MINUTE = env.whole("JITACCESS_RATE_PER_MINUTE", default=6000)
+RATE_BURST = env.whole("JITACCESS_RATE_BURST", default=1000)
 # What requests of ours may reach although it is not public, or not over https: hosts, networks, host:port.
 EGRESS_ALLOW = env.words("JITACCESS_EGRESS_ALLOW")
 env.ensure("JITACCESS_EGRESS_ALLOW", lambda: Allowance.parse(EGRESS_ALLOW))

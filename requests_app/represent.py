@@ -96,7 +96,7 @@ def requestable_data(named: Iterable[tuple[str, Listed]], search: str = "") -> l
     deciders: dict[UUID, Json] = {}
     tools: list[Json] = []
     for name, listed in named:
-        requestable = listed.verdict.requestable
+        requestable = listed.requestable
         if listed.visibility is not Visibility.LOCKED or requestable is None:
             continue
         description = str(strictjson.decode(listed.tool.definition.encode()).get("description") or "")

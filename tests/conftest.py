@@ -22,10 +22,11 @@ PURE = (
     "kernel", "policy/engine", "policy/approval", "gateway/upstream", "egress",
     # What people and programs see of rows: the statements behind it are run on both databases elsewhere.
     "web", "admin", "runtime", "api/authzen", "bench",
+    "conformance",
 )  # fmt: skip
 # Most of what they do is wait for processes. They begin first, so that what only computes fills the pauses, and none of
 # them is left alone at the end.
-SLOW = ("requests_app/machine", "faults/test_at_steps.py", "faults", "e2e", "bench")
+SLOW = ("conformance", "requests_app/machine", "faults/test_at_steps.py", "faults", "e2e", "bench")
 # These are about the protocol: what is under it is either database.
 ABOUT_THE_PROTOCOL = (
     "test_all_servers.py", "test_bodies.py", "test_headers.py", "test_http_upstreams.py", "test_methods.py",

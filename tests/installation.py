@@ -52,6 +52,17 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
+def listening(port: int, process: subprocess.Popen[Any]) -> None:
+    """Wait until somebody listens there, which only `process` does."""
+
+    def there() -> bool:
+        assert process.poll() is None, "it ended"
+        with socket.socket() as tried:
+            return tried.connect_ex(("127.0.0.1", port)) == 0
+
+    eventually(there, within=30, what="the server listens")
+
+
 class Process:
     """One running command; its output is collected line by line."""
 

@@ -14,6 +14,8 @@ from jitaccess.settings import DATABASES, ON_POSTGRESQL, VAR
 # What a test starts as a process of its own shall run with the real settings.
 os.environ["DJANGO_SETTINGS_MODULE"] = "jitaccess.settings"
 
+# A test may ask as fast as it can; the tests of limits set their own.
+RATE_PER_MINUTE = RATE_BURST = 1_000_000_000
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 if ON_POSTGRESQL:
     # Many tests are one transaction from beginning to end, in which they also compute; the product has none like that.

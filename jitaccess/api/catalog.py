@@ -13,11 +13,12 @@ from jitaccess.api.acting import asking_for
 from jitaccess.api.endpoint import Caller, Endpoint, Request, Response, caller_of
 from jitaccess.api.idempotency import once
 from jitaccess.api.paging import Paged, page, place
-from jitaccess.api.parsing import Input, Text, body, query
+from jitaccess.api.parsing import Input, Switch, Text, Whole, body, query
 from jitaccess.api.policy_now import look
 from jitaccess.api.schema import documented, listing
 from jitaccess.catalog.models import AccessClass, Server, Tool
-from jitaccess.catalog.services import classify_tool
+from jitaccess.catalog.options import BOUNDS, MEANINGS
+from jitaccess.catalog.services import classify_tool, set_options
 from jitaccess.kernel.errors import NotFound
 from jitaccess.policy.engine.decide import Who
 from jitaccess.policy.engine.listing import listed_tools
@@ -46,6 +47,23 @@ class Classification(Input):
     digest = Text(max_length=80, help_text="Of the definition that you reviewed.")
 
 
+def _option(name: str) -> Any:
+    said: dict[str, Any] = {"required": False, "help_text": MEANINGS[name]}
+    if name not in BOUNDS:
+        return Switch(**said)
+    least, most = BOUNDS[name]
+    return Whole(min_value=least, max_value=most, **said)
+
+
+class Options(Input):
+    call_seconds = _option("call_seconds")
+    let_finish_seconds = _option("let_finish_seconds")
+    max_result_bytes = _option("max_result_bytes")
+    identity_header = _option("identity_header")
+    repeat_limit = _option("repeat_limit")
+    accept_definitions = _option("accept_definitions")
+
+
 class ServerList(Endpoint):
     @documented("servers_list", "Servers", "For staff.", tag="catalog", query=Paged, answer=listing(shapes.Server))
     def get(self, request: Request) -> Response:
@@ -58,9 +76,30 @@ class ServerShow(Endpoint):
     @documented("servers_show", "One server", "For staff.", tag="catalog", answer=shapes.Server)
     def get(self, request: Request, server_id: UUID) -> Response:
         caller_of(request).insist_on_reading("jit_catalog.server")
-        server = Server.objects.filter(pk=server_id).first()
-        if server is None:
-            raise NotFound("server.unknown", "There is no such server.")
+        return Response(_server(_server_of(server_id)))
+
+
+class ServerOptions(Endpoint):
+    people_only: ClassVar[frozenset[str]] = frozenset({"POST"})
+
+    def still_theirs(self, caller: Caller, answer: Any) -> None:  # noqa: ARG002 - all of it is about that server
+        caller.insist("jit_catalog.change_server")
+
+    @documented(
+        "servers_set_options",
+        "Set options of a server",
+        "Those that are named; the others stay. In force for the next call.",
+        tag="catalog",
+        takes=Options,
+        answer=shapes.Server,
+        keyed=True,
+    )
+    @once
+    def post(self, request: Request, server_id: UUID) -> Response:
+        asked, caller = body(request, Options), caller_of(request)
+        caller.insist("jit_catalog.change_server")
+        server = _server_of(server_id)
+        set_options(server=server, changes=asked, operator=caller.principal.actor())
         return Response(_server(server))
 
 
@@ -149,6 +188,13 @@ class RequestableList(Endpoint):
         return Response({"items": items[:MAX_REQUESTABLE], "roles": named_roles[:MAX_REQUESTABLE]})
 
 
+def _server_of(server_id: UUID) -> Server:
+    server = Server.objects.filter(pk=server_id).first()
+    if server is None:
+        raise NotFound("server.unknown", "There is no such server.")
+    return server
+
+
 def _found(tool_id: UUID) -> Tool:
     tool = Tool.objects.select_related("server").filter(pk=tool_id).first()
     if tool is None:
@@ -162,6 +208,7 @@ def _server(server: Server) -> dict[str, Any]:
         "slug": server.slug,
         "description": server.description,
         "enabled": server.enabled,
+        "options": server.options.as_json(),
     }
 
 

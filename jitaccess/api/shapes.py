@@ -22,6 +22,7 @@ from jitaccess.api.shape_parts import (
     Provision,
     Terms,
 )
+from jitaccess.catalog.options import MEANINGS
 
 _Shape = s.Serializer[Any]
 # Some members are called as something of the framework is: their metaclass takes them out of the class.
@@ -216,11 +217,21 @@ class Token(_Shape):
     expires_at = s.DateTimeField()
 
 
+class ServerOptions(_Shape):
+    call_seconds = s.IntegerField(help_text=MEANINGS["call_seconds"])
+    let_finish_seconds = s.IntegerField(help_text=MEANINGS["let_finish_seconds"])
+    max_result_bytes = s.IntegerField(help_text=MEANINGS["max_result_bytes"])
+    identity_header = s.BooleanField(help_text=MEANINGS["identity_header"])
+    repeat_limit = s.IntegerField(help_text=MEANINGS["repeat_limit"])
+    accept_definitions = s.BooleanField(help_text=MEANINGS["accept_definitions"])
+
+
 class Server(_Shape):
     server_id = s.UUIDField()
     slug = s.CharField()
     description = s.CharField()
     enabled = s.BooleanField()
+    options = ServerOptions()
 
 
 class Tool(_Shape):

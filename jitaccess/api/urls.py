@@ -46,6 +46,7 @@ urlpatterns = [
     path("v1/agents/<uuid:agent_id>/tokens", agents.AgentTokens.as_view(), name="tokens"),
     path("v1/servers", catalog.ServerList.as_view(), name="servers"),
     path("v1/servers/<uuid:server_id>", catalog.ServerShow.as_view(), name="server"),
+    path("v1/servers/<uuid:server_id>/options", catalog.ServerOptions.as_view(), name="server-options"),
     path("v1/tools", catalog.ToolList.as_view(), name="tools"),
     path("v1/tools/<uuid:tool_id>", catalog.ToolShow.as_view(), name="tool"),
     path("v1/tools/<uuid:tool_id>/classify", catalog.ToolClassify.as_view(), name="classify"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from itertools import islice
 
 import re2  # type: ignore[import-untyped]  # it ships no types
@@ -12,6 +13,7 @@ from jitaccess.kernel.text import visible
 _SECRET_NAME = re2.compile(
     r"(?i)(pass(word|wd|phrase)?|secret|token|api[-_]?key|credential|authorization|cookie|private[-_]?key)"
 )
+_SHORT_NAME = 100  # characters
 _STRING_LIMIT = 500
 _ITEMS_LIMIT = 50
 _DEPTH_LIMIT = 6
@@ -29,7 +31,13 @@ def redact(value: Json) -> Json:
 
 def looks_secret(name: str) -> bool:
     """Whether a member or parameter of this name probably holds a secret."""
-    return bool(_SECRET_NAME.search(name[:1000]))
+    return _looks_secret(name) if len(name) <= _SHORT_NAME else bool(_SECRET_NAME.search(name[:1000]))
+
+
+@lru_cache(maxsize=4096)
+def _looks_secret(name: str) -> bool:
+    """The same names come again and again; of what a stranger makes up, only so much is kept."""
+    return bool(_SECRET_NAME.search(name))
 
 
 class _Redaction:
@@ -55,6 +63,9 @@ class _Redaction:
         return "[redacted]" if looks_secret(name) else self.of(value, depth - 1)
 
     def _text(self, text: str, limit: int) -> str:
-        shown = visible(text[: limit + 1], limit=limit, multiline=True)
+        if len(text) <= limit and text.isascii() and text.isprintable():
+            shown = text  # as `visible` would say
+        else:
+            shown = visible(text[: limit + 1], limit=limit, multiline=True)
         self._left -= len(shown)
         return shown

@@ -3,10 +3,11 @@ from __future__ import annotations
 import json
 from typing import Any, ClassVar
 
-from django.core.validators import RegexValidator
+from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
 from django.db.models import Q
 
+from jitaccess.catalog.options import BOUNDS, DEFAULTS, MEANINGS, NAMES, ServerOptions
 from jitaccess.identity.models import Team, labels_validator
 from jitaccess.kernel.ids import uuid7
 from jitaccess.kernel.secretbox import key_id
@@ -40,6 +41,21 @@ class Era(models.TextChoices):
     AUTO = "auto", "find out"
     MODERN = "modern", "2026-07-28"
     LEGACY = "legacy", "2025-11-25 or older"
+
+
+def _number(name: str) -> Any:
+    least, most = BOUNDS[name]
+    default = getattr(DEFAULTS, name)
+    return models.PositiveIntegerField(
+        default=default,
+        db_default=default,
+        validators=[MinValueValidator(least), MaxValueValidator(most)],
+        help_text=MEANINGS[name],
+    )
+
+
+def _switch(name: str) -> Any:
+    return models.BooleanField(default=False, db_default=False, help_text=MEANINGS[name])
 
 
 class Server(models.Model):
@@ -80,6 +96,13 @@ class Server(models.Model):
         validators=[labels_validator],
         help_text='JSON, for roles and approval policies: {"env": "prod", "data": "pii"}',
     )
+    # Its ServerOptions, by their names.
+    call_seconds = _number("call_seconds")
+    let_finish_seconds = _number("let_finish_seconds")
+    max_result_bytes = _number("max_result_bytes")
+    identity_header = _switch("identity_header")
+    repeat_limit = _number("repeat_limit")
+    accept_definitions = _switch("accept_definitions")
 
     class Meta:
         ordering: ClassVar = ["slug"]
@@ -92,6 +115,10 @@ class Server(models.Model):
 
     def __str__(self) -> str:
         return self.slug
+
+    @property
+    def options(self) -> ServerOptions:
+        return ServerOptions(**{name: getattr(self, name) for name in NAMES})
 
 
 class ServerCredential(models.Model):

@@ -20,6 +20,7 @@ from jitaccess.catalog import services
 from jitaccess.catalog.credentials import checked_header, remove_credential, set_credential
 from jitaccess.catalog.http_servers import add_http_server, checked_url, forget_other_origins
 from jitaccess.catalog.models import Server, ServerCredential, Transport
+from jitaccess.catalog.options import NAMES as OPTIONS
 from jitaccess.kernel.errors import JitAccessError
 
 if TYPE_CHECKING:
@@ -30,6 +31,11 @@ else:
 _ONLY_HTTP = (
     "The MCP endpoint, https://…/mcp. Only servers over HTTP are added here. A server that is a program is started by "
     "the gateway, so only the operator describes it, in the servers file: jitaccess servers add NAME -- COMMAND."
+)
+_TRUSTED = (
+    "From now on nobody looks at what this server offers before agents do: a tool that turns malicious is in force at "
+    "once. Each change is recorded as tool.accepted; only what has hidden characters, escape sequences, "
+    "look-alike names or words meant for models still waits for a review."
 )
 
 
@@ -78,7 +84,7 @@ class ServerAdmin(RecordedAdmin):
         if obj is None:
             return ("slug", "url", "header", "credential", "era", "shared", "description", "instructions")
         how = ("url", "credentials", "era", "shared") if obj.transport == Transport.HTTP else ("reached_at",)
-        return ("slug", *how, "asked", "description", "instructions", "enabled")
+        return ("slug", *how, "asked", "description", "instructions", *OPTIONS, "enabled")
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         """Roles and clients name a server by its slug; renaming one would move rights to another."""
@@ -111,6 +117,8 @@ class ServerAdmin(RecordedAdmin):
             if removed:
                 text = f"This is another address, so what was given for the old one was removed: {', '.join(removed)}."
                 messages.warning(request, text)
+        if "accept_definitions" in form.changed_data and obj.accept_definitions:
+            messages.warning(request, _TRUSTED)
         super().save_model(request, obj, form, change)
 
     @admin.display(description="reached at")

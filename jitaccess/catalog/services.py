@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from django.db import transaction
 from django.db.models import F
@@ -11,7 +11,10 @@ from django.db.models import F
 from jitaccess.audit.events import Event
 from jitaccess.audit.models import Entry
 from jitaccess.audit.recorder import Actor, Facts, record
+from jitaccess.catalog import options
+from jitaccess.catalog.accepting import accept
 from jitaccess.catalog.models import AccessClass, Server, Tool
+from jitaccess.catalog.options import ServerOptions
 from jitaccess.catalog.pins import acceptable_name, misshapen, pin_of
 from jitaccess.kernel import strictjson
 from jitaccess.kernel.canonical import canonical
@@ -62,19 +65,47 @@ def set_server_enabled(*, server: Server, enabled: bool, operator: Actor) -> Non
     server.enabled = enabled
 
 
+def set_options(*, server: Server, changes: Mapping[str, object], operator: Actor) -> ServerOptions:
+    """Change the options named in `changes`, in force for the next call; returns all of them as they are then.
+
+    Raises Invalid("server.options").
+    """
+    wanted = options.checked(changes)
+    with transaction.atomic():
+        row = Server.objects.select_for_update().get(pk=server.pk)
+        differ: dict[str, strictjson.Json] = {
+            name: {"from": getattr(row, name), "to": value}
+            for name, value in wanted.items()
+            if getattr(row, name) != value
+        }
+        if differ:
+            Server.objects.filter(pk=row.pk).update(**{name: wanted[name] for name in differ})
+            record(
+                Facts(
+                    event=Event.CONFIGURATION_CHANGED,
+                    actor=operator,
+                    server=row.pk,
+                    server_name=row.slug,
+                    data={"action": "changed", "changes": differ},
+                )
+            )
+    server.refresh_from_db()
+    return server.options
+
+
 def import_tools(*, server: Server, definitions: Iterable[JsonObject], operator: Actor) -> dict[str, int]:
     """Take over what the server offers now; returns counts of imported, changed, removed and refused tools.
 
     New tools arrive unreviewed (no pin) and changed ones quarantined: neither can be called. Names that are
     reserved, offered twice or not acceptable, misshapen definitions and those beyond MAX_DEFINITION are refused and
-    recorded.
-    Definitions must be canonicalisable JSON.
+    recorded. On a server that accepts definitions, new and changed tools are pinned at once, except those that a
+    reviewer would be warned about. Definitions must be canonicalisable JSON.
     """
     offered = list(definitions)
     names = Counter(str(definition.get("name")) for definition in offered)
     counts = dict.fromkeys(("imported", "changed", "removed", "refused"), 0)
     with transaction.atomic():
-        Server.objects.select_for_update().get(pk=server.pk)  # two imports at once would both make the new tools
+        row = Server.objects.select_for_update().get(pk=server.pk)  # two imports at once would both make the new tools
         known = {tool.name: tool for tool in Tool.objects.select_for_update().filter(server=server)}
         seen: set[str] = set()
         for definition in offered:
@@ -90,6 +121,8 @@ def import_tools(*, server: Server, definitions: Iterable[JsonObject], operator:
                 Tool.objects.filter(pk=tool.pk).update(present=False)
                 counts["removed"] += 1
                 _note(Event.TOOL_REMOVED, server, name, operator, {})
+        if row.accept_definitions:
+            accept(row, operator)
     return counts
 
 

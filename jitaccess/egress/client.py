@@ -4,32 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
-import socket
+import os
+import ssl
 import zlib
-from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter, defaultdict
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from dataclasses import dataclass
-from types import SimpleNamespace
+from functools import partial
 
-import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
-from yarl import URL
-
-from .addresses import Allowance, Target, check_address, check_url
-from .errors import EgressFailed, EgressRefused
+from .addresses import Allowance, Target, check_url
+from .errors import EgressFailed
+from .http1 import Broken, Connection, request_bytes, request_head
+from .resolver import Lookup, NoAddress, Resolver
 
 CONNECT_SECONDS = 10.0  # name, route and TLS together
 # Shorter than the 5 s of common servers: a request must not go out on a connection that is just being closed.
 KEEP_ALIVE_SECONDS = 4.0
 MAX_BODY = 8 << 20  # bytes, as sent and as unpacked
-MAX_HEADER = 8190  # bytes of one line; aiohttp takes at most 128 of them
 MAX_PER_ORIGIN = 320  # requests in progress, streams included
-_DNS_THREADS = 8
+STAGGER_SECONDS = 0.25  # RFC 8305: then the next address is tried beside the first
+_MAX_ROUTES = 1024
 _PIECE = 64 << 10
-
-Lookup = Callable[[str, int], Awaitable[list[str]]]
 
 
 @dataclass(slots=True)
@@ -42,64 +37,87 @@ class Progress:
     sent: bool = False
     permit: Callable[[], bool] | None = None
 
+    def leave(self) -> None:
+        """The first byte goes out now. Raises EgressFailed "egress.too_late"."""
+        if self.permit is not None and not self.permit():
+            raise EgressFailed("egress.too_late", "It took too long until the request could go out.", sent=False)
+        self.sent = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Route:
+    """What all requests to one URL by one method have in common."""
+
+    target: Target
+    origin: str
+    key: tuple[str, str]
+    head: bytes
+
 
 class Response:
     """An answer whose body was not read yet. `status` as it came: a redirect is an answer, not an order."""
 
-    def __init__(self, response: aiohttp.ClientResponse, done: Callable[[], None]) -> None:
-        self._response, self._done = response, done
+    __slots__ = ("_closed", "_connection", "_done", "_headers", "status")
+
+    def __init__(self, connection: Connection, done: Callable[[Connection], None]) -> None:
+        self._connection, self._done = connection, done
         self._closed = False
-        self.status = response.status
+        self.status, self._headers = connection.status, connection.headers
 
     def header(self, name: str) -> str | None:
-        return self._response.headers.get(name)
+        value = self._headers.get(name.lower().encode())
+        return None if value is None else value.decode("latin-1").strip()
 
     @property
     def content_type(self) -> str:
         """The media type in lower case, without parameters."""
-        return self._response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        return self._headers.get(b"content-type", b"").decode("latin-1").partition(";")[0].strip().lower()
 
     async def chunks(self, limit: int | None = MAX_BODY) -> AsyncGenerator[bytes, None]:
         """The body in pieces, unpacked. Raises EgressFailed: broken, encoding, or too_large beyond `limit` bytes."""
-        unpack = _unpacker(self._response.headers.get("Content-Encoding", ""))
+        unpack = _unpacker(self.header("content-encoding") or "")
         size = 0
         try:
-            async for received in self._response.content.iter_any():
+            while received := await self._connection.next():
                 for chunk in unpack(received):
                     size += len(chunk)
                     if limit is not None and size > limit:
                         raise EgressFailed("egress.too_large", f"The answer is larger than {limit} bytes.")
                     yield chunk
-        except (aiohttp.ClientError, OSError) as error:
-            raise EgressFailed("egress.broken", f"The answer broke off ({type(error).__name__}).") from error
+        except Broken as error:
+            raise EgressFailed("egress.broken", f"The answer broke off ({error}).") from error
         except zlib.error as error:
             raise EgressFailed("egress.encoding", "The answer cannot be unpacked.") from error
 
     async def read(self, limit: int = MAX_BODY) -> bytes:
         """The whole body. Raises EgressFailed as `chunks`."""
+        if self._connection.complete and b"content-encoding" not in self._headers:
+            body = await self._connection.next()
+            if len(body) > limit:
+                raise EgressFailed("egress.too_large", f"The answer is larger than {limit} bytes.")
+            return body
         return b"".join([chunk async for chunk in self.chunks(limit)])
 
     @property
     def at_end(self) -> bool:
-        """Whether the body was read to its end."""
-        return self._response.content.at_eof()
+        """Whether the body came to its end."""
+        return self._connection.complete
 
     async def skip(self, seconds: float) -> None:
         """Read on to the end, for at most `seconds` and a little more body, so that the connection can be kept."""
-        with contextlib.suppress(TimeoutError, aiohttp.ClientError, OSError):
+        with contextlib.suppress(TimeoutError, Broken):
             async with asyncio.timeout(seconds):
                 size = 0
-                async for received in self._response.content.iter_any():
+                while received := await self._connection.next():
                     size += len(received)
                     if size > _PIECE:
                         break
 
     def close(self) -> None:
-        """Hang up, unless the body was read to its end: then the connection is kept for the next. Idempotent."""
+        """Hang up, unless the body came to its end: then the connection is kept for the next. Idempotent."""
         if not self._closed:
             self._closed = True
-            self._response.close()
-            self._done()
+            self._done(self._connection)
 
 
 class Client:
@@ -111,9 +129,14 @@ class Client:
 
     def __init__(self, allowance: Allowance, *, lookup: Lookup | None = None) -> None:
         self.allowance = allowance
-        self._resolver = _Resolver(allowance, lookup)
-        self._session: aiohttp.ClientSession | None = None
+        self._resolver = Resolver(allowance, lookup)
+        self._routes: dict[tuple[str, str], _Route] = {}
         self._busy: Counter[str] = Counter()
+        self._kept: defaultdict[tuple[str, str], list[Connection]] = defaultdict(list)
+        self._open: set[Connection] = set()
+        self._closed: asyncio.Event | None = None
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._tls: ssl.SSLContext | None = None
 
     async def send(
         self,
@@ -126,140 +149,167 @@ class Client:
     ) -> Response:
         """Return the answer once its headers are here. The caller bounds the time, and closes the answer.
 
-        Raises EgressRefused before anything is sent, or EgressFailed, which says whether something was.
+        Never sent twice: also a connection that was kept, and broke before the first byte of an answer, had it.
+        Raises EgressRefused before anything is sent, or EgressFailed, which says whether something was, or ValueError
+        for a header that cannot be one.
         """
         progress = progress or Progress()
-        target = check_url(url, self.allowance)
-        if self._busy[target.origin] >= MAX_PER_ORIGIN:
-            detail = f"{MAX_PER_ORIGIN} requests to {target.origin} are in progress."
+        route = self._routes.get((method, url)) or self._route(method, url)
+        origin = route.origin
+        request = request_bytes(route.head, headers, body)
+        if self._busy[origin] >= MAX_PER_ORIGIN:
+            detail = f"{MAX_PER_ORIGIN} requests to {origin} are in progress."
             raise EgressFailed("egress.busy", detail, sent=False)
-        self._busy[target.origin] += 1
+        self._busy[origin] += 1
+        connection = None
         try:
-            response = await self._opened().request(
-                method,
-                URL(target.url, encoded=True),
-                headers={"User-Agent": "jitaccess", "Accept-Encoding": "identity", **headers},
-                skip_auto_headers=("Accept", "Content-Type"),
-                data=body,
-                allow_redirects=False,
-                trace_request_ctx=progress,
-            )
-        except BaseException as error:
-            self._left(target.origin)
-            if isinstance(error, aiohttp.ClientError | OSError):
-                raise _failure(error, target, progress) from error
+            connection = self._idle(route) or await self._connect(route.target)
+            progress.leave()
+            connection.ask(request)
+            await connection.head()
+        except Broken as error:
+            self._left(route, connection)
+            detail = f"The connection to {origin} broke ({error})."
+            raise EgressFailed("egress.broken", detail, sent=progress.sent) from error
+        except BaseException:
+            self._left(route, connection)
             raise
-        return Response(response, lambda: self._left(target.origin))
+        return Response(connection, partial(self._left, route))
 
     async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
+        """Hang up everywhere; what is still in progress breaks off."""
+        self._closed = asyncio.Event()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        self._kept.clear()
+        for connection in list(self._open):
+            connection.abort()
+        if self._open:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._closed.wait(), 1)
         await self._resolver.close()
 
-    def _left(self, origin: str) -> None:
+    def _route(self, method: str, url: str) -> _Route:
+        target = check_url(url, self.allowance)
+        _, _, host, path = target.url.split("/", 3)
+        route = _Route(target, target.origin, (target.scheme, target.origin), request_head(method, f"/{path}", host))
+        if len(self._routes) >= _MAX_ROUTES:
+            self._routes.clear()
+        self._routes[method, url] = route
+        return route
+
+    def _left(self, route: _Route, connection: Connection | None) -> None:
+        """A request is over: its place is free, and its connection is kept if it can be used again."""
+        origin = route.origin
         self._busy[origin] -= 1
         if not self._busy[origin]:
             del self._busy[origin]
+        if connection is None:
+            return
+        if self._closed is not None or not connection.may_follow():
+            connection.abort()
+            return
+        loop = asyncio.get_running_loop()
+        connection.idle_since = loop.time()
+        self._kept[route.key].append(connection)
+        if self._sweeper is None:
+            self._sweeper = loop.call_later(KEEP_ALIVE_SECONDS, self._sweep)
 
-    def _opened(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            trace = aiohttp.TraceConfig()
-            trace.on_request_headers_sent.append(_note_sent)
-            self._session = aiohttp.ClientSession(
-                # No limit here: one that is slow must not make others wait. MAX_PER_ORIGIN refuses instead.
-                connector=aiohttp.TCPConnector(
-                    resolver=self._resolver, limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS, ttl_dns_cache=10
-                ),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                trust_env=False,
-                auto_decompress=False,
-                timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_SECONDS),
-                max_line_size=MAX_HEADER,
-                max_field_size=MAX_HEADER,
-                trace_configs=[trace],
-            )
-        return self._session
+    def _idle(self, route: _Route) -> Connection | None:
+        """The connection that was used last, if it is not too old."""
+        kept = self._kept.get(route.key)
+        horizon = asyncio.get_running_loop().time() - KEEP_ALIVE_SECONDS
+        while kept:
+            connection = kept.pop()
+            if not connection.closed and connection.idle_since > horizon and connection.may_follow():
+                return connection
+            connection.abort()
+        return None
+
+    def _sweep(self) -> None:
+        loop = asyncio.get_running_loop()
+        horizon = loop.time() - KEEP_ALIVE_SECONDS
+        for key, kept in list(self._kept.items()):
+            young = [one for one in kept if not one.closed and one.idle_since > horizon]
+            for connection in kept:
+                if connection not in young:
+                    connection.abort()
+            if young:
+                self._kept[key] = young
+            else:
+                del self._kept[key]
+        self._sweeper = loop.call_later(KEEP_ALIVE_SECONDS, self._sweep) if self._kept else None
+
+    async def _connect(self, target: Target) -> Connection:
+        host = target.origin
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                if target.address is not None:
+                    return await self._reach(target, str(target.address))
+                return await self._first(target, await self._resolver.resolve(target.host, target.port))
+        except ssl.SSLError as error:
+            reason = getattr(error, "verify_message", "") or type(error).__name__
+            raise EgressFailed("egress.tls", f"No trusted TLS connection to {host}: {reason}.", sent=False) from error
+        except OSError as error:
+            if isinstance(error, TimeoutError):
+                reason = f"no connection within {CONNECT_SECONDS:g} seconds"
+            elif isinstance(error, NoAddress):
+                reason = "its name cannot be resolved"
+            else:
+                reason = os.strerror(error.errno) if error.errno else type(error).__name__
+            raise EgressFailed("egress.unreachable", f"{host} cannot be reached: {reason}.", sent=False) from error
+
+    async def _first(self, target: Target, addresses: list[str]) -> Connection:
+        """The first that answers. Each has a head start, so that a dead one does not take all the time (RFC 8305)."""
+        rest, failure = list(addresses), OSError()
+        trying: set[asyncio.Task[Connection]] = set()
+        try:
+            while rest or trying:
+                if rest:
+                    trying.add(asyncio.create_task(self._reach(target, rest.pop(0))))
+                wait = STAGGER_SECONDS if rest else None
+                done, trying = await asyncio.wait(trying, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    error = task.exception()
+                    if error is None:
+                        trying |= done - {task}
+                        return task.result()
+                    if not isinstance(error, OSError):
+                        raise error
+                    failure = error
+            raise failure
+        finally:
+            for task in trying:
+                task.add_done_callback(_unwanted)
+                task.cancel()
+
+    async def _reach(self, target: Target, address: str) -> Connection:
+        """Connect to exactly this address; TLS is with the host that was asked for, by name and certificate."""
+        loop = asyncio.get_running_loop()
+        secure = target.scheme == "https"
+        if secure and self._tls is None:
+            self._tls = ssl.create_default_context()
+            self._tls.set_alpn_protocols(["http/1.1"])
+        _, connection = await loop.create_connection(
+            lambda: Connection(loop, self._lost),
+            address,
+            target.port,
+            ssl=self._tls if secure else None,
+            server_hostname=target.host if secure else None,
+        )
+        self._open.add(connection)
+        return connection
+
+    def _lost(self, connection: Connection) -> None:
+        self._open.discard(connection)
+        if self._closed is not None and not self._open:
+            self._closed.set()
 
 
-class _Resolver(AbstractResolver):
-    """Names to addresses that passed the check. What is checked is what is connected to: nobody asks a second time,
-    so a name that changes its answer in between (DNS rebinding) gains nothing. Literals never come here.
-    """
-
-    def __init__(self, allowance: Allowance, lookup: Lookup | None) -> None:
-        self._allowance = allowance
-        self._lookup = lookup or self._ask_system
-        self._threads: ThreadPoolExecutor | None = None
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        target = Target("", "", host, port, None)
-        passed: list[ResolveResult] = []
-        refusal: EgressRefused | None = None
-        for text in await self._lookup(host, port):
-            address = ipaddress.ip_address(text)
-            try:
-                check_address(address, target, self._allowance)
-            except EgressRefused as error:
-                refusal = error
-                continue
-            version = socket.AF_INET6 if address.version == 6 else socket.AF_INET
-            if family not in (socket.AF_UNSPEC, version):
-                continue
-            flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
-            passed.append(ResolveResult(hostname=host, host=text, port=port, family=version, proto=0, flags=flags))
-        if passed:
-            return passed
-        raise refusal or OSError("the name has no address")
-
-    async def close(self) -> None:
-        if self._threads is not None:
-            self._threads.shutdown(wait=False, cancel_futures=True)
-
-    async def _ask_system(self, host: str, port: int) -> list[str]:
-        # Threads of our own: names that hang must not hold up what the loop's threads are for.
-        if self._threads is None:
-            self._threads = ThreadPoolExecutor(_DNS_THREADS, thread_name_prefix="egress-dns")
-
-        def ask() -> list[str]:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            # With a scope id the address means another machine on each interface; such are link-local anyway.
-            return [str(sockaddr[0]).partition("%")[0] for _, _, _, _, sockaddr in found]
-
-        return await asyncio.get_running_loop().run_in_executor(self._threads, ask)
-
-
-async def _note_sent(_: aiohttp.ClientSession, context: SimpleNamespace, __: object) -> None:
-    """Called just before the first byte goes out."""
-    progress: Progress = context.trace_request_ctx
-    if progress.permit is not None and not progress.permit():
-        raise EgressFailed("egress.too_late", "It took too long until the request could go out.", sent=False)
-    progress.sent = True
-
-
-def _failure(error: BaseException, target: Target, progress: Progress) -> EgressFailed:
-    host = target.origin
-    if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientSSLError):
-        return EgressFailed("egress.tls", f"No trusted TLS connection to {host}: {_reason(error)}.", sent=False)
-    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
-        return EgressFailed("egress.unreachable", f"{host} cannot be reached: {_reason(error)}.", sent=False)
-    return EgressFailed(
-        "egress.broken", f"The connection to {host} broke ({type(error).__name__}).", sent=progress.sent
-    )
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, aiohttp.ConnectionTimeoutError):
-        return f"no connection within {CONNECT_SECONDS:g} seconds"
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        cause = error.certificate_error
-        return str(getattr(cause, "verify_message", "") or type(cause).__name__)
-    if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return "its name cannot be resolved"
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return error.os_error.strerror or type(error.os_error).__name__
-    return type(error).__name__
+def _unwanted(task: asyncio.Task[Connection]) -> None:
+    """It came too late: another address was faster, or nobody waits any more."""
+    if not task.cancelled() and task.exception() is None:
+        task.result().abort()
 
 
 def _unpacker(named: str) -> Callable[[bytes], Iterator[bytes]]:
@@ -268,7 +318,6 @@ def _unpacker(named: str) -> Callable[[bytes], Iterator[bytes]]:
         return lambda received: iter((received,))
     if named not in {"gzip", "x-gzip", "deflate"}:
         raise EgressFailed("egress.encoding", "The answer has a Content-Encoding that was not asked for.")
-    # Identity is what we ask for; some intermediaries pack all the same.
     packed = zlib.decompressobj(wbits=47)
 
     def unpack(received: bytes) -> Iterator[bytes]:

@@ -25,7 +25,7 @@ from jitaccess.gateway.batch import (
     Intent,
     UnheardCommit,
     admit_batch,
-    gives_back,
+    touches_uses,
     write_endings,
 )
 from jitaccess.gateway.clock_guard import ClockGuard
@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 MAX_BATCH = 256
 # Longer than the database lets a statement run.
 COMMIT_SECONDS = 40.0
+PAUSE_SECONDS = 10.0
 
 
 @dataclass(slots=True)
@@ -102,14 +103,44 @@ class Admission:
         """Record that nothing of an authorized call reached the server."""
         self.finish(admitted, Event.CALL_NOT_SENT, Outcome.ERROR, {"why": why})
 
-    def finish(self, admitted: Admitted, event: Event, outcome: Outcome, data: dict[str, Json]) -> None:
-        """Record how an authorized call ended, with the next batch; kept and tried again while the database is away."""
+    def finish(
+        self,
+        admitted: Admitted,
+        event: Event,
+        outcome: Outcome,
+        data: dict[str, Json],
+        *,
+        continuation: UUID | None = None,
+        told: Callable[[], None] | None = None,
+    ) -> None:
+        """Record how an authorized call ended, with the next batch; kept and tried again while the database is away.
+
+        With `continuation` the same principal may go on with it, once. `told` is called, from another thread, when it
+        is on record.
+        """
         metrics.CALL_ENDINGS.labels(event).inc()
         if event != Event.CALL_NOT_SENT:
             metrics.FORWARD_SECONDS.labels(admitted.intent.server_name).observe(steady() - admitted.read_at)
         with self._ready:
-            self._endings.append(Ending(admitted, event, outcome, data))
+            self._endings.append(Ending(admitted, event, outcome, data, continuation, told))
             self._ready.notify()
+
+    async def pause(self, admitted: Admitted, data: dict[str, Json], *, continuation: UUID) -> None:
+        """Record that a call ended with a question to its client, and how it may go on. Raises Unavailable when that is
+        not on record in time: whoever goes on in another process would not be known there.
+        """
+        loop = asyncio.get_running_loop()
+        recorded: asyncio.Future[None] = loop.create_future()
+
+        def told() -> None:
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(lambda: None if recorded.done() else recorded.set_result(None))
+
+        self.finish(admitted, Event.CALL_COMPLETED, Outcome.ALLOWED, data, continuation=continuation, told=told)
+        try:
+            await asyncio.wait_for(recorded, PAUSE_SECONDS)
+        except TimeoutError:
+            raise Unavailable("ledger.unavailable", "The gateway cannot record calls right now.") from None
 
     def _run(self) -> None:
         while True:
@@ -132,9 +163,9 @@ class Admission:
     def _write_together(self, endings: list[Ending], calls: Sequence[_Waiting]) -> bool:
         """One commit for both. False: each has to be tried by itself, because one may be to blame and not the other.
 
-        Ends that give uses back go alone: two processes would take the rows of uses in different orders.
+        Ends that touch uses go alone: two processes would take the rows of uses in different orders.
         """
-        if any(gives_back(ending) for ending in endings):
+        if any(touches_uses(ending) for ending in endings):
             return False
         try:
             close_old_connections()
@@ -150,6 +181,7 @@ class Admission:
             return False
         else:
             step("complete.committed")
+            _tell(endings)
             self._answer(calls, answers)
         return True
 
@@ -173,6 +205,7 @@ class Admission:
                 return True  # the call stays open, and is closed as unknown once this process has ended
             middle = len(endings) // 2
             return all([self._write_endings(endings[:middle]), self._write_endings(endings[middle:])])
+        _tell(endings)
         return True
 
     def _write_calls(self, calls: Sequence[_Waiting]) -> None:
@@ -242,6 +275,12 @@ class Admission:
                 lease_until=lambda: self.lease_until,
                 endings=endings,
             )
+
+
+def _tell(endings: Sequence[Ending]) -> None:
+    for ending in endings:
+        if ending.told is not None:
+            ending.told()
 
 
 def _settle(future: asyncio.Future[Admitted], answer: Admitted | Exception) -> None:

@@ -10,8 +10,6 @@ import asyncio
 import contextlib
 import logging
 import re
-from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from uuid import uuid4
 
@@ -23,10 +21,11 @@ from jitaccess.gateway.builtin.definitions import NAMES
 from jitaccess.gateway.calls import Call, no_server, record_knock
 from jitaccess.gateway.core import Clock, Gateway, Seen
 from jitaccess.gateway.endpoint import PATH, PREFIX, Endpoint, Target
-from jitaccess.gateway.http import EventStream, Receive, Scope, Send, disconnected, read_body, send_empty, send_json
+from jitaccess.gateway.http import Receive, Scope, Send, disconnected, read_body, send_empty, send_json
+from jitaccess.gateway.limits import MAX_IN_FLIGHT, MAX_READING, RETRY_AFTER, one_more
+from jitaccess.gateway.listening import listen_legacy, listen_modern
 from jitaccess.gateway.methods import METHODS, Context, Method, initialize
 from jitaccess.gateway.sessions import resume_session
-from jitaccess.gateway.streams import Frames, Stream
 from jitaccess.gateway.wire import Headers, Message, RpcError, read_message
 from jitaccess.identity.principal import Principal
 from jitaccess.kernel.errors import Forbidden, Invalid
@@ -35,9 +34,6 @@ from jitaccess.policy.engine.decide import Who, reachable
 
 log = logging.getLogger(__name__)
 
-# Of one principal in one process; more would be its neighbours' turn.
-MAX_IN_FLIGHT = 32
-MAX_READING = 32
 # From here on reading and digesting a body would hold up the event loop for everybody.
 LARGE_BODY = 64 * 1024
 # Narrower than RFC 3986: no user, nothing that two parsers could read in two ways.
@@ -92,8 +88,9 @@ class Application:
         token, source = _token(headers), (scope.get("client") or ("",))[0]
         recognized = self.gateway.recognize(token, source=source) if method == "POST" else None
         principal, seen = recognized or await self._identify(token, source)
+        self.gateway.limits.admit(principal.key)
         # Read after the token: a stranger must not make us hold megabytes.
-        with _one_more(self.gateway.reading, principal, limit=MAX_READING):
+        with one_more(self.gateway.limits.reading, principal.key, limit=MAX_READING):
             body = await read_body(receive) if method == "POST" else b""
             message = _plain_call(body, headers, scope["path"], principal, seen) if recognized else None
             if recognized and message is None:
@@ -113,12 +110,21 @@ class Application:
         try:
             if message.method == "subscriptions/listen" and message.modern and message.id is not None:
                 del seen
-                await self._listen_modern(principal, endpoint, message, receive, send)
+                await listen_modern(self.gateway, principal, endpoint, message, receive, send)
                 return
             await self._answer(Context(self.gateway, principal, endpoint, message, *seen), headers, receive, send)
         except RpcError as error:
             error.request_id = message.id
             raise
+
+    async def _listen_legacy(
+        self, principal: Principal, endpoint: Endpoint, headers: Headers, receive: Receive, send: Send
+    ) -> None:
+        if "text/event-stream" not in (headers.get("accept") or ""):
+            await send_empty(send, 405, {"allow": "POST"})
+            return
+        session = resume_session(headers.get("mcp-session-id"), principal, server=endpoint.slug)
+        await listen_legacy(self.gateway, principal, endpoint, session.id, receive, send)
 
     async def _message(self, body: bytes, headers: Headers) -> Message:
         """Large bodies are read in a thread, one at a time: several at once would leave nobody else the interpreter."""
@@ -158,7 +164,7 @@ class Application:
             await send_empty(send, 202)
             return
         if message.method == "initialize" and not message.modern:
-            value, session_id = initialize(context)
+            value, session_id = await initialize(context)
             await send_json(send, 200, wire.result(message.id, value), {"mcp-session-id": session_id})
             return
         handler = METHODS[message.modern].get(message.method)
@@ -172,7 +178,7 @@ class Application:
         key = (context.principal.key, session_id or uuid4().hex, repr(message.id))
         if key in self.gateway.in_flight:
             raise RpcError(wire.INVALID_REQUEST, "A request with this id is in progress in this session.", status=400)
-        with _one_more(self.gateway.busy, context.principal, limit=MAX_IN_FLIGHT):
+        with one_more(self.gateway.limits.busy, context.principal.key, limit=MAX_IN_FLIGHT):
             await self._work(context, key, handler, receive, send)
 
     async def _work(
@@ -208,54 +214,6 @@ class Application:
             task = self.gateway.in_flight.get(key)
             if task is not None:
                 task.cancel()
-
-    async def _listen_modern(
-        self, principal: Principal, endpoint: Endpoint, message: Message, receive: Receive, send: Send
-    ) -> None:
-        """2026-07-28, "Subscriptions": acknowledge what is honoured, then every change, then a result as the end."""
-        asked = message.params.get("notifications")
-        if not isinstance(asked, dict):
-            raise RpcError(wire.INVALID_PARAMS, "`notifications` must be an object.", status=400)
-        tagged: JsonObject = {wire.META_SUBSCRIPTION: message.id}
-        honoured: JsonObject = {"toolsListChanged": True} if asked.get("toolsListChanged") is True else {}
-        acknowledged = wire.notification(
-            "notifications/subscriptions/acknowledged", {"_meta": tagged, "notifications": honoured}
-        )
-        changed = wire.notification("notifications/tools/list_changed", {"_meta": tagged})
-        ended = wire.result(message.id, {"resultType": "complete", "_meta": tagged})
-        frames = Frames(acknowledged, changed if honoured else None, ended)
-        await self._stream(principal, endpoint, frames, receive, send)
-
-    async def _listen_legacy(
-        self, principal: Principal, endpoint: Endpoint, headers: Headers, receive: Receive, send: Send
-    ) -> None:
-        """The GET stream of the older revisions (2025-11-25, "Listening for Messages from the Server")."""
-        if "text/event-stream" not in (headers.get("accept") or ""):
-            await send_empty(send, 405, {"allow": "POST"})
-            return
-        resume_session(headers.get("mcp-session-id"), principal, server=endpoint.slug)
-        frames = Frames(None, wire.notification("notifications/tools/list_changed"), None)
-        await self._stream(principal, endpoint, frames, receive, send)
-
-    async def _stream(
-        self, principal: Principal, endpoint: Endpoint, frames: Frames, receive: Receive, send: Send
-    ) -> None:
-        stream = await self._enter(principal, endpoint)
-        task = asyncio.create_task(self.gateway.streams.run(stream, EventStream(send), frames))
-        gone = asyncio.create_task(disconnected(receive))
-        try:
-            await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if task.done():
-                task.result()
-        finally:
-            self.gateway.streams.leave(stream)
-            task.cancel()
-            gone.cancel()
-
-    async def _enter(self, principal: Principal, endpoint: Endpoint) -> Stream:
-        snapshot, clock = await self.gateway.look(principal)
-        # Entered before the client hears that it listens: a change between the two would be lost.
-        return self.gateway.streams.enter(Stream(principal, endpoint), snapshot, clock.now())
 
 
 def _endpoint(path: str, principal: Principal, seen: Seen) -> tuple[Endpoint, bool]:
@@ -299,21 +257,6 @@ def _waits(params: JsonObject) -> bool:
     return "check_request" in (params.get("name"), inner)
 
 
-@contextlib.contextmanager
-def _one_more(counter: Counter[str], principal: Principal, *, limit: int) -> Iterator[None]:
-    """Count a principal's request while it lasts. Raises RpcError(429) when there are `limit` already."""
-    key = principal.key
-    if counter[key] >= limit:
-        raise RpcError(wire.INVALID_REQUEST, f"At most {limit} requests may be in progress at once.", status=429)
-    counter[key] += 1
-    try:
-        yield
-    finally:
-        counter[key] -= 1
-        if not counter[key]:
-            del counter[key]
-
-
 async def _finish(handler: Method, context: Context, send: Send) -> None:
     message = context.message
     try:
@@ -348,6 +291,8 @@ async def _send_error(send: Send, error: RpcError) -> None:
     headers = {}
     if error.status == 401:
         headers["www-authenticate"] = 'Bearer realm="jitaccess", error="invalid_token"'
+    if isinstance(error.data, dict) and RETRY_AFTER in error.data:
+        headers["retry-after"] = str(error.data[RETRY_AFTER])
     await send_json(
         send, error.status, wire.error(error.code, str(error), message_id=error.request_id, data=error.data), headers
     )

@@ -7,7 +7,7 @@ batch's tokens, the decisions at that instant, the uses, the entries.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -18,8 +18,9 @@ from django.db import InterfaceError, InternalError, OperationalError, connectio
 from jitaccess.audit.events import Event, Outcome
 from jitaccess.audit.models import Entry
 from jitaccess.audit.recorder import Facts, record_many
-from jitaccess.gateway import clock_guard
+from jitaccess.gateway import clock_guard, continuations
 from jitaccess.gateway.clock_guard import ClockGuard
+from jitaccess.gateway.continuations import Continued
 from jitaccess.gateway.models import OpenCall
 from jitaccess.gateway.refusals import Refusal, count_refusals
 from jitaccess.gateway.remembered import remember
@@ -50,6 +51,9 @@ FORWARD_WITHIN = 1.0
 class Intent:
     """A call somebody wants to make. `arguments` are redacted already; `given` are the whole ones, and `digest` is over
     them. `tool` is a name, or by `kind` the URI of a resource.
+
+    `continues` is the continuation that an earlier call's end left for this one; `answers`: whether it carries answers
+    to questions of the server. `barred` is a code with which it is refused whatever policy says.
     """
 
     principal: Principal
@@ -61,6 +65,9 @@ class Intent:
     call: UUID = field(default_factory=uuid7)
     given: JsonObject = field(default_factory=dict, repr=False)
     kind: Kind = Kind.TOOL
+    continues: UUID | None = None
+    answers: bool = False
+    barred: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +75,7 @@ class Admitted:
     """The recorded answer to an Intent. `read_at` is the steady clock's just before the database's clock was read.
 
     `recorded` is the call whose entry tells of this one: its own, or the first of the same refusals in this minute.
+    `continued` is what its continuation was; then the verdict's `counted` is None when no further use was taken.
     """
 
     intent: Intent
@@ -76,6 +84,7 @@ class Admitted:
     clock: datetime
     read_at: float
     recorded: UUID
+    continued: Continued | None = None
 
     @property
     def allowed(self) -> bool:
@@ -99,12 +108,32 @@ class UnheardCommit(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How an authorized call ended."""
+    """How an authorized call ended. With `continuation` it may go on, once, under that id. `told` is called once this
+    is on record.
+    """
 
     admitted: Admitted
     event: Event
     outcome: Outcome
     data: dict[str, Json]
+    continuation: UUID | None = None
+    told: Callable[[], None] | None = None
+
+    @property
+    def unsent(self) -> bool:
+        """Whether nothing of the call reached the server."""
+        return self.event is Event.CALL_NOT_SENT or self.data.get("sent") is False
+
+    @property
+    def goes_on(self) -> Continued | None:
+        """The continuation that is made with this end: a new one, or the one with which nothing was sent."""
+        intent, before = self.admitted.intent, self.admitted.continued
+        if self.unsent:
+            return before
+        if self.continuation is None:
+            return None
+        counted = self.admitted.verdict.counted or (before.binding if before else None)
+        return Continued(self.continuation, before.call if before else intent.call, intent.principal.key, counted)
 
 
 def admit_batch(
@@ -179,12 +208,20 @@ class _Batch:
             barred = clock_guard.CODE
         hashes = {intent.principal.token_hash for intent in self.intents}
         live = set(live_tokens().filter(hash__in=hashes).values_list("hash", flat=True))
-        codes = [barred or ("" if intent.principal.token_hash in live else "token_ended") for intent in self.intents]
-        verdicts = self._verdicts(codes)
-        admitted = [
-            Admitted(intent, verdict, code or str(verdict.code), self.clock, self.read_at, intent.call)
-            for intent, verdict, code in zip(self.intents, verdicts, codes, strict=True)
+        codes = [
+            barred or (intent.barred if intent.principal.token_hash in live else "token_ended")
+            for intent in self.intents
         ]
+        continued = self._continued(codes)
+        verdicts = self._verdicts(codes, continued)
+        admitted = [
+            Admitted(
+                intent, verdict, code or str(verdict.code), self.clock, self.read_at, intent.call, continued.get(number)
+            )
+            for number, (intent, verdict, code) in enumerate(zip(self.intents, verdicts, codes, strict=True))
+        ]
+        if continued:
+            continuations.redeem(one.continued.id for one in admitted if one.continued and one.allowed)
         refused = [self._refusal(one) for one in admitted if not one.allowed]
         repeated = count_refusals(refused, instance=self.instance, clock=self.clock) if refused else {}
         step("admit.decided")
@@ -197,9 +234,30 @@ class _Batch:
         step("admit.written")
         return [replace(one, recorded=repeated.get(one.intent.call, one.recorded)) for one in admitted]
 
-    def _verdicts(self, codes: list[str]) -> list[Verdict]:
-        """Decide and take the uses: whoever finds none left is decided again without that binding."""
-        verdicts = [self._verdict(self.snapshot, intent) for intent in self.intents]
+    def _continued(self, codes: list[str]) -> dict[int, Continued]:
+        """What the calls go on with, by their number. Those whose continuation is not theirs or used get a code."""
+        wanted = {
+            number: intent.continues
+            for number, intent in enumerate(self.intents)
+            if intent.continues is not None and not codes[number]
+        }
+        if not wanted:
+            return {}
+        held = continuations.hold({one: self.intents[number].principal.key for number, one in wanted.items()})
+        found = {}
+        for number, one in wanted.items():
+            if one in held:
+                found[number] = held.pop(one)
+            else:
+                codes[number] = "continuation_unknown"
+        return found
+
+    def _verdicts(self, codes: list[str], continued: Mapping[int, Continued]) -> list[Verdict]:
+        """Decide and take the uses: whoever finds none left is decided again without that binding. A call that goes on
+        is the same use as the one before it.
+        """
+        paid = {number: one.binding for number, one in continued.items() if one.binding is not None}
+        verdicts = [self._verdict(number, self.snapshot, paid) for number in range(len(self.intents))]
         todo = [number for number, verdict in enumerate(verdicts) if verdict.counted and not codes[number]]
         if not todo:
             return verdicts
@@ -213,16 +271,19 @@ class _Batch:
         used: Counter[UUID] = Counter()
         for number in todo:
             snapshot = with_spent(self.snapshot, {binding: left[binding] - used[binding] for binding in left})
-            verdicts[number] = self._verdict(snapshot, self.intents[number])
+            verdicts[number] = self._verdict(number, snapshot, paid)
             if binding := verdicts[number].counted:
                 used[binding] += 1
         take_uses(used)
         return verdicts
 
-    def _verdict(self, snapshot: Snapshot, intent: Intent) -> Verdict:
+    def _verdict(self, number: int, snapshot: Snapshot, paid: Mapping[int, UUID]) -> Verdict:
+        intent = self.intents[number]
         assert intent.principal.agent
         who = Who(intent.principal.agent, intent.principal.user)
-        return decide(
+        if number in paid:
+            snapshot = replace(snapshot, spent=snapshot.spent - {paid[number]})
+        verdict = decide(
             snapshot,
             who=who,
             server=intent.server,
@@ -231,7 +292,11 @@ class _Batch:
             arguments=intent.given,
             digest=intent.digest,
             kind=intent.kind,
+            answers=intent.answers,
         )
+        if verdict.counted is not None and verdict.counted == paid.get(number):
+            return replace(verdict, counted=None)
+        return verdict
 
     def _refusal(self, one: Admitted) -> Refusal:
         intent = one.intent
@@ -247,6 +312,8 @@ class _Batch:
         }
         if one.intent.kind is not Kind.TOOL:
             data["kind"] = one.intent.kind
+        if one.continued is not None:
+            data["continues"] = str(one.continued.call)
         if not one.allowed:
             data["reason_code"] = one.code
         return Facts(
@@ -278,8 +345,12 @@ def write_endings(endings: Sequence[Ending], *, instance: UUID) -> None:
 
 def gives_back(ending: Ending) -> bool:
     """Whether a use that was taken is returned: nothing of the call was sent."""
-    unsent = ending.event is Event.CALL_NOT_SENT or ending.data.get("sent") is False
-    return ending.admitted.verdict.counted is not None and unsent
+    return ending.admitted.verdict.counted is not None and ending.unsent
+
+
+def touches_uses(ending: Ending) -> bool:
+    """Whether rows of uses are locked for it."""
+    return gives_back(ending) or (ending.goes_on is not None and ending.goes_on.binding is not None)
 
 
 def write_ends(endings: Sequence[Ending], instance: UUID) -> None:
@@ -294,11 +365,19 @@ def write_ends(endings: Sequence[Ending], instance: UUID) -> None:
         for one in endings
         if one.admitted.intent.call in still_open or one in late
     )
-    unused = [one for one in endings if one.admitted.intent.call in still_open and gives_back(one)]
-    if unused:
-        return_uses(Counter(one.admitted.verdict.counted for one in unused if one.admitted.verdict.counted))
+    _settle([one for one in endings if one.admitted.intent.call in still_open])
     calls.delete()
     step("complete.written")
+
+
+def _settle(endings: list[Ending]) -> None:
+    """Give back uses that were not made, and keep what goes on."""
+    on = [one.goes_on for one in endings if one.goes_on is not None]
+    unused = Counter(one.admitted.verdict.counted for one in endings if gives_back(one))
+    until = continuations.keep(on) if on else None
+    open_until = {one.binding: until for one in on if one.binding is not None and until is not None}
+    if unused or open_until:
+        return_uses({binding: count for binding, count in unused.items() if binding}, open_until=open_until)
 
 
 def _late(closed: list[Ending]) -> list[Ending]:

@@ -13,6 +13,7 @@ from jitaccess.gateway import denials, tracing
 from jitaccess.gateway.batch import TRIES, Admitted, Intent
 from jitaccess.gateway.core import Clock, Gateway
 from jitaccess.gateway.endpoint import Target
+from jitaccess.gateway.repeating import REPEATED, too_often
 from jitaccess.gateway.upstream.confidence import masked
 from jitaccess.gateway.upstream.connection import Connection
 from jitaccess.gateway.upstream.errors import TOO_LATE, RemoteError, UpstreamError
@@ -51,7 +52,7 @@ class Call:
     arguments: JsonObject
     clock: Clock
 
-    def intent(self, args_digest: str, shown: Json) -> Intent:
+    def intent(self, args_digest: str, shown: Json, *, barred: str = "") -> Intent:
         """`shown` is what the ledger shows of the arguments."""
         target = self.target
         return Intent(
@@ -63,6 +64,7 @@ class Call:
             shown,
             given=self.arguments,
             kind=target.kind,
+            barred=barred,
         )
 
 
@@ -72,11 +74,15 @@ async def call_tool(gateway: Gateway, call: Call) -> JsonObject:
         args_digest, shown = await _kept(gateway, call.arguments)
     except Invalid as error:
         raise RpcError(INVALID_PARAMS, error.detail) from error
+    barred = ""
+    if _seems_allowed(gateway, call, args_digest) and too_often(gateway, call.principal, call.target, args_digest):
+        barred = REPEATED
     for _ in range(TRIES):
         # A child is started only for a call that would be allowed, and before admission: a start may take longer
         # than an admission stays good.
-        connection = await _connect(gateway, call) if _seems_allowed(gateway, call, args_digest) else None
-        intent = call.intent(args_digest, shown)
+        wanted = not barred and _seems_allowed(gateway, call, args_digest)
+        connection = await _connect(gateway, call) if wanted else None
+        intent = call.intent(args_digest, shown, barred=barred)
         try:
             with tracing.span("admit", server=call.target.server_name):
                 admitted = await gateway.admission.admit(intent)

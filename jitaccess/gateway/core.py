@@ -22,13 +22,16 @@ from jitaccess.gateway import instances
 from jitaccess.gateway.admission import Admission
 from jitaccess.gateway.catalogue import Catalogue
 from jitaccess.gateway.clock_guard import ClockGuard
+from jitaccess.gateway.continuations import forget_old_continuations
 from jitaccess.gateway.known import KnownTokens
+from jitaccess.gateway.limits import Limits
+from jitaccess.gateway.offers import Offers
 from jitaccess.gateway.refusals import write_down_refusals
 from jitaccess.gateway.streams import Streams
 from jitaccess.gateway.upstream.config import ServerConfig
 from jitaccess.gateway.upstream.pool import Pool
 from jitaccess.identity.principal import Principal
-from jitaccess.identity.services import authenticate
+from jitaccess.identity.services import authenticate, ended_tokens
 from jitaccess.policy.engine.rules import Snapshot, Subject
 from jitaccess.policy.snapshots import SnapshotStore
 from jitaccess.store.host_clock import steady
@@ -74,12 +77,12 @@ class Gateway:
     catalogue: Catalogue | None = None
     store: SnapshotStore = field(default_factory=SnapshotStore)
     streams: Streams = field(default_factory=Streams)
+    offers: Offers = field(default_factory=Offers)
     guard: ClockGuard = field(default_factory=ClockGuard)
     known: KnownTokens = field(default_factory=KnownTokens)
     in_flight: dict[tuple[str, str, str], asyncio.Task[None]] = field(default_factory=dict)
-    reading: Counter[str] = field(default_factory=Counter)
+    limits: Limits = field(default_factory=Limits.configured)
     large: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
-    busy: Counter[str] = field(default_factory=Counter)
     waits: Counter[str] = field(default_factory=Counter)
     over: bool = False
     instance: UUID = field(init=False)
@@ -108,7 +111,11 @@ class Gateway:
         loop = asyncio.get_running_loop()
         self._wakeups = Wakeups(lambda: _on(loop, self.streams.wake.set))
         self._wakeups.start()
-        self._tasks = [asyncio.create_task(self._watch()), asyncio.create_task(self._keep_house())]
+        self._tasks = [
+            asyncio.create_task(self._watch()),
+            asyncio.create_task(self._keep_house()),
+            asyncio.create_task(self.streams.beat()),
+        ]
         if self.catalogue is not None:
             self._tasks.append(asyncio.create_task(self.catalogue.run(self.db)))
 
@@ -223,9 +230,10 @@ class Gateway:
 
     async def _check_streams(self) -> float:
         """Returns after how many seconds to look again."""
-        snapshot, clock = await self._run(self._own, lambda: self._look(self.streams.listeners()))
-        ended = await self._run(self._own, self.streams.ended_tokens)
-        edge = self.streams.refresh(snapshot, clock.now(), ended)
+        limited, tokens = self.streams.limited(), self.streams.tokens()
+        snapshot, clock = await self._run(self._own, lambda: self._look(limited))
+        ended = await self._run(self._own, lambda: ended_tokens(tokens))
+        edge = await self.streams.refresh(snapshot, clock.now(), ended)
         if edge is None:
             return POLL_SECONDS
         return min(POLL_SECONDS, max((edge - clock.now()).total_seconds(), 0.0) + 0.002)
@@ -244,6 +252,7 @@ class Gateway:
             write_down_refusals,
             self.guard.watch,
             instances.forget_old_instances,
+            forget_old_continuations,
         )
         renewed = steady()
         while True:

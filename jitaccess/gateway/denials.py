@@ -25,6 +25,10 @@ _WHY = {
     "clock_jumped": (
         "is refused: the clock of the gateway's machine has jumped, and calls are refused until an operator accepts it"
     ),
+    "repeated": (
+        "is refused: you have made exactly this call, with the same arguments, many times within a minute. Use the "
+        "answers you have, change what you do, or wait a minute"
+    ),
     "unavailable": "was not called: the gateway cannot record calls right now, so it refuses them; try again later",
 }
 

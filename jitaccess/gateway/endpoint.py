@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from jitaccess.gateway.listing import signature
+from jitaccess.gateway.listing import signature, tools_json
 from jitaccess.kernel.errors import Invalid
 from jitaccess.kernel.text import visible
+from jitaccess.policy.engine import offers
 from jitaccess.policy.engine.decide import Kind, Who, reachable
 from jitaccess.policy.engine.listing import Listed, listed_tools
 from jitaccess.policy.engine.rules import ServerFacts, Snapshot
@@ -60,11 +61,24 @@ class Endpoint:
             for one in listed_tools(snapshot, who=who, server=server, at=at)
         ]
 
-    def signature(self, snapshot: Snapshot, who: Who, at: datetime) -> int:
-        """Changes when the list of tools changes."""
+    def tools_json(self, snapshot: Snapshot, who: Who, at: datetime) -> list[bytes]:
+        """Their definitions as JSON, each under its public name."""
+        return [
+            one
+            for server in self.servers(snapshot, who)
+            for one in tools_json(snapshot, who=who, server=server, at=at, prefix=self.public(server.slug, ""))
+        ]
+
+    def signature(self, snapshot: Snapshot, who: Who, at: datetime, kind: Kind = Kind.TOOL) -> int:
+        """Changes when the list of tools changes, or by `kind` what is readable of resources or prompts."""
         return hash(
             tuple(
-                (server.slug, signature(snapshot, who=who, server=server, at=at))
+                (
+                    server.slug,
+                    signature(snapshot, who=who, server=server, at=at)
+                    if kind is Kind.TOOL
+                    else offers.signature(snapshot, who=who, server=server.id, at=at, kind=kind),
+                )
                 for server in self.servers(snapshot, who)
             )
         )

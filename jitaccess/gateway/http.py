@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any
 
-from jitaccess.gateway.wire import INVALID_REQUEST, RpcError
-from jitaccess.kernel import strictjson
+from jitaccess.gateway.wire import INVALID_REQUEST, RpcError, encoded
 from jitaccess.kernel.strictjson import JsonObject
 
 Scope = MutableMapping[str, Any]
@@ -16,6 +16,8 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 MAX_BODY = 2 * 1024 * 1024
 BODY_SECONDS = 15.0
+PART = 64 * 1024
+SLOW_SECONDS = 30.0
 
 
 async def read_body(receive: Receive, *, limit: int = MAX_BODY, seconds: float = BODY_SECONDS) -> bytes:
@@ -50,16 +52,37 @@ async def disconnected(receive: Receive) -> None:
 
 
 async def send_json(send: Send, status: int, value: JsonObject, headers: dict[str, str] | None = None) -> None:
-    body = strictjson.encode(value)
+    body = encoded(value)
     await _start(
         send, status, {"content-type": "application/json", "content-length": str(len(body)), **(headers or {})}
     )
-    await send({"type": "http.response.body", "body": body})
+    # In parts, so that no more than one waits in the server's buffers for a client that does not read.
+    start = 0
+    while len(body) - start > PART:
+        async with patience():
+            await send({"type": "http.response.body", "body": body[start : start + PART], "more_body": True})
+        start += PART
+    await send({"type": "http.response.body", "body": body[start:]})
+
+
+@contextlib.asynccontextmanager
+async def patience() -> AsyncIterator[None]:
+    """For what a client has to read. Raises ConnectionError when it takes nothing of it for SLOW_SECONDS."""
+    try:
+        async with asyncio.timeout(SLOW_SECONDS):
+            yield
+    except TimeoutError:
+        raise ConnectionError("the client does not read") from None
 
 
 async def send_empty(send: Send, status: int, headers: dict[str, str] | None = None) -> None:
     await _start(send, status, {"content-length": "0", **(headers or {})})
     await send({"type": "http.response.body", "body": b""})
+
+
+def event(value: JsonObject) -> bytes:
+    """One message as a server-sent event: encoding escapes line breaks, so that no text can forge a second one."""
+    return b"event: message\r\ndata: " + encoded(value) + b"\r\n\r\n"
 
 
 class EventStream:
@@ -73,9 +96,10 @@ class EventStream:
         await self._send({"type": "http.response.body", "body": b": open\r\n\r\n", "more_body": True})
 
     async def message(self, value: JsonObject) -> None:
-        # strictjson.encode escapes line breaks, so a text can never forge a second event.
-        body = b"event: message\r\ndata: " + strictjson.encode(value) + b"\r\n\r\n"
-        await self._send({"type": "http.response.body", "body": body, "more_body": True})
+        await self.write(event(value))
+
+    async def write(self, frame: bytes) -> None:
+        await self._send({"type": "http.response.body", "body": frame, "more_body": True})
 
     async def keep_alive(self) -> None:
         await self._send({"type": "http.response.body", "body": b":\r\n\r\n", "more_body": True})

@@ -31,6 +31,19 @@ class OpenCall(models.Model):
         return str(self.call)
 
 
+class Continuation(models.Model):
+    """A call that ended with a question to its client and may be made once more, by the same principal, as one use."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    call = models.UUIDField(help_text="The first call of the row.")
+    principal_key = models.CharField(max_length=80)
+    binding = models.UUIDField(null=True, help_text="Of whose uses one was taken.")
+    expires_at = models.DateTimeField(db_index=True)
+
+    def __str__(self) -> str:
+        return f"continuation of {self.call}"
+
+
 class RefusalCount(models.Model):
     """How often one kind of call was refused to one source in a minute, by one process. Gone once written down."""
 

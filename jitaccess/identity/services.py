@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from uuid import UUID
 
 from django.contrib.auth.hashers import make_password
 from django.core.exceptions import ValidationError
-from django.db import models, transaction
+from django.db import connection, models, transaction
 from django.db.models import Q
+from django.db.models.expressions import RawSQL
 
 from jitaccess.audit.events import Event, Outcome
 from jitaccess.audit.recorder import Actor, Facts, record
@@ -122,6 +124,17 @@ def live_tokens() -> models.QuerySet[AccessToken]:
     """Tokens that are good now, by the database's clock. Those of an issuer who is gone are not."""
     live = AccessToken.objects.filter(Q(revoked_at=None) | Q(revoked_at__gt=JitNow()), expires_at__gt=JitNow())
     return live.filter(Q(issued_by=None) | Q(issued_by__is_active=True))
+
+
+def ended_tokens(hashes: Sequence[str]) -> set[str]:
+    """Those that are good no more. In one statement with one value, however many they are."""
+    if not hashes:
+        return set()
+    vendor = connection.vendor
+    listed = "SELECT unnest(%s::text[])" if vendor == "postgresql" else "SELECT value FROM json_each(%s)"
+    value = list(hashes) if vendor == "postgresql" else json.dumps(list(hashes))
+    live = live_tokens().filter(hash__in=RawSQL(listed, [value]))  # noqa: S611 - the statement is ours
+    return set(hashes) - set(live.values_list("hash", flat=True).iterator(chunk_size=2000))
 
 
 def may_use(*, user: User, agent: Agent) -> bool:

@@ -6,9 +6,11 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
-from typing import NoReturn, TypeAlias
+from typing import Any, NoReturn, TypeAlias
+
+import msgspec
 
 from .errors import Invalid
 from .text import visible
@@ -22,10 +24,13 @@ _Path: TypeAlias = "tuple[()] | tuple[_Path, str]"
 
 MAX_SAFE_INTEGER = 2**53 - 1
 
-_SAFE_INTEGER_LENGTH = len(str(-MAX_SAFE_INTEGER))
+_SAFE_INTEGER_DIGITS = len(str(MAX_SAFE_INTEGER))
+_SAFE_INTEGER_LENGTH = _SAFE_INTEGER_DIGITS + 1
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)  # possessive: linear on any input
 _NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _STEP = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+_DIGITS_TO_ZERO = bytes(48 if 48 <= byte <= 57 else byte for byte in range(256))
+_LONG_NUMBER = b"0" * _SAFE_INTEGER_DIGITS
 
 
 def _object(pairs: list[tuple[str, Json]]) -> JsonObject:
@@ -57,6 +62,8 @@ _DECODER = json.JSONDecoder(
     object_pairs_hook=_object, parse_int=_integer, parse_float=_float, parse_constant=_constant, strict=True
 )
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+_quick_decode: Callable[[bytes], Any] = msgspec.json.Decoder().decode
+_quick_encode: Callable[[JsonView], bytes] = msgspec.json.Encoder().encode
 
 
 def decode(body: bytes, *, max_depth: int = 64) -> JsonObject:
@@ -68,6 +75,35 @@ def decode(body: bytes, *, max_depth: int = 64) -> JsonObject:
     object), json.number_range (an integer beyond ±(2^53-1), or a number that overflows a double),
     json.surrogate (a lone one), json.nul_in_name. No other exception leaves, whatever the bytes are.
     """
+    value = _decode_usual(body, max_depth)
+    return _decode_any(body, max_depth) if value is None else value
+
+
+def _decode_usual(body: bytes, max_depth: int) -> JsonObject | None:
+    """What `_decode_any` would return, in a fraction of the time, or None: then it has to look.
+
+    A body that comes out again byte by byte (but for its spaces) when what was read of it is written holds no member
+    twice, no number that was rounded, no lone surrogate and no raw control character. An escape may be a NUL or half of
+    a pair, and a long number beyond the range of safe integers, so such bodies are left to the other.
+    """
+    if (
+        body.count(b"{") + body.count(b"[") > max_depth
+        or b"\\u" in body
+        or _LONG_NUMBER in body.translate(_DIGITS_TO_ZERO)
+    ):
+        return None
+    try:
+        value = _quick_decode(body)
+        if type(value) is not dict:
+            return None
+        written = _quick_encode(value)
+        same = written == body or written == msgspec.json.format(body, indent=-1)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return None
+    return value if same else None
+
+
+def _decode_any(body: bytes, max_depth: int) -> JsonObject:
     if body.startswith(b"\xef\xbb\xbf") or b"\0" in body:
         raise Invalid("json.encoding", "The body must be UTF-8 without byte order mark and NUL bytes.")
     try:
@@ -107,6 +143,17 @@ def encode(value: JsonView) -> bytes:
         raise Invalid(code, f"The value cannot be written as JSON: {error}.") from None
     except TypeError as error:
         raise Invalid("json.invalid", f"The value cannot be written as JSON: {error}.") from None
+
+
+def encode_read(value: JsonView) -> bytes:
+    """As `encode`, several times faster, for what `decode` returned and lists and objects of such.
+
+    Anything else may come out as JSON that `encode` would refuse (NaN as null, a UUID as text).
+    """
+    try:
+        return _quick_encode(value)
+    except (ValueError, TypeError, RecursionError):
+        return encode(value)
 
 
 def _check_depth(body: bytes, max_depth: int) -> None:

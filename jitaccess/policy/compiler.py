@@ -142,6 +142,7 @@ def servers(rows: QuerySet[Server]) -> dict[UUID, ServerFacts]:
             None if server.pk in open_to_all else frozenset(listed.get(server.pk, ())),
             tools.get(server.pk, {}),
             labels(server.labels, f"server {server.slug}"),
+            server.options,
         )
         for server in rows.order_by("slug")
     }

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.db import OperationalError, connection, transaction
-from django.db.models import Exists, F, OuterRef
+from django.db.models import Case, Exists, F, OuterRef, When
 
 from jitaccess.audit.events import Event
 from jitaccess.audit.recorder import Actor, Facts, record
@@ -156,23 +156,36 @@ def lock_uses(bindings: Iterable[UUID]) -> dict[UUID, int] | None:
 def take_uses(used: Mapping[UUID, int]) -> None:
     """Count down what `lock_uses` said was there."""
     for binding, count in used.items():
-        BindingUse.objects.filter(pk=binding).update(left=F("left") - count, used_at=JitNow())
+        BindingUse.objects.filter(pk=binding).update(left=F("left") - count, used_at=_used_until(JitNow()))
 
 
-def return_uses(unused: Mapping[UUID, int]) -> None:
-    """Give back uses of calls of which nothing reached the server. Inside the transaction that records it."""
-    rows = BindingUse.objects.select_for_update().filter(pk__in=unused).order_by("pk")
+def return_uses(unused: Mapping[UUID, int], *, open_until: Mapping[UUID, datetime] | None = None) -> None:
+    """Give back uses of calls of which nothing reached the server. Inside the transaction that records it.
+
+    Of `open_until` a use is not over before then: a call goes on once its client has answered. Until then no grant is
+    ended because all its uses are taken.
+    """
+    later = open_until or {}
+    rows = BindingUse.objects.select_for_update().filter(pk__in={*unused, *later}).order_by("pk")
     for binding in list(rows.values_list("pk", flat=True)):
-        BindingUse.objects.filter(pk=binding).update(left=F("left") + unused[binding])
+        left = F("left") + unused.get(binding, 0)
+        moment = {"used_at": _used_until(later[binding])} if binding in later else {}
+        BindingUse.objects.filter(pk=binding).update(left=left, **moment)
+
+
+def _used_until(moment: datetime | JitNow) -> Case:
+    return Case(When(used_at__gt=moment, then=F("used_at")), default=moment)
 
 
 def is_used_up(*, grant: UUID) -> bool:
-    """Whether no use is left, held for this transaction."""
+    """Whether no use is left or goes on, held for this transaction."""
     rows = BindingUse.objects.select_for_update(of=("self",)).filter(binding__origin_id=grant).order_by("pk")
-    left = list(rows.values_list("left", flat=True))
+    held = list(rows.values_list("left", "used_at"))
+    moment = now()
     # What is good for any number of calls is never used up, whatever else the grant holds.
     free = RoleBinding.objects.filter(origin_id=grant, ended_at=None, max_uses=None)
-    return bool(left) and not any(left) and not free.exists()
+    goes_on = any(left or (used_at is not None and used_at > moment) for left, used_at in held)
+    return bool(held) and not goes_on and not free.exists()
 
 
 def uses_left(grant: UUID) -> int | None:

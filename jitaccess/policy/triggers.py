@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from jitaccess.catalog.options import NAMES as OPTIONS
 from jitaccess.policy.lock_triggers import lock_triggers
 from jitaccess.store.triggers import Promise
 from jitaccess.store.wakeups import CHANNEL
@@ -30,7 +31,7 @@ TABLES = {
     "jit_identity_agent_users": _Watched("agent", "agent_id"),
     "jit_identity_team": _Watched("team", columns="name"),
     "jit_identity_team_members": _Watched("user", "user_id"),
-    "jit_catalog_server": _Watched("server", columns="slug, enabled, instructions, labels"),
+    "jit_catalog_server": _Watched("server", columns=", ".join(("slug, enabled, instructions, labels", *OPTIONS))),
     "jit_catalog_tool": _Watched("server", "server_id"),
     "jit_policy_role": _Watched("role"),
     "jit_policy_roleversion": _Watched("role", "role_id"),

@@ -53,6 +53,11 @@ def add(commands: Any) -> None:
         named(switch, "name", "servers", metavar="NAME")
         switch.add_argument("--json", action="store_true", help="one JSON document")
         switch.set_defaults(run=_switch, enabled=enabled)
+    setting = servers.add_parser("set", help="set options of a server; in force for the next call")
+    named(setting, "name", "servers", metavar="NAME")
+    setting.add_argument("assignments", nargs="*", metavar="OPTION=VALUE", help="none: show them, with what they mean")
+    setting.add_argument("--json", action="store_true", help="one JSON document")
+    setting.set_defaults(run=_set)
     refresh = servers.add_parser("refresh", help="take over the tools of one server or of all")
     named(refresh, "name", "servers", nargs="?", metavar="NAME")
     refresh.add_argument("--json", action="store_true", help="one JSON document")
@@ -313,6 +318,32 @@ def _switch(arguments: argparse.Namespace) -> int:
     else:
         print(f"{server.slug} is {'enabled' if arguments.enabled else 'disabled'}")
     return 0
+
+
+def _set(arguments: argparse.Namespace) -> int:
+    from jitaccess.catalog.options import MEANINGS
+    from jitaccess.catalog.services import server_by_slug, set_options
+    from jitaccess.runtime.cli import operator
+
+    server = server_by_slug(arguments.name)
+    changes = dict(_option(word) for word in arguments.assignments)
+    now = set_options(server=server, changes=changes, operator=operator()).as_json()
+    if arguments.json:
+        Screen().json({"name": server.slug, "options": now})
+        return 0
+    for name, value in now.items():
+        print(f"{name} = {json.dumps(value):<10} {MEANINGS[name]}")
+    return 0
+
+
+def _option(word: str) -> tuple[str, object]:
+    """NAME=VALUE with the value as it would stand in JSON; what is neither number, true nor false stays text."""
+    name, equals, text = word.partition("=")
+    if not equals:
+        raise Invalid("server.options", f'"{visible(word, limit=60)}" is not OPTION=VALUE.')
+    if text in {"true", "false"}:
+        return name, text == "true"
+    return name, int(text) if text.isascii() and text.isdigit() and len(text) < 12 else text
 
 
 def _classify(arguments: argparse.Namespace) -> int:

@@ -42,6 +42,9 @@ PROVISION_ALARMS = Counter(
     "jitaccess_provision_alarms", "Times that access could not be taken away on a target, and people were called.",
     registry=REGISTRY,
 )  # fmt: skip
+LIMITED = Counter(
+    "jitaccess_limited", "Requests of agents that were refused because of a limit.", ["limit"], registry=REGISTRY
+)
 DATABASE_ERRORS = Counter(
     "jitaccess_database_errors", "Statements that failed because of the database, not of what they say.",
     ["kind"], registry=REGISTRY,

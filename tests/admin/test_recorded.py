@@ -258,7 +258,7 @@ def test_an_action_that_is_refused_for_one_row_is_done_for_the_others(world: Wor
 
 
 def test_a_slug_is_for_life(world: World, client: Client):
-    client.post(url(world.server), {"slug": "other", "description": "x", "instructions": ""})
+    save(client, url(world.server), slug="other", description="x")
     world.server.refresh_from_db()
     assert (world.server.slug, world.server.description) == ("files", "x")
 

@@ -16,7 +16,7 @@ from jitaccess.catalog.credentials import credentials_of
 from jitaccess.catalog.http_servers import add_http_server
 from jitaccess.catalog.models import Server, ServerCredential, Tool
 from jitaccess.catalog.services import import_tools
-from tests.admin.conftest import World, act, definition, errors, save, url
+from tests.admin.conftest import World, act, definition, errors, filled, save, url
 
 Fresh = Callable[[], list[Entry]]
 SECRET = "Bearer abc-very-secret-123"
@@ -73,7 +73,7 @@ def test_the_page_says_in_clear_words_where_programs_are_described(world: World,
     page = client.get(url(world.server)).content.decode()
     assert "what the operator&#x27;s file says" in page
     assert 'name="url"' not in page
-    client.post(url(world.server), {"url": URL, "description": "x", "instructions": ""})
+    save(client, url(world.server), url=URL, description="x")
     world.server.refresh_from_db()
     assert (world.server.url, world.server.description) == ("", "x")
 
@@ -168,3 +168,25 @@ def test_the_review_page_shows_what_changed_and_what_to_look_at_twice(world: Wor
     assert "<IMPORTANT>" not in page
     Tool.objects.filter(pk=world.read.pk).update(pinned_definition="")
     assert "not known any more" in client.get(url(world.read)).content.decode()
+
+
+def test_options_are_changed_on_the_page_and_trust_is_warned_about(world: World, client: Client, new_entries: Fresh):
+    page = client.get(url(world.server)).content.decode()
+    assert "A call is given up after so many seconds." in page
+    assert "tool.accepted" not in page
+    answer = client.post(
+        url(world.server),
+        filled(client.get(url(world.server)), call_seconds="5", accept_definitions="on"),
+        follow=True,
+    )
+    assert "nobody looks at what this server offers" in answer.content.decode()
+    world.server.refresh_from_db()
+    assert (world.server.call_seconds, world.server.accept_definitions) == (5, True)
+    [entry] = new_entries()
+    assert entry.event == "configuration.changed"
+    assert json.loads(entry.data)["changes"] == {
+        "call_seconds": {"from": 60, "to": 5}, "accept_definitions": {"from": False, "to": True},
+    }  # fmt: skip
+    assert errors(save(client, url(world.server), call_seconds="0"))
+    world.server.refresh_from_db()
+    assert world.server.call_seconds == 5

@@ -110,6 +110,23 @@ def test_a_tool_is_classified_as_it_was_looked_at(cast: Cast):
     assert classed == {"git_add", "git_commit", "git_log"}
 
 
+def test_options_of_a_server_are_set_by_name_and_recorded(cast: Cast):
+    admin, path = person(cast.admin), f"/servers/{cast.server.pk}"
+    before = admin.get(path).json()["options"]
+    done = admin.post(f"{path}/options", {"call_seconds": 5, "identity_header": True, "repeat_limit": 0}).json()
+    assert done["options"] == before | {"call_seconds": 5, "identity_header": True}
+    entry = Entry.objects.get(event="configuration.changed")
+    assert (entry.user_name, entry.server_name, strictjson.decode(entry.data.encode())["changes"]) == (
+        "admin", "git",
+        {"call_seconds": {"from": 60, "to": 5}, "identity_header": {"from": False, "to": True}},
+    )  # fmt: skip
+    for wrong in ({"call_seconds": 0}, {"call_seconds": True}, {"identity_header": 1}, {"colour": 1}):
+        problem(admin.post(f"{path}/options", wrong), 400, "input.invalid")
+    problem(staff(cast.carl, "view_server").post(f"{path}/options", {"call_seconds": 7}), 403, "not_permitted")
+    problem(admin.post(f"/servers/{NOBODY}/options", {}), 404, "server.unknown")
+    assert admin.get(path).json() == done
+
+
 def test_roles_and_bindings_are_read(cast: Cast):
     cast.grant()
     admin = person(cast.admin)

@@ -9,6 +9,7 @@ import pytest
 from django.test import Client
 
 from jitaccess.audit.models import Entry
+from jitaccess.catalog.models import Server
 from jitaccess.identity.models import AccessToken, Team, User
 from jitaccess.identity.principal import Principal
 from jitaccess.identity.services import create_agent, revoke_token
@@ -63,6 +64,7 @@ DECIDING = (
     ("/agents/{agent}/disable", {}),
     ("/agents/{agent}/tokens", {"minutes": 5}),
     ("/tools/{tool}/classify", {"access": "read", "digest": "x"}),
+    ("/servers/{server}/options", {"identity_header": True}),
     ("/locks", {"kind": "agent", "target": "{agent}", "reason": "x"}),
     ("/locks/{lock}/lift", {}),
     ("/delegations/{delegation}/end", {}),
@@ -87,7 +89,7 @@ CONFIGURATION = ("/servers", "/tools", "/roles", "/bindings", "/ledger/entries",
 
 
 def state() -> list[Any]:
-    kinds = (AccessRequest, Decision, Grant, Lock, Delegation, Entry)
+    kinds = (AccessRequest, Decision, Grant, Lock, Delegation, Entry, Server)
     return [list(kind._base_manager.order_by("pk").values()) for kind in kinds] + [AccessToken.objects.count()]
 
 
@@ -132,7 +134,7 @@ def test_strangers_see_nothing_and_change_nothing(cast: Cast, places: dict[str, 
         for path, body in DECIDING:
             sent = {name: value.format(**places) if isinstance(value, str) else value for name, value in body.items()}
             answer = api.post(path.format(**places), sent)
-            assert answer.status_code == (403 if "agents" in path or "tools" in path or path == "/locks" else 404), path
+            assert answer.status_code == (403 if path.split("/")[1] in {"agents", "tools", "servers"} or path == "/locks" else 404), path
     assert state() == before
 
 

@@ -81,6 +81,22 @@ def test_only_what_a_file_says_is_changed(tmp_path: Path, cast: Cast) -> None:
     assert not cast.agent.enabled, "a file that does not say so undoes no emergency stop"
 
 
+def test_options_of_a_server_are_set_singly_and_trust_is_warned_about(tmp_path: Path, cast: Cast) -> None:
+    spec = "{options: {call_seconds: 5, accept_definitions: true}}"
+    plan = apply(reading(tmp_path, a=document("server", "git", spec)))
+    assert not plan.problems, problems(plan)
+    assert ["nobody reviews its tools" in text for text in plan.warnings] == [True]
+    said = json.loads(Entry.objects.get(event="configuration.changed").data)["changes"]
+    assert said == {"call_seconds": {"from": 60, "to": 5}, "accept_definitions": {"from": False, "to": True}}
+    spec = "{options: {accept_definitions: false}}"
+    plan = apply(reading(tmp_path, a=document("server", "git", spec)))
+    assert (plan.problems, plan.warnings) == ([], [])
+    server = Server.objects.get(slug="git")
+    assert (server.call_seconds, server.accept_definitions) == (5, False)
+    wrong = apply(reading(tmp_path, a=document("server", "git", "{options: {call_seconds: 0}}")))
+    assert "spec.options.call_seconds: expected a whole number from 1 to 3600" in problems(wrong)
+
+
 def test_what_a_file_says_is_the_whole_of_it(tmp_path: Path, cast: Cast) -> None:
     spec = "{access: [], requestables: []}"
     plan = apply(reading(tmp_path, a=document("server", "git", spec)))

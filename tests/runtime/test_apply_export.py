@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from jitaccess.catalog.http_servers import add_http_server
 from jitaccess.catalog.models import AccessClass, Server, Tool
+from jitaccess.catalog.options import BOUNDS, NAMES
 from jitaccess.catalog.services import classify_tool, import_tools, register_server
 from jitaccess.identity.models import Agent
 from jitaccess.identity.services import create_agent
@@ -34,6 +35,9 @@ SLUGS = st.sampled_from(["a", "b-2", "no", "true", "007", "x" * 32, "null", "1e3
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30).map(str.strip)
 LABELS = st.dictionaries(st.sampled_from(["env", "n.o", "x-y"]), st.sampled_from(["prod", "1", "no", "a:b"])).map(
     lambda labels: dict(sorted(labels.items()))
+)
+OPTIONS = st.fixed_dictionaries(
+    {name: st.integers(*BOUNDS[name]) if name in BOUNDS else st.booleans() for name in NAMES}
 )
 USERS = st.sets(st.sampled_from(PEOPLE)).map(sorted)
 
@@ -92,6 +96,7 @@ def worlds(draw: Any) -> State:
             "owner_team": draw(st.sampled_from(["", *teams])),
             "labels": draw(LABELS),
             "access": draw(st.one_of(st.just("every-team"), some_teams)),
+            "options": draw(OPTIONS),
             "tools": {},
             "requestables": in_order(draw(st.lists(asked, max_size=2))),
         }

@@ -397,3 +397,25 @@ def test_a_servers_file_that_cannot_be_written_is_one_sentence(run: Run, setting
     settings.SERVERS_FILE = tmp_path / "plain" / "servers.json"
     code, said = run("servers", "add", "files", "--", "x")
     assert (code, "cannot be" in said) == (1, True)
+
+
+def test_options_are_shown_and_set_by_name(run: Run, cast: Cast) -> None:
+    code, said = run("servers", "set", "git")
+    assert code == 0
+    assert "call_seconds = 60 " in said
+    assert "A call is given up after so many seconds." in said
+    before = Entry.objects.count()
+    code, said = run("servers", "set", "git", "call_seconds=5", "identity_header=true", "--json")
+    assert (code, json.loads(said)["options"]["call_seconds"]) == (0, 5)
+    assert Server.objects.get(slug="git").identity_header is True
+    assert Entry.objects.count() == before + 1
+    for words, problem in (
+        (["call_seconds=soon"], "call_seconds must be a whole number from 1 to 3600"),
+        (["identity_header=1"], "identity_header must be true or false"),
+        (["colour=red"], 'There is no option "colour"'),
+        (["call_seconds"], "is not OPTION=VALUE"),
+    ):
+        code, said = run("servers", "set", "git", "repeat_limit=3", *words)
+        assert code == 1
+        assert problem in said
+    assert Server.objects.get(slug="git").repeat_limit == 0, "nothing of what was refused is set"

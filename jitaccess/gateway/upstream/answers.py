@@ -14,11 +14,11 @@ from jitaccess.kernel.strictjson import JsonObject
 from jitaccess.kernel.text import visible
 
 from .errors import RemoteError, UpstreamError
-from .messages import OnProgress, nonsense, read_answer
-from .process import logger
+from .messages import LOGGED, nonsense, read_answer
 from .sse import MAX_EVENT, EventParser, TooLargeError
 
 if TYPE_CHECKING:
+    from .asked import Asked
     from .http import HttpConnection
 
 MAX_ANSWER = 8 << 20  # bytes of a JSON body
@@ -34,13 +34,15 @@ class SessionLost(Exception):
 
 
 class Exchange:
-    """One request and its answer. `call_id` is the id of the request, and its progress token."""
+    """One request and its answer. `call_id` is the id of the request, and its progress token. `asked` None: a stream
+    that belongs to no request.
+    """
 
-    def __init__(self, connection: HttpConnection, call_id: int, on_progress: OnProgress | None) -> None:
+    def __init__(self, connection: HttpConnection, call_id: int, asked: Asked | None) -> None:
         self._connection = connection
         self._slug = connection.server.slug
         self._call_id = call_id
-        self._on_progress = on_progress
+        self._asked = asked
 
     async def answer(self, response: Response, *, in_session: bool = False) -> JsonObject:
         """Return the result, and close `response`.
@@ -70,14 +72,16 @@ class Exchange:
             raise nonsense(self._slug, "its stream holds something that is no JSON-RPC message")
         if "id" in message:
             if type(call_id) is int or isinstance(call_id, str):
-                self._connection.asked(method, call_id)
-        elif method != "notifications/progress":
+                self._connection.question(method, params, call_id, self._asked)
+        elif method == "notifications/progress":
+            # Also a server's stream for everything may tell of any call.
+            self._connection.progress(params)
+        elif method == LOGGED:
+            self._connection.logged(params, self._asked)
+        elif method == "notifications/cancelled":
+            self._connection.withdrawn(params.get("requestId"))
+        else:
             self._connection.hear(method, params)
-        elif self._on_progress is not None and params.get("progressToken") == self._call_id:
-            try:
-                self._on_progress(params)
-            except Exception:  # noqa: BLE001 - a callback of ours may fail, the call may not
-                logger.exception("server %s: progress could not be handled", self._slug)
         return None
 
     async def _result(self, response: Response, *, in_session: bool) -> JsonObject:

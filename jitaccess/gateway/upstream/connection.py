@@ -10,9 +10,10 @@ from jitaccess.egress.addresses import Allowance
 from jitaccess.egress.client import Client
 from jitaccess.kernel.strictjson import JsonObject
 
+from .asked import NOBODY, Told
 from .config import ServerConfig, StdioServer
 from .http import HttpConnection
-from .messages import OnNotification, OnProgress, Permit
+from .messages import OnNotification, Permit
 from .stdio import StdioConnection
 
 
@@ -38,7 +39,7 @@ class Connection(Protocol):
         params: JsonObject,
         *,
         timeout: float,  # noqa: ASYNC109 - a timeout is told to the server
-        on_progress: OnProgress | None = None,
+        told: Told = NOBODY,
         permit: Permit | None = None,
     ) -> JsonObject: ...
 
@@ -55,20 +56,29 @@ def egress_client() -> Client:
 
 
 async def open_connection(
-    config: ServerConfig, *, on_notification: OnNotification | None = None, client: Client | None = None
+    config: ServerConfig,
+    *,
+    on_notification: OnNotification | None = None,
+    client: Client | None = None,
+    capabilities: JsonObject | None = None,
 ) -> Connection:
-    """Start or greet a server. Over HTTP it shares the connections of `client`, or has a client of its own.
+    """Start or greet a server. Over HTTP it shares the connections of `client`, or has a client of its own. A server of
+    the older era is told that its client has `capabilities`.
 
     Raises UpstreamError "upstream.unavailable" with sent=False; nothing is left behind. When the operator does not
     allow the address, it has the params of EgressRefused.
     """
     if isinstance(config, StdioServer):
-        return await StdioConnection.open(config, on_notification=on_notification)
+        return await StdioConnection.open(config, on_notification=on_notification, capabilities=capabilities)
     if client is not None:
-        return await HttpConnection.open(config, client=client, on_notification=on_notification)
+        return await HttpConnection.open(
+            config, client=client, on_notification=on_notification, capabilities=capabilities
+        )
     client = egress_client()
     try:
-        connection = await HttpConnection.open(config, client=client, on_notification=on_notification)
+        connection = await HttpConnection.open(
+            config, client=client, on_notification=on_notification, capabilities=capabilities
+        )
     except BaseException:
         await client.close()
         raise

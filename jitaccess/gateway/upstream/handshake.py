@@ -46,13 +46,14 @@ class Greeting:
     instructions: str | None
 
 
-async def greet(post: Post, notify: Notify, era: Era) -> Greeting:
-    """Settle the era on a fresh connection. Never times out by itself, apart from the probe.
+async def greet(post: Post, notify: Notify, era: Era, announced: JsonObject | None = None) -> Greeting:
+    """Settle the era on a fresh connection. Never times out by itself, apart from the probe. `announced` are the client
+    capabilities told in a handshake of the older era; the newer one tells them with each request.
 
     Raises RemoteError (the handshake was refused) or UpstreamError (no version in common, nonsense, or it died).
     """
     if era == "legacy":
-        return await _initialize(post, notify)
+        return await _initialize(post, notify, announced or {})
     probe = _discover(post)
     try:
         if era == "modern":
@@ -63,7 +64,7 @@ async def greet(post: Post, notify: Notify, era: Era) -> Greeting:
         if greeting is not None:
             return greeting
         try:
-            return await _initialize(post, notify)
+            return await _initialize(post, notify, announced or {})
         except RemoteError as refusal:
             # A slow modern server reads both requests at once: it answers the probe and refuses `initialize`.
             greeting = _verdict(probe, era)
@@ -132,8 +133,9 @@ def _greeting(result: JsonObject) -> Greeting | None:
     )
 
 
-async def _initialize(post: Post, notify: Notify) -> Greeting:
-    result = await post("initialize", {"protocolVersion": LEGACY[0], "capabilities": {}, "clientInfo": CLIENT_INFO})
+async def _initialize(post: Post, notify: Notify, announced: JsonObject) -> Greeting:
+    params: JsonObject = {"protocolVersion": LEGACY[0], "capabilities": announced, "clientInfo": CLIENT_INFO}
+    result = await post("initialize", params)
     spoken, capabilities = result.get("protocolVersion"), result.get("capabilities")
     if spoken not in LEGACY or not isinstance(spoken, str):
         raise _incompatible([spoken])

@@ -19,11 +19,22 @@ from jitaccess.kernel.text import visible
 
 from . import headers as mcp_headers
 from .answers import Exchange, SessionLost
+from .asked import NOBODY, Asked, Told
 from .config import Era, HttpServer
 from .errors import TOO_LATE, RemoteError, UpstreamError
 from .handshake import MODERN, Greeting, greet
 from .listener import listen
-from .messages import MAX_PENDING, OnNotification, OnProgress, Permit, list_tools, notification, refusal, with_meta
+from .messages import (
+    LOGGED,
+    MAX_PENDING,
+    QUESTIONS,
+    OnNotification,
+    Permit,
+    list_tools,
+    notification,
+    refusal,
+    with_meta,
+)
 from .messages import request as request_message
 from .process import logger
 
@@ -48,8 +59,11 @@ class HttpConnection:
     capabilities: JsonObject
     instructions: str | None
 
-    def __init__(self, server: HttpServer, client: Client, on_notification: OnNotification | None) -> None:
+    def __init__(
+        self, server: HttpServer, client: Client, on_notification: OnNotification | None, announced: JsonObject
+    ) -> None:
         self.server = server
+        self._announced = announced
         self.alive = True
         self.modern = server.era == "modern"
         self._client = client
@@ -65,14 +79,23 @@ class HttpConnection:
         self._mirrors: dict[str, mcp_headers.Mirror] | None = None
         self._learning = asyncio.Lock()
         self._calls: set[asyncio.Task[JsonObject]] = set()
+        self._asked: dict[int, Asked] = {}  # by the id of the request, oldest first
         self._side: set[asyncio.Task[None]] = set()
 
     @classmethod
     async def open(
-        cls, server: HttpServer, *, client: Client, on_notification: OnNotification | None = None
+        cls,
+        server: HttpServer,
+        *,
+        client: Client,
+        on_notification: OnNotification | None = None,
+        capabilities: JsonObject | None = None,
     ) -> HttpConnection:
-        """Settle the era. Raises UpstreamError "upstream.unavailable" with sent=False; nothing is left behind."""
-        self = cls(server, client, on_notification)
+        """Settle the era; a server of the older era is told that its client has `capabilities`.
+
+        Raises UpstreamError "upstream.unavailable" with sent=False; nothing is left behind.
+        """
+        self = cls(server, client, on_notification, capabilities or {})
         try:
             async with asyncio.timeout(server.start_timeout):
                 await self._greet(server.era)
@@ -82,7 +105,9 @@ class HttpConnection:
                 raise
             raise self._unavailable(error) from error
         tools = self.capabilities.get("tools")
-        if on_notification is not None and isinstance(tools, dict) and tools.get("listChanged") is True:
+        changes = on_notification is not None and isinstance(tools, dict) and tools.get("listChanged") is True
+        # Many servers of the older era ask on the stream of everything, whatever call it is about.
+        if changes or (self._announced and not self.modern):
             self.aside(listen(self))
         return self
 
@@ -96,7 +121,7 @@ class HttpConnection:
         params: JsonObject,
         *,
         timeout: float,  # noqa: ASYNC109 - a timeout is told to the server, asyncio.timeout cannot do that
-        on_progress: OnProgress | None = None,
+        told: Told = NOBODY,
         permit: Permit | None = None,
     ) -> JsonObject:
         """As StdioConnection.request. A timeout and the cancellation of the task cancel the call at the server."""
@@ -108,12 +133,13 @@ class HttpConnection:
             )
         progress = Progress(permit=permit)
         call_id = self._next_id()
-        work = self._loop.create_task(self._call(call_id, method, params, on_progress, progress))
+        asked = self._asked[call_id] = Asked(self.server.slug, told, self._answer_later)
+        work = self._loop.create_task(self._call(call_id, method, params, told, progress))
         self._calls.add(work)
-        work.add_done_callback(self._done)
+        work.add_done_callback(lambda work: self._done(work, call_id))
         self._touch()
         try:
-            await asyncio.wait({work}, timeout=timeout)
+            await asked.until(work, timeout)
         except asyncio.CancelledError:
             self._abandon(work, call_id, progress, "the caller went away")
             raise
@@ -233,10 +259,39 @@ class HttpConnection:
         except Exception:  # noqa: BLE001 - a callback of ours may fail, the call may not
             logger.exception("server %s: a notification could not be handled", self.server.slug)
 
-    def asked(self, method: str, call_id: str | int) -> None:
-        """Answer the server's own request, which only servers of the older era may send."""
-        if not self.modern:
+    def question(self, method: str, params: JsonObject, call_id: str | int, asked: Asked | None) -> None:
+        """Relay or refuse the server's own request, which only servers of the older era may send.
+
+        On a stream that belongs to no call, nothing says which it is about: a server that does one thing after another
+        asks about the oldest.
+        """
+        if self.modern:
+            return
+        if asked is None:
+            asked = next((one for one in self._asked.values() if one.answers), None)
+        if asked is not None and asked.answers and method in QUESTIONS:
+            asked.ask(method, params, call_id)
+        else:
             self.aside(self._tell(refusal(method, call_id)))
+
+    def withdrawn(self, call_id: object) -> None:
+        """The server takes its question back."""
+        any(asked.withdrawn(call_id) for asked in list(self._asked.values()))
+
+    def progress(self, params: JsonObject) -> None:
+        token = params.get("progressToken")
+        asked = self._asked.get(token) if type(token) is int else None
+        if asked is not None:
+            asked.progress(params)
+
+    def logged(self, params: JsonObject, asked: Asked | None) -> None:
+        """A log message: for the call on whose stream it is, else as `question`."""
+        if asked is None and not self.server.shared:  # of a shared one, who knows whose words they are?
+            asked = next((one for one in self._asked.values() if one.listens), None)
+        if asked is not None and asked.listens:
+            asked.log(params)
+        else:
+            self.hear(LOGGED, params)
 
     def _next_id(self) -> int:
         self._last_id += 1
@@ -245,8 +300,12 @@ class HttpConnection:
     def _touch(self) -> None:
         self.last_used = self._loop.time()
 
-    def _done(self, work: asyncio.Task[JsonObject]) -> None:
+    def _answer_later(self, message: JsonObject) -> None:
+        self.aside(self._tell(message))
+
+    def _done(self, work: asyncio.Task[JsonObject], call_id: int) -> None:
         self._calls.discard(work)
+        self._asked.pop(call_id).over()
         self._touch()
         if not work.cancelled():
             work.exception()  # looked at, so that asyncio does not report it
@@ -262,18 +321,17 @@ class HttpConnection:
         if not self.modern and progress.sent:
             self.aside(self._tell(notification("notifications/cancelled", {"requestId": call_id, "reason": reason})))
 
-    async def _call(
-        self, call_id: int, method: str, params: JsonObject, on_progress: OnProgress | None, progress: Progress
-    ) -> JsonObject:
-        sent = with_meta(params, modern=self.modern, progress_token=call_id if on_progress else None)
+    async def _call(self, call_id: int, method: str, params: JsonObject, told: Told, progress: Progress) -> JsonObject:
+        sent = with_meta(params, modern=self.modern, progress_token=call_id if told.progress else None)
         message = request_message(call_id, method, sent)
+        asked = self._asked[call_id]
         if self.modern:
-            return await self._call_modern(message, Exchange(self, call_id, on_progress), progress)
+            return await self._call_modern(message, Exchange(self, call_id, asked), progress)
         for last in (False, True):
             greeted, in_session = self._greeted, self.in_session
             try:
                 response = await self.post(message, self.legacy_headers(), progress)
-                return await Exchange(self, call_id, on_progress).answer(response, in_session=in_session)
+                return await Exchange(self, call_id, asked).answer(response, in_session=in_session)
             except SessionLost as lost:
                 # It was not taken, so it may be sent again, in a new session; once.
                 progress.sent = False
@@ -328,7 +386,7 @@ class HttpConnection:
         def post(method: str, params: JsonObject) -> asyncio.Future[JsonObject]:
             return self._loop.create_task(self._ask(method, params, era))
 
-        self._adopt(await greet(post, due.append, era))
+        self._adopt(await greet(post, due.append, era, self._announced))
         for method in due:
             await self._say(notification(method))
         self._greeted += 1

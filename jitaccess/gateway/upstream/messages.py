@@ -18,13 +18,15 @@ MAX_TOOL_PAGES = 100
 MAX_LIST_BYTES = 8 << 20  # of all pages: they are held together, and so is what is kept of them
 
 LIST_CHANGED = "notifications/tools/list_changed"
+LOGGED = "notifications/message"
+# What a server of the older era may ask of its client.
+QUESTIONS = frozenset({"elicitation/create", "sampling/createMessage", "roots/list"})
 # Per-request fields of the modern era: a legacy server gets its own in `initialize`.
 _MODERN_ONLY = {META + name for name in ("protocolVersion", "clientInfo", "clientCapabilities", "logLevel")}
 _RESULT_TYPES: tuple[Json, ...] = ("complete", "input_required")
 _METHOD_NOT_FOUND: JsonObject = {"code": -32601, "message": "Method not found"}
 
 OnNotification = Callable[[str, JsonObject], None]
-OnProgress = Callable[[JsonObject], None]
 Permit = Callable[[], bool]
 
 

@@ -99,6 +99,7 @@ class Pool:
         self._clock = clock
         self._slots: dict[Key, _Slot] = {}
         self._eras: dict[str, tuple[ServerConfig, Era]] = {}
+        self._announced: dict[str, tuple[ServerConfig, JsonObject]] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._closed = False
 
@@ -133,6 +134,13 @@ class Pool:
                 detail = f'The start of the server "{slug}" was given up.'
                 raise UpstreamError("upstream.unavailable", detail, server=slug) from None
             raise
+
+    def announced(self, slug: str) -> JsonObject | None:
+        """The capabilities that the server told of in its last greeting; None when it has not been greeted as it is
+        configured now.
+        """
+        server, capabilities = self._announced.get(slug, (None, None))
+        return capabilities if server is not None and server == self._servers(slug) else None
 
     @property
     def children(self) -> int:
@@ -239,6 +247,7 @@ class Pool:
             slot.starting = None
         # 2026-07-28 versioning: the era belongs to the server, so it is asked once per configuration.
         self._eras[server.slug] = (server, "modern" if connection.era == MODERN else "legacy")
+        self._announced[server.slug] = (server, connection.capabilities)
         slot.connection, slot.started_at = connection, self._clock()
         if slot.over_http:
             slot.trouble.forget()

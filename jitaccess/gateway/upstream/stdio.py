@@ -12,13 +12,15 @@ from jitaccess.kernel.steps import step
 from jitaccess.kernel.strictjson import Json, JsonObject
 from jitaccess.kernel.text import visible
 
+from .asked import NOBODY, Asked, Told
 from .config import Era, StdioServer
 from .errors import TOO_LATE, RemoteError, UpstreamError
 from .handshake import MODERN, Greeting, greet, modern_meta
 from .messages import (
+    LOGGED,
     MAX_PENDING,
+    QUESTIONS,
     OnNotification,
-    OnProgress,
     Permit,
     list_tools,
     nonsense,
@@ -41,7 +43,7 @@ _LAST_ID = re.compile(rb'"id"\s*:\s*(\d{1,15})\s*(?:,\s*"jsonrpc"\s*:\s*"2\.0"\s
 class _Call:
     id: int
     future: asyncio.Future[JsonObject]
-    on_progress: OnProgress | None
+    asked: Asked
     background: bool
 
 
@@ -70,17 +72,27 @@ class StdioConnection:
         self._modern = server.era == "modern"
 
     @classmethod
-    async def open(cls, server: StdioServer, *, on_notification: OnNotification | None = None) -> StdioConnection:
-        """Start the server and settle the era. Raises UpstreamError "upstream.unavailable"; nothing is left behind."""
+    async def open(
+        cls,
+        server: StdioServer,
+        *,
+        on_notification: OnNotification | None = None,
+        capabilities: JsonObject | None = None,
+    ) -> StdioConnection:
+        """Start the server and settle the era; a server of the older era is told that its client has `capabilities`.
+
+        Raises UpstreamError "upstream.unavailable"; nothing is left behind.
+        """
+        announced = capabilities or {}
         try:
             async with asyncio.timeout(server.start_timeout):
                 try:
-                    return await cls._open(server, server.era, on_notification)
+                    return await cls._open(server, server.era, on_notification, announced)
                 except (RemoteError, _Died):
                     if server.era != "auto":
                         raise
                     # Some legacy servers end, or refuse all that follows, when `initialize` is not the first request.
-                    return await cls._open(server, "legacy", on_notification)
+                    return await cls._open(server, "legacy", on_notification, announced)
         except TimeoutError:
             reason = f"did not finish the handshake within {server.start_timeout:g} seconds"
         except RemoteError as error:
@@ -93,11 +105,13 @@ class StdioConnection:
         raise UpstreamError("upstream.unavailable", detail, server=server.slug)
 
     @classmethod
-    async def _open(cls, server: StdioServer, era: Era, on_notification: OnNotification | None) -> StdioConnection:
+    async def _open(
+        cls, server: StdioServer, era: Era, on_notification: OnNotification | None, announced: JsonObject
+    ) -> StdioConnection:
         self = cls(server, on_notification)
         await self._process.start()
         try:
-            self._adopt(await greet(self._post_raw, self._notify, era))
+            self._adopt(await greet(self._post_raw, self._notify, era, announced))
         except BaseException as error:
             self._down("upstream.cancelled", "The handshake failed.", patience=0)
             await self.close()
@@ -132,16 +146,17 @@ class StdioConnection:
         params: JsonObject,
         *,
         timeout: float,  # noqa: ASYNC109 - a timeout is told to the server, asyncio.timeout cannot do that
-        on_progress: OnProgress | None = None,
+        told: Told = NOBODY,
         permit: Permit | None = None,
     ) -> JsonObject:
         """Ask and return the result object as the server wrote it (also resultType "input_required").
 
         `timeout` is in seconds. The per-request `_meta` of the era is added here; clientCapabilities inside
         params["_meta"] are kept, so what is announced is what the caller decided, or nothing. A progress token is
-        ours as the id is, because two callers may choose the same: pass `on_progress` to get the params of
-        notifications/progress. `permit` is asked just before the first byte. Raises UpstreamError, or RemoteError with
-        the server's own error. A timeout and the cancellation of the task send notifications/cancelled.
+        ours as the id is, because two callers may choose the same: `told` says who hears what before the result.
+        While the server waits for an answer itself, the time does not run. `permit` is asked just before the first
+        byte. Raises UpstreamError, or RemoteError with the server's own error. A timeout and the cancellation of the
+        task send notifications/cancelled.
         """
         if not self.alive:
             raise UpstreamError("upstream.unavailable", f'The server "{self.server.slug}" is not running.')
@@ -149,13 +164,13 @@ class StdioConnection:
             raise UpstreamError(TOO_LATE, f'It took too long until "{self.server.slug}" could be asked.')
         call = self._post(
             method,
-            with_meta(params, modern=self._modern, progress_token=self._last_id + 1 if on_progress else None),
-            on_progress=on_progress,
+            with_meta(params, modern=self._modern, progress_token=self._last_id + 1 if told.progress else None),
+            told=told,
         )
         if method == "tools/call":
             step("forward.sent")
         try:
-            await asyncio.wait({call.future}, timeout=timeout)
+            await call.asked.until(call.future, timeout)
         except asyncio.CancelledError:
             self._abandon(call, "the caller went away")
             raise
@@ -192,7 +207,7 @@ class StdioConnection:
         method: str,
         params: JsonObject,
         *,
-        on_progress: OnProgress | None = None,
+        told: Told = NOBODY,
         background: bool = False,
     ) -> _Call:
         if len(self._calls) >= MAX_PENDING:
@@ -201,7 +216,8 @@ class StdioConnection:
             )
         self._write(request_message(self._last_id + 1, method, params))
         self._last_id += 1
-        call = _Call(self._last_id, self._loop.create_future(), on_progress, background)
+        asked = Asked(self.server.slug, told, self._write_or_drop)
+        call = _Call(self._last_id, self._loop.create_future(), asked, background)
         self._calls[call.id] = call
         call.future.add_done_callback(lambda _: self._forget(call))
         self._touch()
@@ -209,6 +225,7 @@ class StdioConnection:
 
     def _forget(self, call: _Call) -> None:
         self._calls.pop(call.id, None)
+        call.asked.over()
         self._touch()
 
     def _touch(self) -> None:
@@ -261,7 +278,7 @@ class StdioConnection:
         if not isinstance(method, str) or not isinstance(params, dict):
             return False
         if "id" in message:
-            return self._refuse(method, call_id)
+            return self._question(method, params, call_id)
         self._notification(method, params)
         return True
 
@@ -279,22 +296,38 @@ class StdioConnection:
             call.future.set_exception(answer or nonsense(self.server.slug, what))
         return True
 
-    def _refuse(self, method: str, call_id: Json) -> bool:
-        """Answer the server's own request at once, so that it does not wait for somebody who is not there."""
-        if self._modern or type(call_id) not in (int, str):
+    def _question(self, method: str, params: JsonObject, call_id: Json) -> bool:
+        """Relay the server's own request, or refuse it at once, so that it does not wait for somebody who is not there.
+
+        Nothing says to which call it belongs: a server that does one thing after another asks about the oldest.
+        """
+        if self._modern or not isinstance(call_id, int | str) or isinstance(call_id, bool):
             # 2026-07-28 stdio: servers MUST NOT send requests and clients MUST NOT write responses.
             return False
-        self._write_or_drop(refusal(method, call_id))
+        asked = next((call.asked for call in self._calls.values() if call.asked.answers), None)
+        if asked is not None and method in QUESTIONS:
+            asked.ask(method, params, call_id)
+        else:
+            self._write_or_drop(refusal(method, call_id))
         return True
 
     def _notification(self, method: str, params: JsonObject) -> None:
         if method == "notifications/progress":
             token = params.get("progressToken")
             call = self._calls.get(token) if type(token) is int else None
-            if call is not None and call.on_progress is not None:
-                call.on_progress(params)
+            if call is not None:
+                call.asked.progress(params)
+        elif method == "notifications/cancelled":
+            any(call.asked.withdrawn(params.get("requestId")) for call in list(self._calls.values()))
+        elif method == LOGGED and (asked := self._listener()) is not None:
+            asked.log(params)
         elif self._on_notification is not None and method != "notifications/subscriptions/acknowledged":
             self._on_notification(method, params)
+
+    def _listener(self) -> Asked | None:
+        """Whose call a log message is about, as far as one can tell; of a shared server nobody's."""
+        calls = () if self.server.shared else self._calls.values()
+        return next((call.asked for call in calls if call.asked.listens), None)
 
     def _unreadable(self, line: bytes, reason: str) -> None:
         shown = visible(line[:EDGE_BYTES].decode(errors="replace"), limit=EDGE_BYTES)

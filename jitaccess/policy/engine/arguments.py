@@ -108,12 +108,16 @@ class Schema:
 
 @dataclass(frozen=True, slots=True)
 class ArgumentConstraint:
-    """What arguments must be. `digest` is of the exact ones, `value` the same where it is known, for people."""
+    """What arguments must be. `digest` is of the exact ones, `value` the same where it is known, for people.
+
+    `answers`: with the exact ones, what the client answers to questions of the server may be anything.
+    """
 
     mode: Mode
     digest: str = ""
     value: Json = None
     schema: Schema | None = None
+    answers: bool = False
 
     def difference(self, arguments: JsonView, digest_: str) -> str | None:
         """Where and how these arguments, with this digest, differ; None when they are allowed."""
@@ -134,13 +138,13 @@ def arguments_digest(arguments: JsonView) -> str:
 
 def parse_constraint(value: Json) -> ArgumentConstraint:
     """The constraint in {"mode": "any"}, {"mode": "schema", "schema": {…}} or {"mode": "exact"} with "value", "digest"
-    or both. Raises Invalid("arguments.invalid", params path as a list of keys, expected).
+    or both, and "answers": true. Raises Invalid("arguments.invalid", params path as a list of keys, expected).
     """
-    members = _object(value, (), ("mode", "schema", "value", "digest"))
+    members = _object(value, (), ("mode", "schema", "value", "digest", "answers"))
     mode = members.get("mode")
     if not isinstance(mode, str) or mode not in set(Mode):
         _refuse(("mode",) if "mode" in members else (), "mode: one of exact, schema, any")
-    own = {Mode.ANY: set(), Mode.SCHEMA: {"schema"}, Mode.EXACT: {"value", "digest"}}[Mode(mode)]
+    own = {Mode.ANY: set(), Mode.SCHEMA: {"schema"}, Mode.EXACT: {"value", "digest", "answers"}}[Mode(mode)]
     for name in sorted(members.keys() - own - {"mode"}):
         _refuse((name,), f"no such key with mode {mode}")
     if mode == Mode.ANY:
@@ -156,17 +160,19 @@ def parse_constraint(value: Json) -> ArgumentConstraint:
 
 
 def _exact(members: Mapping[str, Json]) -> ArgumentConstraint:
-    value, given = members.get("value"), members.get("digest")
+    value, given, answers = members.get("value"), members.get("digest"), members.get("answers", False)
+    if not isinstance(answers, bool):
+        _refuse(("answers",), "true or false")
     if "value" in members:
         if not isinstance(value, dict):
             _refuse(("value",), "an object with the arguments")
         found = arguments_digest(value)
         if given not in (None, found):
             _refuse(("digest",), "the digest of the value")
-        return ArgumentConstraint(Mode.EXACT, found, value)
+        return ArgumentConstraint(Mode.EXACT, found, value, answers=answers)
     if not isinstance(given, str) or not given.startswith("sha256:"):
         _refuse(("digest",) if "digest" in members else (), 'value: the exact arguments; or digest: "sha256:…"')
-    return ArgumentConstraint(Mode.EXACT, given)
+    return ArgumentConstraint(Mode.EXACT, given, answers=answers)
 
 
 @dataclass(slots=True)

@@ -67,7 +67,7 @@ def explain(
 
 
 def _considered(here: Here, tool: ToolFacts, verdict: Verdict) -> Iterator[Considered]:
-    has = here.rights
+    has = here.has.rights
     yield from _denials(here, tool, verdict)
     for part, bindings in (
         (Part.CEILING, has.ceilings),
@@ -80,7 +80,7 @@ def _considered(here: Here, tool: ToolFacts, verdict: Verdict) -> Iterator[Consi
 
 
 def _denials(here: Here, tool: ToolFacts, verdict: Verdict) -> Iterator[Considered]:
-    for binding in here.rights.denying:
+    for binding in here.has.rights.denying:
         for role, rules in denying(binding, here.asked.server):
             for rule in rules:
                 if covers(rule, tool, denies=True):
@@ -102,7 +102,7 @@ def _binding(here: Here, tool: ToolFacts, verdict: Verdict, part: Part, binding:
 
 def _not_in_force(here: Here, binding: BindingFacts) -> str:
     at = here.asked.at
-    if lock := here.rights.stopped.get(binding.id):
+    if lock := here.has.rights.stopped.get(binding.id):
         return str(lock)
     if binding.ended_at is not None:
         return f"it was ended at {binding.ended_at:%Y-%m-%d %H:%M:%S} UTC"

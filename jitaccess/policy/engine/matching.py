@@ -42,6 +42,7 @@ class Question:
     """Who asks about a server, when and with which arguments. `arguments` None: is there any that would do?
 
     Then what depends on arguments counts as satisfied where it allows, and as not satisfied where it denies.
+    `answers`: beside its arguments the call carries what its client answered to the server's questions.
     """
 
     snapshot: Snapshot
@@ -51,7 +52,10 @@ class Question:
     at: datetime
     arguments: JsonView | None = None
     digest: str = ""
+    answers: bool = False
     _context: dict[str, object] = field(default_factory=dict, compare=False, repr=False)
+    # Filled when an answer depended on the arguments, or on the answers beside them.
+    turned_on: list[str] = field(default_factory=list, compare=False, repr=False)
 
     def lacks(self, rule: RoleRule, thing: Thing, *, denies: bool) -> str:
         """What is missing for a rule that covers the thing to apply to it; "" when it applies.
@@ -70,6 +74,9 @@ class Question:
             return ""
         if self.arguments is None:
             return DEPENDS if denies else ""
+        self.turned_on.append("arguments")
+        if self.answers and constraint.mode is Mode.EXACT and not denies and not constraint.answers:
+            return "answers to the server were not approved with the arguments"
         try:
             return constraint.difference(self.arguments, self.digest) or ""
         except (Invalid, RecursionError):
@@ -86,6 +93,8 @@ class Question:
     def _condition(self, where: Condition, thing: Thing, *, denies: bool) -> str:
         if self.arguments is None and "args" in where.variables:
             return DEPENDS if denies else ""
+        if "args" in where.variables:
+            self.turned_on.append("arguments")
         shown = visible(where.source.strip(), limit=200)
         try:
             return "" if where.holds(self.context(thing)) else f"the condition {shown} is false"

@@ -27,6 +27,8 @@ START_OF_TIME = datetime.min.replace(tzinfo=UTC)
 # A condition about the time may change its answer at any instant. A call is never held longer than this; a list may
 # be late by so much, because all that listen would have to be looked at again.
 TIMED, TIMED_LIST = timedelta(seconds=1), timedelta(seconds=10)
+# What is known about a server by old versions of roles is forgotten at some time.
+MAX_MEMO = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class Who:
 class Rights:
     """In the order in which they count: the ledger must name the same binding in every process. `grants` may be used
     now, `past` are all that there were. Those in `stopped` allow nothing, for their role or grant is locked; what they
-    deny stays denied.
+    deny stays denied. All that from `since` until `until`; with `timed` there is a condition about the time besides.
     """
 
     agents_own: tuple[BindingFacts, ...]
@@ -53,6 +55,11 @@ class Rights:
     stopped: Mapping[UUID, LockFacts]
     since: datetime
     until: datetime
+    timed: bool
+
+    def holds(self, at: datetime) -> tuple[datetime, datetime]:
+        """The span around `at` in which a decision stays what it is."""
+        return (at, min(self.until, at + TIMED)) if self.timed else (self.since, self.until)
 
 
 def rights(snapshot: Snapshot, agent: AgentFacts, who: Who, at: datetime) -> Rights:
@@ -74,6 +81,7 @@ def rights(snapshot: Snapshot, agent: AgentFacts, who: Who, at: datetime) -> Rig
         _stopped(snapshot, live, at),
         since,
         until,
+        timed(snapshot, who, at),
     )
 
 
@@ -133,8 +141,15 @@ def denying(binding: BindingFacts, server: ServerFacts) -> list[tuple[RoleFacts,
     return [(role, rules) for role in roles if (rules := about(role.deny, server))]
 
 
-def about(rules: Iterable[RoleRule], server: ServerFacts) -> tuple[RoleRule, ...]:
-    return tuple(rule for rule in rules if rule.about(server))
+def about(rules: tuple[RoleRule, ...], server: ServerFacts) -> tuple[RoleRule, ...]:
+    """Those of a role's rules that are about this server."""
+    found: tuple[object, tuple[RoleRule, ...]] | None = server.memo.get(id(rules))
+    if found is None:
+        if len(server.memo) > MAX_MEMO:
+            server.memo.clear()
+        # With the rules themselves: nothing else may get their id meanwhile.
+        found = server.memo[id(rules)] = (rules, tuple(rule for rule in rules if rule.about(server)))
+    return found[1]
 
 
 def lock_on(snapshot: Snapshot, *, who: Who, at: datetime) -> LockFacts | None:
@@ -182,11 +197,8 @@ def reachable(snapshot: Snapshot, *, who: Who, server: ServerFacts) -> bool:
     return server_open_to(snapshot, server, agent, who.user)
 
 
-def interval(snapshot: Snapshot, who: Who, at: datetime, timed: timedelta = TIMED) -> tuple[datetime, datetime]:
-    """The span around `at` in which no binding of this principal starts or ends, and no lock ends.
-
-    With a condition about the time in one of its live roles it is `at` and `timed` more.
-    """
+def interval(snapshot: Snapshot, who: Who, at: datetime) -> tuple[datetime, datetime]:
+    """The span around `at` in which no binding of this principal starts or ends, and no lock ends."""
     since, until = START_OF_TIME, END_OF_TIME
     bindings = bindings_of(snapshot, who)
     edges = [edge for one in bindings if one.ended_at is None for edge in (one.starts_at, one.expires_at)]
@@ -197,28 +209,27 @@ def interval(snapshot: Snapshot, who: Who, at: datetime, timed: timedelta = TIME
             since = max(since, edge)
         else:
             until = min(until, edge)
-    if _timed(bindings, at):
-        return at, min(until, at + timed)
     return since, until
 
 
-def _timed(bindings: Iterable[BindingFacts], at: datetime) -> bool:
-    live = (one for one in bindings if one.live(at))
+def timed(snapshot: Snapshot, who: Who, at: datetime) -> bool:
+    """Whether one of its live roles has a condition about the time."""
+    live = (one for one in bindings_of(snapshot, who) if one.live(at))
     return any(role is not None and role.timed for one in live for role in (one.role, one.pinned))
 
 
 def bindings_of(snapshot: Snapshot, who: Who) -> tuple[BindingFacts, ...]:
     """Every binding that can matter to this principal, live or not."""
-    subjects = [Subject(agent=who.agent), EVERY_AGENT]
-    if who.user:
-        subjects.append(Subject(agent=who.agent, user=who.user))
-    users_own = _users_own(snapshot, who.user) if who.user and who.user in snapshot.users else ()
-    return (*_own(snapshot, *subjects), *users_own)
+    return _own(snapshot, *subjects_of(snapshot, who))
 
 
-def next_edge(snapshot: Snapshot, *, who: Who, at: datetime) -> datetime:
-    """When to look again at what this principal sees, for it may change by itself; END_OF_TIME if never."""
-    return interval(snapshot, who, at, TIMED_LIST)[1]
+def subjects_of(snapshot: Snapshot, who: Who) -> tuple[Subject, ...]:
+    """Whose bindings can matter to this principal."""
+    mine = (Subject(agent=who.agent), EVERY_AGENT)
+    if not who.user:
+        return mine
+    users = _subjects_of_user(snapshot, who.user) if who.user in snapshot.users else ()
+    return (*mine, Subject(agent=who.agent, user=who.user), *users)
 
 
 def _own(snapshot: Snapshot, *subjects: Subject) -> tuple[BindingFacts, ...]:
@@ -226,5 +237,9 @@ def _own(snapshot: Snapshot, *subjects: Subject) -> tuple[BindingFacts, ...]:
 
 
 def _users_own(snapshot: Snapshot, user: UUID) -> tuple[BindingFacts, ...]:
+    return _own(snapshot, *_subjects_of_user(snapshot, user))
+
+
+def _subjects_of_user(snapshot: Snapshot, user: UUID) -> tuple[Subject, ...]:
     teams = sorted(snapshot.users[user].teams)
-    return _own(snapshot, Subject(user=user), *(Subject(team=team) for team in teams), EVERY_USER)
+    return (Subject(user=user), *(Subject(team=team) for team in teams), EVERY_USER)

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 from uuid import UUID
 
+from jitaccess.catalog.options import DEFAULTS, ServerOptions
 from jitaccess.kernel.patterns import PatternSet
 from jitaccess.policy.engine.arguments import ArgumentConstraint
 from jitaccess.policy.engine.conditions import Condition
@@ -185,7 +187,10 @@ class ToolFacts:
 
 @dataclass(frozen=True, slots=True)
 class ServerFacts:
-    """A server with the tools it offers. `teams` None: every team may use it."""
+    """A server with the tools it offers. `teams` None: every team may use it.
+
+    `memo` holds what others worked out about it, by what, and is gone with it.
+    """
 
     id: UUID
     slug: str
@@ -194,6 +199,8 @@ class ServerFacts:
     teams: frozenset[UUID] | None
     tools: Mapping[str, ToolFacts]
     labels: Mapping[str, str] = field(default_factory=dict)
+    options: ServerOptions = DEFAULTS
+    memo: dict[object, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,6 +280,8 @@ class Snapshot:
 
     `stamp` names the version beyond doubt. `places` tells whose each binding is. The bindings in `spent` had no
     use left when somebody last looked, and allow nothing. `roles` are those that may be asked for.
+
+    `memo` (see standing) goes along to the next Snapshot; `identity` is of this one alone.
     """
 
     version: int
@@ -287,6 +296,8 @@ class Snapshot:
     locks: tuple[LockFacts, ...] = ()
     teams: Mapping[UUID, str] = field(default_factory=dict)
     roles: Mapping[UUID, RoleFacts] = field(default_factory=dict)
+    memo: dict[object, Any] = field(default_factory=dict, compare=False, repr=False)
+    identity: object = field(default_factory=object, init=False, compare=False, repr=False)
 
     def server_by_slug(self, slug: str) -> ServerFacts | None:
         return next((server for server in self.servers.values() if server.slug == slug), None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from jitaccess.catalog.options import BOUNDS, MEANINGS
 from jitaccess.policy.engine.roles import ACCESS_CLASSES
 from jitaccess.runtime.access_files.shapes import (
     ByName,
@@ -73,6 +74,10 @@ AGENT = Record(
     },
     required=("owner", "team"),
 )
+OPTIONS = Record(
+    {name: Whole(meaning, *BOUNDS[name]) if name in BOUNDS else Flag(meaning) for name, meaning in MEANINGS.items()},
+    what="how the gateway treats it; what is left out stays as it is",
+)
 SERVER = Record(
     {
         "url": Text("the MCP endpoint, https://…/mcp; programs are described by the operator's file only", 500),
@@ -82,6 +87,7 @@ SERVER = Record(
         "enabled": Flag("a disabled server is closed to everybody"),
         "owner_team": name("whom approval policies mean by server-owners", mentions="team", blank=True),
         "labels": Labels(),
+        "options": OPTIONS,
         "access": Either(
             Choice("every team may use it", (EVERY_TEAM,)), Listing(name("a team that may use it", mentions="team"))
         ),

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from jitaccess.catalog.credentials import origin_of
+from jitaccess.catalog.options import DEFAULTS
 from jitaccess.runtime.access_files import lockouts, references
 from jitaccess.runtime.access_files.documents import Key, Problem, Reading, Wanted
 from jitaccess.runtime.access_files.state import Now, State, in_order
@@ -20,7 +21,7 @@ _NEW: dict[str, dict[str, Any]] = {
     "agent": {"description": "", "users": [], "labels": {}, "enabled": True},
     "server": {
         "description": "", "instructions": "", "enabled": True, "owner_team": "", "labels": {}, "access": [],
-        "tools": {}, "requestables": [],
+        "options": DEFAULTS.as_json(), "tools": {}, "requestables": [],
     },
 }  # fmt: skip
 _OVER_HTTP = {"era": "auto", "shared": False}
@@ -95,13 +96,15 @@ def _timely(wanted: Iterable[Wanted], at: datetime, plan: Plan) -> Iterator[Want
 
 
 def _merged(kind: str, before: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
-    """What a file does not say stays; what it says is the whole of it, except that tools are looked at one by one."""
+    """What a file does not say stays; what it says is the whole of it; of tools and options, each alone."""
     new = _NEW.get(kind, {}) | (_OVER_HTTP if "url" in wanted else {})
     value = {**(before or new), **wanted}
     if "tools" in wanted and kind == "server":
         tools = before.get("tools", {})
         told = {name: {**tools.get(name, _NEW_TOOL), **tool} for name, tool in wanted["tools"].items()}
         value["tools"] = tools | told
+    if "options" in wanted:
+        value["options"] = {**before.get("options", DEFAULTS.as_json()), **wanted["options"]}
     if "requestables" in wanted:
         value["requestables"] = in_order(wanted["requestables"])
     return value
@@ -112,6 +115,9 @@ def _side_effects(wanted: Wanted, before: dict[str, Any], after: dict[str, Any],
     old, new = before.get("url", ""), after.get("url", "")
     if old and new != old and origin_of(old) != origin_of(new):
         yield str(wanted.problem("spec.url: another address, so the credentials given for the old one are removed."))
+    trusted = [one.get("options", {}).get("accept_definitions", False) for one in (before, after)]
+    if trusted == [False, True]:
+        yield str(wanted.problem("spec.options.accept_definitions: nobody reviews its tools before agents see them."))
     if wanted.key.kind == "agent" and not there.people.get(after["owner"], True):
         yield str(wanted.problem(f"spec.owner: {after['owner']} is not active, so the agent is refused."))
 

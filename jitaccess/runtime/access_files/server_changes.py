@@ -8,7 +8,7 @@ from typing import Any
 from jitaccess.audit.recorder import Actor
 from jitaccess.catalog.http_servers import add_http_server, change_http_server
 from jitaccess.catalog.models import AccessClass, Server, Tool
-from jitaccess.catalog.services import classify_tool, register_server, set_server_enabled
+from jitaccess.catalog.services import classify_tool, register_server, set_options, set_server_enabled
 from jitaccess.identity.models import Team
 from jitaccess.policy.models import ApprovalPolicy, Requestable, ServerAccess
 from jitaccess.runtime.access_files.kinds import EVERY_TEAM
@@ -31,6 +31,7 @@ def apply(change: Change, operator: Actor) -> None:
             server.delete()
             return
         _reach(server, change, operator)
+    set_options(server=server, changes=change.after["options"], operator=operator)
     _change(server, change, operator)
     _tools(server, change, operator)
     if server.enabled != change.after["enabled"]:

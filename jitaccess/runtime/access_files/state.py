@@ -111,6 +111,7 @@ def _servers(found: Now) -> None:
             "enabled": server.enabled,
             "owner_team": server.owner_team.name if server.owner_team else "",
             "labels": dict(sorted(parse_labels(server.labels).items())),
+            "options": server.options.as_json(),
             "access": _door(door),
             "tools": tools[server.pk],
             "requestables": in_order(asked[server.pk]),

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from jitaccess.egress import client as egress
 from jitaccess.gateway.upstream import answers, sse
+from jitaccess.gateway.upstream.asked import Told
 from jitaccess.gateway.upstream.errors import RemoteError, UpstreamError
 from jitaccess.gateway.upstream.http import HttpConnection
 
@@ -349,7 +350,7 @@ def test_what_a_listener_does_wrong_harms_no_call(run: Run, caplog: pytest.LogCa
     async def work() -> None:
         server = WebServer(on={"tools/call": stream(note, progress, Seen.result)})
         async with connected(server, on_notification=fail) as connection:
-            await connection.request("tools/call", {"name": "t"}, timeout=5, on_progress=fail)
+            await connection.request("tools/call", {"name": "t"}, timeout=5, told=Told(progress=fail))
 
     with caplog.at_level(logging.CRITICAL + 1):
         run(work())

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from jitaccess.gateway.upstream import process, stdio
+from jitaccess.gateway.upstream.asked import Told
 from jitaccess.gateway.upstream.errors import RemoteError, UpstreamError
 from jitaccess.gateway.upstream.stdio import StdioConnection
 
@@ -179,7 +180,7 @@ def test_progress_reaches_only_the_call_that_asked_for_it_under_a_token_of_ours(
         connection = await StdioConnection.open(fake(), on_notification=lambda *event: other.append(event))
         try:
             params: Any = {"name": "progress", "_meta": {"progressToken": "the client's"}}
-            return said(await connection.request("tools/call", params, timeout=5, on_progress=seen.append))
+            return said(await connection.request("tools/call", params, timeout=5, told=Told(progress=seen.append)))
         finally:
             await connection.close()
 

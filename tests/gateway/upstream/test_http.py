@@ -11,6 +11,7 @@ from aiohttp import web
 from jitaccess.egress.addresses import Allowance
 from jitaccess.egress.client import Client
 from jitaccess.gateway.upstream import handshake, http, listener
+from jitaccess.gateway.upstream.asked import Told
 from jitaccess.gateway.upstream.errors import RemoteError, UpstreamError
 from jitaccess.gateway.upstream.http import HttpConnection
 from jitaccess.kernel.errors import JitAccessError
@@ -281,7 +282,7 @@ def test_an_answer_in_a_stream_arrives_with_progress_and_notifications_before_it
                     "tools/call",
                     {"name": "t", "_meta": {"progressToken": "mine"}},
                     timeout=5,
-                    on_progress=progress.append,
+                    told=Told(progress=progress.append),
                 )
                 assert answer["content"][0] == {"type": "text", "text": "\u2028ä", "x-unknown": [1]}
                 await until(lambda: not connection._side)

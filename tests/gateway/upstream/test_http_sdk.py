@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from jitaccess.gateway.upstream.asked import Told
 from jitaccess.gateway.upstream.config import HttpServer
 from jitaccess.gateway.upstream.http import HttpConnection
 
@@ -50,7 +51,7 @@ def test_tools_are_listed_and_called(run: Run, url: str, era: Any, spoken: str) 
             assert failed["isError"] is True
             progress: list[Any] = []
             params: Any = {"name": "slow", "arguments": {}}
-            answer = await connection.request("tools/call", params, timeout=5, on_progress=progress.append)
+            answer = await connection.request("tools/call", params, timeout=5, told=Told(progress=progress.append))
             assert answer["content"] == [{"type": "text", "text": "done"}]
             assert progress == [] or [one["progress"] for one in progress] == [1, 2]
             await connection.close()

@@ -1,0 +1,5 @@
+from __future__ import annotations
+
+from tests.e2e.conftest import first_start, installation
+
+__all__ = ["first_start", "installation"]
