@@ -17,6 +17,7 @@ import uvloop
 T = TypeVar("T")
 
 SERVER = "bench"
+ECHO = "echo"  # the server and its tool that bench/echo_http.py is
 ALLOWED, BUSY, TOO_MANY = "allowed", "policy_busy", "http 429"
 PATIENCE = 60.0
 MODERN, LEGACY = "2026-07-28", "2025-11-25"

@@ -1,6 +1,6 @@
 """FastMCP's proxy as its documentation shows it; run with the interpreter of the environment that it is installed in.
 
-    python fastmcp_proxy.py UPSTREAM PORT plain|shared
+python fastmcp_proxy.py UPSTREAM PORT plain|shared
 """
 
 import asyncio

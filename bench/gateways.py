@@ -1,4 +1,4 @@
-"""Gateways as targets: a real installation's processes, the gateway on the core that is measured, the rest elsewhere."""
+"""Gateways as targets: a real installation's processes, the gateway on the measured core, the rest elsewhere."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 import psutil  # type: ignore[import-untyped]
 
 from bench import cores
+from bench.client import ECHO
 from bench.place import new_database
 from bench.report import ROOT
 from bench.targets import Target
-from bench.world import ECHO, SMALL, Size, add_echo, build
+from bench.world import SMALL, Size, add_echo, build
 from tests import databases
 
 if TYPE_CHECKING:

@@ -1,10 +1,12 @@
 """The load: a process of its own that makes calls as fast as they are answered, and checks every answer.
 
-    python -m bench.load        jobs on stdin, what came of each on stdout, a line of JSON each
+    python -m bench.load [NUMBER]   jobs on stdin, what came of each on stdout, a line of JSON each
+
+Of several such processes each has a NUMBER up to 99, so that their nonces differ.
 
 A job is {"name", "url", "tool", "era", "tokens" (one a session, or []), "sessions", "seconds", "rate" (0: each session
-calls again when it is answered)}. The first answer that is right in every detail becomes a pattern; an answer that is the
-pattern byte by byte, with the nonce of its own call in it, is right too. Every other answer is taken apart.
+calls again when it is answered)}. The first answer that is right in every detail becomes a pattern; an answer that is
+the pattern byte by byte, with the nonce of its own call in it, is right too. Every other answer is taken apart.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from urllib.parse import urlsplit
 
 import uvloop
 
-from bench.client import ALLOWED, LEGACY, MODERN, META, TOO_MANY, Wrong
+from bench.client import ALLOWED, LEGACY, META, MODERN, TOO_MANY, Wrong
 
 PATIENCE = 60.0
 DRAIN = 30.0
@@ -60,6 +62,7 @@ class Line(asyncio.Protocol):
         self.buffer = b""
         self.nonce = b""
         self.due = 0.0
+        self.allowed = 0
         self.tally: Tally | None = None
         self.waiter: asyncio.Future[tuple[bytes, bytes]] | None = None
         self.idle: asyncio.Future[None] | None = None
@@ -121,7 +124,7 @@ class Line(asyncio.Protocol):
     async def run(self, tally: Tally, first: float) -> None:
         """Call until the time is over and the last call is answered."""
         loop = asyncio.get_running_loop()
-        self.tally, self.idle, self.due = tally, loop.create_future(), first
+        self.tally, self.idle, self.due, self.allowed = tally, loop.create_future(), first, 0
         if tally.interval:
             loop.call_at(first, self.fire)
         else:
@@ -144,10 +147,15 @@ class Line(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         tally = self.tally
-        if tally is not None and not self.buffer and self.pattern:
-            if data.endswith(self.nonce.join(self.pattern)) and data.startswith(b"HTTP/1.1 200"):
-                self.answered(tally, ALLOWED)
-                return
+        if (
+            tally is not None
+            and self.pattern
+            and not self.buffer
+            and data.endswith(self.nonce.join(self.pattern))
+            and data.startswith(b"HTTP/1.1 200")
+        ):
+            self.answered(tally, ALLOWED)
+            return
         self.buffer += data
         whole = split_answer(self.buffer)
         if whole is None:
@@ -179,6 +187,7 @@ class Line(asyncio.Protocol):
         if code == ALLOWED:
             tally.latencies.append(now - self.due)
             tally.inside += now < tally.until
+            self.allowed += 1
         self.due += tally.interval
         over = (self.due if tally.interval else now) >= tally.until or len(tally.wrong) >= 20
         if over:
@@ -241,7 +250,8 @@ def split_answer(data: bytes) -> tuple[bytes, bytes, bytes] | None:
 
 
 def _unchunked(raw: bytes) -> bytes | None:
-    parts, at = [], 0
+    parts: list[bytes] = []
+    at = 0
     while (end := raw.find(b"\r\n", at)) >= 0:
         size = int(raw[at:end].partition(b";")[0], 16)
         if size == 0:
@@ -309,7 +319,7 @@ class Load:
         return {
             "inside": tally.inside, "seconds": job["seconds"], "took": took, "codes": tally.codes,
             "answers": tally.codes.total(), "wrong": tally.wrong, "lost": tally.lost,
-            "used": used, "latencies": sorted(tally.latencies),
+            "allowed": [line.allowed for line in lines], "used": used, "latencies": sorted(tally.latencies),
         }  # fmt: skip
 
 
@@ -331,5 +341,6 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
+    _nonces = itertools.count(int(sys.argv[1]) * 10**9 + 1 if len(sys.argv) > 1 else 1)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main())

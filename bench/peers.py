@@ -26,7 +26,7 @@ INSTALL_SECONDS = 900
 STDIO = [sys.executable, "-I", "-S", str(Path(__file__).with_name("echo_stdio.py"))]
 # No settings of whoever runs this, and no secrets to lose.
 _PLAIN = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/nonexistent", "PYTHONWARNINGS": "ignore", "NO_COLOR": "1"}
-_SECRET = "only-for-this-machine-and-this-hour-0123456789"  # noqa: S105 - protects nothing
+_SECRET = "only-for-this-machine-and-this-hour-0123456789"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,17 +105,18 @@ PEERS = {
     "fastmcp-shared": Peer(
         ("fastmcp", "uvloop", "httptools"), _fastmcp(True), "create_proxy(connected client), stateless, JSON answers"
     ),
-    # Without authentication, pages, plugins and logs; stateless sessions and JSON answers are its defaults. One process,
-    # because one core is what everybody has.
+    # Without authentication, pages, plugins and logs; stateless sessions and JSON answers are its defaults. One
+    # process, because one core is what everybody has.
     "contextforge": Peer(
         ("mcp-contextforge-gateway",),
         lambda spot: [
-            str(spot.installed / "bin/mcpgateway"), "--host", "127.0.0.1", "--port", str(spot.port), "--no-access-log",
+            str(spot.installed / "bin/mcpgateway"),
+            *f"--host 127.0.0.1 --port {spot.port} --no-access-log".split(),
         ],
         "SQLite, one worker, no authentication, no plugins, no access log",
         env=_contextforge_env,
         ready=_contextforge_ready,
-    ),  # fmt: skip
+    ),
     # Without a master key nothing about the caller is looked up. One worker, as above.
     "litellm": Peer(
         ("litellm[proxy]",),
@@ -127,34 +128,37 @@ PEERS = {
     "mcp-proxy": Peer(
         ("mcp-proxy",),
         lambda spot: [
-            str(spot.installed / "bin/mcp-proxy"), "--port", str(spot.port), "--stateless", "--log-level", "ERROR",
-            "--", *STDIO,
+            str(spot.installed / "bin/mcp-proxy"),
+            *f"--port {spot.port} --stateless --log-level ERROR --".split(),
+            *STDIO,
         ],
         "to stdio, stateless",
         bridge=True,
-    ),  # fmt: skip
+    ),
     # Stateless it would start a child for each request; the store of events is only for clients that come back.
     "mcp-proxy-npm": Peer(
         ("mcp-proxy",),
         lambda spot: [
-            *_npm_program(spot, "mcp-proxy"), "--host", "127.0.0.1", "--port", str(spot.port), "--server", "stream",
-            "--no-eventStore", "--", *STDIO,
+            *_npm_program(spot, "mcp-proxy"),
+            *f"--host 127.0.0.1 --port {spot.port} --server stream --no-eventStore --".split(),
+            *STDIO,
         ],
         "to stdio, sessions, no event store",
         npm=True,
         bridge=True,
-    ),  # fmt: skip
+    ),
     # Stateless it would start a child for each request; like this it has one for each session.
     "supergateway": Peer(
         ("supergateway",),
         lambda spot: [
-            *_npm_program(spot, "supergateway"), "--stdio", shlex.join(STDIO), "--outputTransport", "streamableHttp",
-            "--stateful", "--port", str(spot.port), "--logLevel", "none",
+            *_npm_program(spot, "supergateway"),
+            *f"--outputTransport streamableHttp --stateful --port {spot.port} --logLevel none --stdio".split(),
+            shlex.join(STDIO),
         ],
         "to stdio, a child for each session",
         npm=True,
         bridge=True,
-    ),  # fmt: skip
+    ),
 }
 
 
@@ -171,7 +175,10 @@ def install(name: str, cache: Path) -> tuple[Path, str]:
 
 
 def _with_pip(folder: Path, packages: tuple[str, ...]) -> str:
-    venv.create(folder, with_pip=True)
+    try:
+        venv.create(folder, with_pip=True, clear=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise Failed(f"cannot be installed: {error}") from None
     python = str(folder / "bin" / "python")
     _run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages])
     said = _run([python, "-m", "pip", "show", packages[0].partition("[")[0]])

@@ -86,6 +86,14 @@ class Place:
         self.installation.start("web")
         self.gateways = [self.installation.start("gateway") for _ in range(gateways)]
 
+    def add_http(self, slug: str, url: str) -> None:
+        """One more server in the file, over HTTP on this machine; before anything is started."""
+        path = self.installation.var / "servers.json"
+        content = json.loads(path.read_text())
+        content["mcpServers"][slug] = {"url": url, "era": "modern", "shared": True}
+        path.write_text(json.dumps(content))
+        self.installation.environment["JITACCESS_EGRESS_ALLOW"] = "127.0.0.1"
+
     def stop(self) -> None:
         """What was started, so that something else can be."""
         self.gateways = []

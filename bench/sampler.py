@@ -130,14 +130,14 @@ def timed_requests(application: Any) -> None:
 def main() -> int:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "jitaccess.settings")
     django.setup()
-    from jitaccess.gateway import admission, app, batch, calls
+    from jitaccess.gateway import admission, app, calls, endings
     from jitaccess.runtime import cli
 
     timed_requests(app.Application)
     timed(admission.Admission, "admit", "admission")
     timed(admission, "admit_batch", "batch", lambda intents, **_: len(intents))
     timed(calls, "_forward", "forward")
-    timed(batch, "write_ends", "endings", lambda endings, _: len(endings))
+    timed(endings.Ends, "send", "endings", len)
     sys.setswitchinterval(0.0005)  # or what does not give way would be sampled where it next does
     threading.Thread(target=look, name="sampler", daemon=True).start()
     try:

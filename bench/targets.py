@@ -10,16 +10,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import psutil  # type: ignore[import-untyped]
 
+from bench.client import ECHO
 from bench.cores import LOAD, TARGET, family, on_core
 from bench.report import ROOT
-from bench.world import ECHO
 from tests.nginx import nginx as find_nginx
 
 PATIENCE = 120.0
@@ -132,10 +133,10 @@ def last_line(text: str) -> str:
 
 
 @contextmanager
-def echo(folder: Path, name: str, core: int) -> Iterator[Target]:
+def echo(folder: Path, name: str, core: int, *more: str) -> Iterator[Target]:
     """The upstream: on the load's core as what stands behind all, on the target's as what is measured itself."""
     port = free_port()
-    command = [sys.executable, "-m", "bench.echo_http", "--port", str(port)]
+    command = [sys.executable, "-m", "bench.echo_http", "--port", str(port), *more]
     with running(command, folder / f"{name}.log", core=core, port=port) as process:
         url = f"http://127.0.0.1:{port}/mcp"
         yield Target("direct", url, psutil.Process(process.pid), how="the upstream itself, nothing in between")
@@ -169,30 +170,40 @@ def passthrough(folder: Path, upstream: str) -> Iterator[Target]:
 
 
 class Loader:
-    """bench.load in its process, on the load's core."""
+    """bench.load in a process, on the load's core or anywhere; in another, should it end."""
 
-    def __init__(self, *, core: int = LOAD) -> None:
-        with on_core(core):
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "bench.load"], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-            )
-        assert self._process.stdout
-        assert self._process.stdout.readline() == "ready\n"
+    def __init__(self, number: int = 0, *, pinned: bool = True) -> None:
+        self._number, self._pinned = number, pinned
+        self._process = self._start()
+
+    def _start(self) -> subprocess.Popen[str]:
+        command, pipe = [sys.executable, "-m", "bench.load", str(self._number)], subprocess.PIPE
+        with on_core(LOAD) if self._pinned else nullcontext():
+            process = subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True)
+        assert process.stdout
+        assert process.stdout.readline() == "ready\n"
+        return process
 
     def begin(self, job: dict[str, object]) -> None:
+        if self._process.poll() is not None:
+            self._process = self._start()
         assert self._process.stdin
         self._process.stdin.write(json.dumps(job) + "\n")
         self._process.stdin.flush()
 
-    def result(self) -> dict[str, object]:
+    def result(self) -> dict[str, Any]:
         """What came of the job. Raises Failed."""
         assert self._process.stdout
-        told = json.loads(self._process.stdout.readline() or '{"failed": "the load ended"}')
+        line = self._process.stdout.readline()
+        if not line:
+            self._process.wait(10)
+            raise Failed("the load ended")
+        told = json.loads(line)
         if "failed" in told:
             raise Failed(str(told["failed"]))
         return dict(told)
 
-    def run(self, job: dict[str, object]) -> dict[str, object]:
+    def run(self, job: dict[str, object]) -> dict[str, Any]:
         self.begin(job)
         return self.result()
 

@@ -18,6 +18,7 @@ from uuid import UUID
 
 from django.db import connection
 
+from bench.client import ECHO, SERVER
 from bench.world import OPERATOR
 from jitaccess.catalog.models import AccessClass, Tool
 from jitaccess.catalog.services import classify_tool
@@ -32,22 +33,22 @@ COMMAND = (sys.executable, "-c", "import django; django.setup(); from bench.writ
 
 
 class Writer:
-    """The writes, by number: which kind comes when is fixed. `grants` are revoked one a second, in the middle of it."""
+    """The writes, by number: which kind comes when is fixed. Of every `among` one, in the middle, revokes a grant."""
 
-    def __init__(self, *, rate: int, grants: list[str], spare: list[str]) -> None:
-        self._rate, self._grants = rate, [UUID(grant) for grant in grants]
+    def __init__(self, *, among: int, grants: list[str], spare: list[str]) -> None:
+        self._among, self._grants = among, [UUID(grant) for grant in grants]
         self._admin = User.objects.get(username="admin")
         self._roles = list(Role.objects.filter(name__startswith="writer-"))
         self._agents = list(Agent.objects.filter(name__in=spare))
-        self._tools = list(Tool.objects.exclude(server__slug="bench").select_related("server"))
+        self._tools = list(Tool.objects.exclude(server__slug__in=(SERVER, ECHO)).select_related("server"))
         self._bound: collections.deque[RoleBinding] = collections.deque()
 
     def write(self, number: int) -> dict[str, Any]:
         """One policy write; says its kind, and of a revoke the grant."""
-        second, place = divmod(number, self._rate)
-        if place == self._rate // 2 and second < len(self._grants):
-            revoke_grant(grant_id=self._grants[second], user=self._admin)
-            return {"kind": "revoke", "grant": str(self._grants[second])}
+        turn, place = divmod(number, self._among)
+        if place == self._among // 2 and turn < len(self._grants):
+            revoke_grant(grant_id=self._grants[turn], user=self._admin)
+            return {"kind": "revoke", "grant": str(self._grants[turn])}
         kinds: list[Callable[[int], str]] = [self._bind, self._end, self._bind, self._end, self._switch, self._classify]
         return {"kind": kinds[number % len(kinds)](number)}
 
@@ -80,7 +81,7 @@ class Writer:
 
 def main() -> None:
     job = json.loads(sys.stdin.readline())
-    writer, threads = Writer(rate=job["rate"], grants=job["grants"], spare=job["spare"]), job["threads"]
+    writer, threads = Writer(among=job["among"], grants=job["grants"], spare=job["spare"]), job["threads"]
     print("ready", flush=True)
     start = float(sys.stdin.readline())
     total = round(job["rate"] * job["seconds"])

@@ -34,8 +34,8 @@ class Agent:
 
 
 @contextlib.asynccontextmanager
-async def connect(url: str, token: str, *, era: str) -> AsyncIterator[Agent]:
-    """An agent with an open stream of changes."""
+async def connect(url: str, token: str, *, era: str, server: str = "git") -> AsyncIterator[Agent]:
+    """An agent with an open stream of changes, at one server's endpoint."""
     changes: asyncio.Queue[str] = asyncio.Queue()
 
     async def on_message(message: Any) -> None:
@@ -47,7 +47,7 @@ async def connect(url: str, token: str, *, era: str) -> AsyncIterator[Agent]:
     options: dict[str, Any] = {"message_handler": on_message} if era == LEGACY else {}
     async with (
         httpx2.AsyncClient(headers=headers, timeout=60) as http,
-        Client(streamable_http_client(f"{url}/mcp/git", http_client=http), mode=era, **options) as client,
+        Client(streamable_http_client(f"{url}/mcp/{server}", http_client=http), mode=era, **options) as client,
     ):
         agent = Agent(client, changes)
         if era == LEGACY:

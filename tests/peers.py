@@ -19,6 +19,7 @@ _MODULES = FOLDER / "node_modules"
 FILESYSTEM = str(_MODULES / "@modelcontextprotocol/server-filesystem/dist/index.js")
 EVERYTHING = str(_MODULES / "@modelcontextprotocol/server-everything/dist/index.js")
 INSPECTOR = str(_MODULES / "@modelcontextprotocol/inspector/clients/launcher/build/index.js")
+TYPESCRIPT_CLIENT = str(FOLDER / "client.mjs")
 CONFORMANCE = str(_MODULES / "@modelcontextprotocol/conformance/dist/index.js")
 REMOTE = str(_MODULES / "mcp-remote/dist/proxy.js")
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from django.db import models
+from django.db.models import Q
 
 from jitaccess.kernel.ids import uuid7
 
@@ -40,9 +41,10 @@ class Entry(models.Model):
         verbose_name_plural = "entries"
         ordering: ClassVar = ["-uid"]
         indexes: ClassVar = [
-            models.Index(fields=["request", "uid"], name="jit_entry_request"),
-            models.Index(fields=["grant", "uid"], name="jit_entry_grant"),
-            models.Index(fields=["call"], name="jit_entry_call"),
+            # Of those that most entries lack, only the others are kept in the index.
+            models.Index(fields=["request", "uid"], name="jit_entry_request", condition=Q(request__isnull=False)),
+            models.Index(fields=["grant", "uid"], name="jit_entry_grant", condition=Q(grant__isnull=False)),
+            models.Index(fields=["call"], name="jit_entry_call", condition=Q(call__isnull=False)),
             models.Index(fields=["agent", "uid"], name="jit_entry_agent"),
             models.Index(fields=["event", "uid"], name="jit_entry_event"),
         ]

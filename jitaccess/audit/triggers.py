@@ -14,7 +14,7 @@ END $$
 """
 _ENQUEUE = """
 CREATE OR REPLACE FUNCTION jit_audit_enqueue() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN INSERT INTO jit_audit_unsequenced (entry_id) VALUES (NEW.uid); RETURN NULL; END $$
+BEGIN INSERT INTO jit_audit_unsequenced (entry_id) SELECT uid FROM fresh; RETURN NULL; END $$
 """
 
 
@@ -26,7 +26,7 @@ def promise(vendor: str) -> Promise:
 def _postgresql() -> Promise:
     triggers = {
         "jit_audit_entry_enqueue": "CREATE TRIGGER jit_audit_entry_enqueue AFTER INSERT ON jit_audit_entry "
-        "FOR EACH ROW EXECUTE FUNCTION jit_audit_enqueue()"
+        "REFERENCING NEW TABLE AS fresh FOR EACH STATEMENT EXECUTE FUNCTION jit_audit_enqueue()"
     }
     for table in TABLES:
         for kind, verb, level in (("frozen", "UPDATE OR DELETE", "ROW"), ("kept", "TRUNCATE", "STATEMENT")):
@@ -43,7 +43,8 @@ def _sqlite() -> Promise:
         "BEGIN INSERT INTO jit_audit_unsequenced (entry_id) VALUES (NEW.uid); END"
     }
     # INSERT OR REPLACE deletes the old row without firing DELETE triggers (unless recursive_triggers is on in the
-    # connection that does it). rowid: REPLACE collides on it as well as on the key.
+    # connection that does it). rowid: REPLACE collides on it as well as on the key. FAIL, for nothing is inserted yet:
+    # with ABORT SQLite keeps a journal for every statement, which costs more than the entry.
     collisions = {
         "jit_audit_entry": "uid = NEW.uid OR rowid = NEW.rowid",
         "jit_audit_leaf": "seq = NEW.seq OR entry_id = NEW.entry_id OR rowid = NEW.rowid",
@@ -54,7 +55,7 @@ def _sqlite() -> Promise:
         triggers[f"{table}_replaced"] = (
             f"CREATE TRIGGER {table}_replaced BEFORE INSERT ON {table} "
             f"WHEN EXISTS (SELECT 1 FROM {table} WHERE {collision}) "
-            f"BEGIN SELECT RAISE(ABORT, 'the ledger is append-only: REPLACE on {table} refused'); END"
+            f"BEGIN SELECT RAISE(FAIL, 'the ledger is append-only: REPLACE on {table} refused'); END"
         )
         for verb in ("UPDATE", "DELETE"):
             name = f"{table}_{verb.lower()}"

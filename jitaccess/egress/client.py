@@ -221,7 +221,7 @@ class Client:
         horizon = asyncio.get_running_loop().time() - KEEP_ALIVE_SECONDS
         while kept:
             connection = kept.pop()
-            if not connection.closed and connection.idle_since > horizon and connection.may_follow():
+            if connection.may_follow() and connection.idle_since > horizon and connection.is_quiet():
                 return connection
             connection.abort()
         return None

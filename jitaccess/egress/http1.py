@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import select
 from collections.abc import Callable, Mapping
 from typing import cast
 
@@ -88,6 +89,7 @@ class Connection(asyncio.Protocol):
         self._loop, self._on_lost = loop, on_lost
         self._transport: asyncio.Transport | None = None
         self._parser = HttpResponseParser(self)
+        self._poll = select.poll()
         self._waiter: asyncio.Future[None] | None = None
         self._failure: str | None = None
         self.closed = False
@@ -132,6 +134,12 @@ class Connection(asyncio.Protocol):
             and self._transport.get_write_buffer_size() == 0  # an answer may be earlier than the end of its request
         )
 
+    def is_quiet(self) -> bool:
+        """Whether nothing has come since, not even its end: that of a server which hangs up, or what would be taken for
+        the answer to the next request. The event loop tells of it only in its next round.
+        """
+        return not self._poll.poll(0)
+
     def abort(self) -> None:
         """Hang up now, whatever is still to be sent."""
         self.closed = True
@@ -170,6 +178,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
 
     def data_received(self, data: bytes) -> None:
         if self.complete:  # nobody asked: the answer to a request that another made of ours, or rubbish

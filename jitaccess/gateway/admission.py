@@ -11,8 +11,11 @@ import contextlib
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, lru_cache
+from typing import Any
 from uuid import UUID
 
 from django.db import close_old_connections, connection
@@ -25,16 +28,15 @@ from jitaccess.gateway.batch import (
     Intent,
     UnheardCommit,
     admit_batch,
-    touches_uses,
-    write_endings,
 )
 from jitaccess.gateway.clock_guard import ClockGuard
+from jitaccess.gateway.endings import touches_uses, write_endings
 from jitaccess.gateway.instances import LEASE
 from jitaccess.kernel.errors import Unavailable
 from jitaccess.kernel.steps import step
 from jitaccess.kernel.strictjson import Json
 from jitaccess.policy.snapshots import SnapshotStore
-from jitaccess.store import metrics
+from jitaccess.store import byhand, metrics
 from jitaccess.store.host_clock import steady
 
 log = logging.getLogger(__name__)
@@ -43,12 +45,15 @@ MAX_BATCH = 256
 # Longer than the database lets a statement run.
 COMMIT_SECONDS = 40.0
 PAUSE_SECONDS = 10.0
+# How long the end of a call waits for a call with which it shares a commit.
+ENDS_WAIT = 0.02
+TRUSTED_SECONDS = 1.0
 
 
 @dataclass(slots=True)
 class _Waiting:
     intent: Intent
-    settle: Callable[[Admitted | Exception], None]
+    future: asyncio.Future[Admitted]
 
 
 class Admission:
@@ -59,9 +64,13 @@ class Admission:
         # On the steady clock. Past it others may close this process's calls, so it starts none: it fences itself.
         self.lease_until = steady() + LEASE.total_seconds()
         self._ready = threading.Condition()
+        self._sleeping = False
         self._waiting: list[_Waiting] = []
         self._endings: list[Ending] = []
+        self._ends_due = 0.0
         self._stopping = False
+        # When the connection was last seen to work; before that it is asked first.
+        self._worked = -TRUSTED_SECONDS
         self._thread = threading.Thread(target=self._run, name="admission", daemon=True)
 
     def start(self) -> None:
@@ -76,28 +85,35 @@ class Admission:
 
     async def admit(self, intent: Intent) -> Admitted:
         """Decide and record. Raises Unavailable when that is not possible: then nothing may be forwarded."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Admitted] = loop.create_future()
-
-        def settle(answer: Admitted | Exception) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                loop.call_soon_threadsafe(_settle, future, answer)
-
+        future: asyncio.Future[Admitted] = asyncio.get_running_loop().create_future()
         with self._ready:
             if self._stopping:
                 raise Unavailable("gateway.stopping", "The gateway is shutting down; try again.")
-            self._waiting.append(_Waiting(intent, settle))
-            self._ready.notify()
+            self._waiting.append(_Waiting(intent, future))
+            if self._sleeping:
+                self._ready.notify()
         try:
-            return await asyncio.shield(future)
+            return await future
         except asyncio.CancelledError:
-            # The decision may be on record by now or a moment later; an authorized call must not stay open for ever.
-            future.add_done_callback(self._unwanted)
+            # The decision may be on record by now or a moment later (then `_settle` sees that nobody waits any more);
+            # an authorized call must not stay open for ever.
+            if future.done() and not future.cancelled() and future.exception() is None:
+                self._unwanted(future.result())
             raise
 
-    def _unwanted(self, future: asyncio.Future[Admitted]) -> None:
-        if future.exception() is None and future.result().allowed:
-            self.not_sent(future.result(), "the client left or cancelled the call")
+    def _unwanted(self, answer: Admitted | Exception) -> None:
+        if isinstance(answer, Admitted) and answer.allowed:
+            self.not_sent(answer, "the client left or cancelled the call")
+
+    def _settle(self, answers: list[tuple[asyncio.Future[Admitted], Admitted | Exception]]) -> None:
+        """On the event loop, for a whole batch at once."""
+        for future, answer in answers:
+            if future.done():
+                self._unwanted(answer)
+            elif isinstance(answer, Exception):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer)
 
     def not_sent(self, admitted: Admitted, why: str) -> None:
         """Record that nothing of an authorized call reached the server."""
@@ -118,12 +134,16 @@ class Admission:
         With `continuation` the same principal may go on with it, once. `told` is called, from another thread, when it
         is on record.
         """
-        metrics.CALL_ENDINGS.labels(event).inc()
-        if event != Event.CALL_NOT_SENT:
-            metrics.FORWARD_SECONDS.labels(admitted.intent.server_name).observe(steady() - admitted.read_at)
+        _ending_counter(event).inc()
+        if event is not Event.CALL_NOT_SENT:
+            _forward_seconds(admitted.intent.server_name).observe(steady() - admitted.read_at)
+        ending = Ending(admitted, event, outcome, data, continuation, told)
         with self._ready:
-            self._endings.append(Ending(admitted, event, outcome, data, continuation, told))
-            self._ready.notify()
+            if not self._endings or told is not None:
+                self._ends_due = 0.0 if told is not None else time.monotonic() + ENDS_WAIT
+                if self._sleeping:
+                    self._ready.notify()
+            self._endings.append(ending)
 
     async def pause(self, admitted: Admitted, data: dict[str, Json], *, continuation: UUID) -> None:
         """Record that a call ended with a question to its client, and how it may go on. Raises Unavailable when that is
@@ -145,8 +165,7 @@ class Admission:
     def _run(self) -> None:
         while True:
             with self._ready:
-                while not (self._waiting or self._endings or self._stopping):
-                    self._ready.wait()
+                self._sleep()
                 calls, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
                 endings, self._endings = self._endings[:MAX_BATCH], self._endings[MAX_BATCH:]
                 if self._stopping and not calls and not endings:
@@ -160,6 +179,20 @@ class Admission:
             self._write_calls(calls)
         connection.close()
 
+    def _sleep(self) -> None:
+        """Until there is something to write. Ends wait a little for a call with which they share a commit: alone they
+        would make the next call wait for theirs.
+        """
+        while not (self._waiting or self._stopping or len(self._endings) >= MAX_BATCH):
+            left = self._ends_due - time.monotonic() if self._endings else None
+            if left is not None and left <= 0:
+                return
+            self._sleeping = True
+            try:
+                self._ready.wait(left)
+            finally:
+                self._sleeping = False
+
     def _write_together(self, endings: list[Ending], calls: Sequence[_Waiting]) -> bool:
         """One commit for both. False: each has to be tried by itself, because one may be to blame and not the other.
 
@@ -168,7 +201,6 @@ class Admission:
         if any(touches_uses(ending) for ending in endings):
             return False
         try:
-            close_old_connections()
             answers = self._commit([waiting.intent for waiting in calls], endings)
         except UnheardCommit as error:
             self._keep(endings)  # whether they are on record is as unsure; a second time says nothing new
@@ -193,8 +225,9 @@ class Admission:
     def _write_endings(self, endings: list[Ending]) -> bool:
         """False when the database is away; then they wait. One that cannot be written must not hold up the others."""
         try:
-            close_old_connections()
+            self._look_after_connection()
             write_endings(endings, instance=self.instance)
+            self._worked = time.monotonic()
         except AWAY as error:
             log.error("endings of %d calls are not on record yet: %s", len(endings), error)  # noqa: TRY400 - no traceback per retry
             self._keep(endings)
@@ -215,7 +248,6 @@ class Admission:
         if not calls:
             return
         try:
-            close_old_connections()
             answers = self._commit([waiting.intent for waiting in calls])
         except UnheardCommit as error:
             self._unheard(calls, error)
@@ -233,10 +265,20 @@ class Admission:
         else:
             self._answer(calls, answers)
 
-    def _answer(self, calls: Sequence[_Waiting], answers: Sequence[Admitted]) -> None:
+    def _answer(self, calls: Sequence[_Waiting], answers: Sequence[Admitted | Exception]) -> None:
+        reasons: Counter[tuple[str, str]] = Counter()
+        loops: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Admitted], Admitted | Exception]]] = {}
         for waiting, answer in zip(calls, answers, strict=True):
-            metrics.CALLS.labels("allowed" if answer.allowed else "denied", answer.code).inc()
-            waiting.settle(answer)
+            if isinstance(answer, Admitted):
+                reasons["allowed" if answer.allowed else "denied", answer.code] += 1
+            else:
+                reasons["denied", "ledger.unavailable"] += 1
+            loops.setdefault(waiting.future.get_loop(), []).append((waiting.future, answer))
+        for labels, count in reasons.items():
+            metrics.CALLS.labels(*labels).inc(count)
+        for loop, settled in loops.items():
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(self._settle, settled)
 
     def _unheard(self, calls: Sequence[_Waiting], error: UnheardCommit) -> None:
         log.warning("%d calls refused: %s", len(calls), error)
@@ -258,23 +300,44 @@ class Admission:
         later.start()
 
     def _refuse(self, calls: Sequence[_Waiting]) -> None:
-        metrics.CALLS.labels("denied", "ledger.unavailable").inc(len(calls))
-        for waiting in calls:
-            waiting.settle(
-                Unavailable("ledger.unavailable", "The gateway cannot record calls right now, so it refuses them.")
-            )
+        why = "The gateway cannot record calls right now, so it refuses them."
+        self._answer(calls, [Unavailable("ledger.unavailable", why) for _ in calls])
 
     def _commit(self, intents: list[Intent], endings: Sequence[Ending] = ()) -> list[Admitted]:
         metrics.BATCH_SIZE.observe(len(intents))
         with metrics.BATCH_SECONDS.time():
-            return admit_batch(
-                intents,
-                store=self._store,
-                instance=self.instance,
-                guard=self._guard,
-                lease_until=lambda: self.lease_until,
-                endings=endings,
-            )
+            looked = self._look_after_connection()
+            try:
+                answers = self._admit(intents, endings)
+            except AWAY:
+                # Nothing of it is on record. It may be that only the connection has gone since it was last used.
+                if looked or not byhand.is_lost():
+                    raise
+                close_old_connections()
+                answers = self._admit(intents, endings)
+        self._worked = time.monotonic()
+        return answers
+
+    def _admit(self, intents: list[Intent], endings: Sequence[Ending]) -> list[Admitted]:
+        return admit_batch(
+            intents,
+            store=self._store,
+            instance=self.instance,
+            guard=self._guard,
+            lease_until=lambda: self.lease_until,
+            endings=endings,
+        )
+
+    def _look_after_connection(self) -> bool:
+        """Close it where it is due or broken, as Django does between requests. Not a moment after it worked: whether it
+        does takes as long to ask as to write a small batch. Returns whether it was asked.
+        """
+        now = time.monotonic()
+        due = connection.close_at is not None and now >= connection.close_at
+        looks = due or connection.errors_occurred or now - self._worked > TRUSTED_SECONDS
+        if looks:
+            close_old_connections()
+        return looks
 
 
 def _tell(endings: Sequence[Ending]) -> None:
@@ -283,8 +346,11 @@ def _tell(endings: Sequence[Ending]) -> None:
             ending.told()
 
 
-def _settle(future: asyncio.Future[Admitted], answer: Admitted | Exception) -> None:
-    if isinstance(answer, Exception):
-        future.set_exception(answer)
-    else:
-        future.set_result(answer)
+@cache
+def _ending_counter(event: Event) -> Any:
+    return metrics.CALL_ENDINGS.labels(event)
+
+
+@lru_cache(1024)
+def _forward_seconds(server_name: str) -> Any:
+    return metrics.FORWARD_SECONDS.labels(server_name)

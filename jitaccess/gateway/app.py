@@ -17,15 +17,20 @@ from django.conf import settings
 from django.db import Error as DatabaseTrouble
 
 from jitaccess.gateway import tracing, wire
+from jitaccess.gateway.asking import asker, carried
 from jitaccess.gateway.builtin.definitions import NAMES
-from jitaccess.gateway.calls import Call, no_server, record_knock
+from jitaccess.gateway.caller import Caller, level_of
+from jitaccess.gateway.calls import Call, forward_call, no_server, record_knock
+from jitaccess.gateway.context import Context
 from jitaccess.gateway.core import Clock, Gateway, Seen
+from jitaccess.gateway.elsewhere import Elsewhere
 from jitaccess.gateway.endpoint import PATH, PREFIX, Endpoint, Target
 from jitaccess.gateway.http import Receive, Scope, Send, disconnected, read_body, send_empty, send_json
 from jitaccess.gateway.limits import MAX_IN_FLIGHT, MAX_READING, RETRY_AFTER, one_more
 from jitaccess.gateway.listening import listen_legacy, listen_modern
-from jitaccess.gateway.methods import METHODS, Context, Method, initialize
-from jitaccess.gateway.sessions import resume_session
+from jitaccess.gateway.methods import METHODS, Method, initialize
+from jitaccess.gateway.relay import Reply
+from jitaccess.gateway.sessions import Session, resume_session, unknown_session
 from jitaccess.gateway.wire import Headers, Message, RpcError, read_message
 from jitaccess.identity.principal import Principal
 from jitaccess.kernel.errors import Forbidden, Invalid
@@ -45,6 +50,7 @@ class Application:
 
     def __init__(self, gateway: Gateway) -> None:
         self.gateway = gateway
+        gateway.elsewhere = Elsewhere(gateway, forward_call)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = False
@@ -79,9 +85,8 @@ class Application:
         headers = Headers(scope["headers"])
         _check_origin(headers)
         method = scope["method"]
-        if method not in {"POST", "GET"}:
-            # A session ends with its token: nothing to DELETE (2025-11-25, "Session Management", allows the 405).
-            await send_empty(send, 405, {"allow": "GET, POST"})
+        if method not in {"POST", "GET", "DELETE"}:
+            await send_empty(send, 405, {"allow": "GET, POST, DELETE"})
             return
         if method == "POST":
             _check_content(headers)
@@ -103,13 +108,17 @@ class Application:
                 return
             if message is None and method == "POST":
                 message = await self._message(body, headers)
+        if method == "DELETE":
+            await self.gateway.elsewhere.end_session(self._session(principal, endpoint, headers))
+            await send_empty(send, 200)
+            return
         if message is None:
-            del seen  # an open stream must not keep a Snapshot alive
+            del seen, recognized, body  # an open stream must not keep a Snapshot alive
             await self._listen_legacy(principal, endpoint, headers, receive, send)
             return
         try:
             if message.method == "subscriptions/listen" and message.modern and message.id is not None:
-                del seen
+                del seen, recognized, body
                 await listen_modern(self.gateway, principal, endpoint, message, receive, send)
                 return
             await self._answer(Context(self.gateway, principal, endpoint, message, *seen), headers, receive, send)
@@ -123,8 +132,15 @@ class Application:
         if "text/event-stream" not in (headers.get("accept") or ""):
             await send_empty(send, 405, {"allow": "POST"})
             return
-        session = resume_session(headers.get("mcp-session-id"), principal, server=endpoint.slug)
+        session = self._session(principal, endpoint, headers)
         await listen_legacy(self.gateway, principal, endpoint, session.id, receive, send)
+
+    def _session(self, principal: Principal, endpoint: Endpoint, headers: Headers) -> Session:
+        """Raises RpcError(404) for one that is not this principal's, or that its client has ended."""
+        session = resume_session(headers.get("mcp-session-id"), principal, server=endpoint.slug)
+        if session.id in self.gateway.ended:
+            raise unknown_session()
+        return session
 
     async def _message(self, body: bytes, headers: Headers) -> Message:
         """Large bodies are read in a thread, one at a time: several at once would leave nobody else the interpreter."""
@@ -153,10 +169,16 @@ class Application:
     async def _answer(self, context: Context, headers: Headers, receive: Receive, send: Send) -> None:
         session_id, principal, message = "", context.principal, context.message
         tracing.carry(headers.get("traceparent"), message.meta)
+        declared = message.meta.get(wire.META_CAPABILITIES)
         if not message.modern and message.method != "initialize":
-            session = resume_session(headers.get("mcp-session-id"), principal, server=context.endpoint.slug)
-            session_id = session.id
+            session = self._session(principal, context.endpoint, headers)
+            session_id, declared = session.id, session.capabilities
             message = replace(message, client=session.client, version=session.version)
+        if message.answer is not None:
+            # Always taken: an answer that comes too late is nobody's fault, and which are open is nobody's business.
+            await self._answered(message.answer, principal, session_id)
+            await send_empty(send, 202)
+            return
         principal = replace(principal, client=principal.client or message.client)
         context = replace(context, principal=principal, message=message)
         if message.id is None:
@@ -170,28 +192,45 @@ class Application:
         handler = METHODS[message.modern].get(message.method)
         if handler is None:
             raise RpcError(wire.METHOD_NOT_FOUND, "Method not found", status=404 if message.modern else 200)
-        await self._run(context, session_id, handler, receive, send)
+        before, events, after = (headers.get("accept") or "").partition("text/event-stream")
+        # What an older client names first it gets, as from a server that always answers so.
+        preferred = not message.modern and "application/json" in after and "application/json" not in before
+        reply = Reply(send, events=bool(events), preferred=preferred)
+        level = self._level(message, principal.key, session_id)
+        caller = Caller(message, principal.key, session_id, reply, carried(declared), level)
+        try:
+            await self._run(replace(context, caller=caller), session_id, handler, reply, receive)
+        finally:
+            await reply.drop()
 
-    async def _run(self, context: Context, session_id: str, handler: Method, receive: Receive, send: Send) -> None:
+    def _level(self, message: Message, principal: str, session_id: str) -> str | None:
+        """Which log messages the client wants: told in each request, or by an older client once for its session."""
+        if not message.modern:
+            return self.gateway.levels.get(principal, session_id)
+        level = message.meta.get(wire.META_LEVEL)
+        return None if level is None else level_of(level)
+
+    async def _run(self, context: Context, session_id: str, handler: Method, reply: Reply, receive: Receive) -> None:
         """Answer when the work is done. A modern client that leaves has cancelled; an older one only by saying so."""
         message = context.message
         key = (context.principal.key, session_id or uuid4().hex, repr(message.id))
         if key in self.gateway.in_flight:
             raise RpcError(wire.INVALID_REQUEST, "A request with this id is in progress in this session.", status=400)
         with one_more(self.gateway.limits.busy, context.principal.key, limit=MAX_IN_FLIGHT):
-            await self._work(context, key, handler, receive, send)
+            await self._work(context, key, handler, reply, receive)
 
     async def _work(
-        self, context: Context, key: tuple[str, str, str], handler: Method, receive: Receive, send: Send
+        self, context: Context, key: tuple[str, str, str], handler: Method, reply: Reply, receive: Receive
     ) -> None:
         message = context.message
-        task = asyncio.create_task(_finish(handler, context, send))
+        task = asyncio.create_task(_finish(handler, context, reply))
         self.gateway.in_flight[key] = task
         gone = asyncio.create_task(disconnected(receive))
         try:
             # A wait that nobody waits for is over, in every era.
             ends_with_client = message.modern or _waits(message.params)
-            await asyncio.wait({task, gone} if ends_with_client else {task}, return_when=asyncio.FIRST_COMPLETED)
+            ends = {task, gone, reply.lost} if ends_with_client else {task}
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             if not task.done():
                 task.cancel()
             await asyncio.wait({task})
@@ -199,13 +238,21 @@ class Application:
                 task.result()
             elif self.gateway.over:
                 said = "The gateway is being stopped; whether this was carried out is not known."
-                raise RpcError(wire.INTERNAL_ERROR, said, status=503)
-            elif not gone.done():
-                raise RpcError(wire.INVALID_REQUEST, "Cancelled.")
+                await _fail(reply, message, RpcError(wire.INTERNAL_ERROR, said, status=503))
+            elif not gone.done() and not reply.lost.done():
+                await _fail(reply, message, RpcError(wire.INVALID_REQUEST, "Cancelled."))
         finally:
             task.cancel()  # not done only when the process stops: the call ends with us, on record
             gone.cancel()
             self.gateway.in_flight.pop(key, None)
+
+    async def _answered(self, message: JsonObject, principal: Principal, session_id: str) -> None:
+        """An older client answers what it was asked by this process or another."""
+        if self.gateway.questions.take(message, principal=principal.key, session=session_id):
+            return
+        holder = asker(message.get("id"))
+        if holder is not None and holder != self.gateway.instance:
+            await self.gateway.elsewhere.answer(holder, message, principal=principal.key, session=session_id)
 
     def _notified(self, context: Context, session_id: str) -> None:
         """Notifications end here: none is forwarded. A cancellation reaches the caller's own calls only."""
@@ -257,18 +304,25 @@ def _waits(params: JsonObject) -> bool:
     return "check_request" in (params.get("name"), inner)
 
 
-async def _finish(handler: Method, context: Context, send: Send) -> None:
+async def _finish(handler: Method, context: Context, reply: Reply) -> None:
     message = context.message
     try:
         answer = wire.result(message.id, await handler(context))
         status = 200
     except RpcError as error:
-        if error.status in {401, 404}:
+        if error.status in {401, 404} and not reply.streaming:
             raise  # in every era: a client that may get a new token does so on this, or begins anew
         # 2026-07-28 gives some errors an HTTP status; the older revisions answer every request with 200.
         answer = wire.error(error.code, str(error), message_id=message.id, data=error.data)
         status = error.status if message.modern else 200
-    await send_json(send, status, answer)
+    await reply.end(status, answer)
+
+
+async def _fail(reply: Reply, message: Message, error: RpcError) -> None:
+    """An error in whatever way the answer has begun."""
+    if not reply.streaming:
+        raise error
+    await reply.end(error.status, wire.error(error.code, str(error), message_id=message.id, data=error.data))
 
 
 def _check_origin(headers: Headers) -> None:

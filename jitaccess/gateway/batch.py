@@ -11,30 +11,32 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import lru_cache
 from uuid import UUID
 
 from django.db import InterfaceError, InternalError, OperationalError, connection, transaction
 
 from jitaccess.audit.events import Event, Outcome
-from jitaccess.audit.models import Entry
-from jitaccess.audit.recorder import Facts, record_many
+from jitaccess.audit.recorder import Row, actor_columns, hex_of, moment, row, what_columns, write_rows
 from jitaccess.gateway import clock_guard, continuations
 from jitaccess.gateway.clock_guard import ClockGuard
 from jitaccess.gateway.continuations import Continued
+from jitaccess.gateway.endings import Ends
 from jitaccess.gateway.models import OpenCall
 from jitaccess.gateway.refusals import Refusal, count_refusals
-from jitaccess.gateway.remembered import remember
 from jitaccess.identity.principal import Principal
-from jitaccess.identity.services import live_tokens
+from jitaccess.identity.services import ask_live
+from jitaccess.kernel.canonical import canonical
 from jitaccess.kernel.errors import Unavailable
 from jitaccess.kernel.ids import uuid7
 from jitaccess.kernel.steps import step
 from jitaccess.kernel.strictjson import Json, JsonObject
-from jitaccess.policy.compiler import head
+from jitaccess.policy.compiler import HEAD, Head, head_of
 from jitaccess.policy.engine.decide import Code, Kind, Verdict, Who, decide
 from jitaccess.policy.engine.rules import Snapshot, Subject
-from jitaccess.policy.services import lock_uses, return_uses, take_uses
+from jitaccess.policy.services import lock_uses, take_uses
 from jitaccess.policy.snapshots import SnapshotStore, counted, with_spent
+from jitaccess.store import byhand
 from jitaccess.store.host_clock import steady
 from jitaccess.store.reads import one_state, was_overtaken
 
@@ -136,6 +138,10 @@ class Ending:
         return Continued(self.continuation, before.call if before else intent.call, intent.principal.key, counted)
 
 
+_OPEN_ALL = f"INSERT INTO {OpenCall._meta.db_table} (call, instance) SELECT unnest(%s::uuid[]), %s::uuid"
+_OPEN_EACH = f"INSERT INTO {OpenCall._meta.db_table} (call, instance) VALUES (?, ?)"  # noqa: S608 - our own names
+
+
 def admit_batch(
     intents: Sequence[Intent],
     *,
@@ -145,7 +151,7 @@ def admit_batch(
     lease_until: Callable[[], float],
     endings: Sequence[Ending] = (),
 ) -> list[Admitted]:
-    """Decide and record, in order; with the ends of other calls in the same commit, none of which gives uses back.
+    """Decide and record, in order; with the ends of other calls in the same commit, none of which touches uses.
 
     The policy version often moves between two batches: the Snapshot then catches up outside the transaction, and the
     batch begins anew. The last try reads one state of the database throughout, so that not even a storm of changes
@@ -153,36 +159,39 @@ def admit_batch(
 
     Raises Unavailable past the lease, UnheardCommit when the database is gone before it says that this is on record.
     """
-    for attempt in range(1, TRIES + 1):
-        snapshot, answers = store.current, None
+    begin = lambda: _Attempt(intents, endings, instance, _read_at(lease_until()))  # noqa: E731
+    for number in range(1, TRIES + 1):
+        snapshot, still = store.current, number == TRIES
+        attempt: _Attempt | None = None
         try:
-            still = attempt == TRIES
+            # Inside of somebody's transaction it is theirs to commit.
+            outermost = not connection.in_atomic_block
             with one_state() if still else transaction.atomic():
-                read_at = _read_at(lease_until())
                 # In a state that stands still, another thread must not bring the Snapshot further than what we see.
                 with store.steady if still else nullcontext():
-                    now = head()
+                    attempt = begin()
                     # Nobody else writes to SQLite meanwhile.
-                    if still or connection.vendor == "sqlite":
-                        snapshot = store.catch_up(now)
-                if snapshot.stamp == now.stamp:
-                    write_ends(endings, instance)
-                    answers = _Batch(intents, snapshot, instance, now.clock, read_at).write(guard)
-            if answers is not None:
+                    if snapshot.stamp != attempt.now.stamp and (still or connection.vendor == "sqlite"):
+                        snapshot = store.catch_up(attempt.now)
+                if snapshot.stamp == attempt.now.stamp:
+                    attempt.write(snapshot, guard, commit=outermost)
+                else:
+                    transaction.set_rollback(True)
+            if attempt.answers is not None:
                 step("admit.committed")
-                return answers
+                return attempt.answers
         except AWAY as error:
-            if answers is not None:
-                raise UnheardCommit(answers) from error
-            if attempt < TRIES or not was_overtaken(error):
+            if attempt is not None and attempt.answers is not None and (attempt.written or byhand.is_lost()):
+                raise UnheardCommit(attempt.answers) from error
+            if not still or not was_overtaken(error):
                 raise
         else:
-            store.catch_up(now)
+            store.catch_up(attempt.now)
     with transaction.atomic():
-        read_at = _read_at(lease_until())
-        write_ends(endings, instance)
-        batch = _Batch(intents, store.current, instance, head().clock, read_at)
-        return batch.write(guard, barred="policy_busy")
+        attempt = begin()
+        attempt.write(store.current, guard, barred="policy_busy")
+    assert attempt.answers is not None
+    return attempt.answers
 
 
 def _read_at(lease_until: float) -> float:
@@ -190,6 +199,46 @@ def _read_at(lease_until: float) -> float:
     if read_at + FORWARD_WITHIN > lease_until:
         raise Unavailable("gateway.fenced", "This gateway has lost touch with the database and refuses calls.")
     return read_at
+
+
+class _Attempt:
+    """One transaction, begun: what is in force now, whose tokens are good, and the ends are written."""
+
+    def __init__(self, intents: Sequence[Intent], endings: Sequence[Ending], instance: UUID, read_at: float) -> None:
+        self._intents, self._instance, self._read_at = intents, instance, read_at
+        ends = Ends(endings, instance)
+        with byhand.round_trip():
+            head = byhand.execute(HEAD)
+            live = ask_live({intent.principal.token_hash for intent in intents})
+            ends.send()
+        self.now: Head = head_of(head.fetchone())
+        self._live = {hashed for (hashed,) in live.fetchall()}
+        ends.settle()
+        self.answers: list[Admitted] | None = None
+        self.written = False
+
+    def write(self, snapshot: Snapshot, guard: ClockGuard, *, barred: str = "", commit: bool = False) -> None:
+        """Decide and record. `barred` is a code with which all are refused, whatever policy says."""
+        if guard.refuses():
+            barred = clock_guard.CODE
+        batch = _Batch(self._intents, snapshot, self._instance, self.now.clock, self._read_at)
+        codes = [
+            barred or (one.barred if one.principal.token_hash in self._live else "token_ended") for one in self._intents
+        ]
+        answers, rows = batch.decided(codes)
+        step("admit.decided")
+        allowed = [one.intent.call.hex for one in answers if one.allowed]
+        with byhand.round_trip():
+            write_rows(rows)
+            if allowed and connection.vendor == "sqlite":
+                byhand.execute_each(_OPEN_EACH, [(call, self._instance.hex) for call in allowed])
+            elif allowed:
+                byhand.execute(_OPEN_ALL, (byhand.array(allowed, quoted=False), self._instance.hex))
+            step("admit.written")
+            self.answers = answers
+            if commit and connection.vendor == "postgresql":
+                byhand.commit()
+        self.written = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,37 +251,31 @@ class _Batch:
     clock: datetime
     read_at: float
 
-    def write(self, guard: ClockGuard, *, barred: str = "") -> list[Admitted]:
-        """Inside the transaction. `barred` is a code with which all are refused, whatever policy says."""
-        if guard.refuses():
-            barred = clock_guard.CODE
-        hashes = {intent.principal.token_hash for intent in self.intents}
-        live = set(live_tokens().filter(hash__in=hashes).values_list("hash", flat=True))
-        codes = [
-            barred or (intent.barred if intent.principal.token_hash in live else "token_ended")
-            for intent in self.intents
-        ]
+    def decided(self, codes: list[str]) -> tuple[list[Admitted], list[Row]]:
+        """The answers and their entries. `codes` say who is refused before anything is decided."""
         continued = self._continued(codes)
         verdicts = self._verdicts(codes, continued)
         admitted = [
             Admitted(
-                intent, verdict, code or str(verdict.code), self.clock, self.read_at, intent.call, continued.get(number)
+                intent,
+                verdict,
+                code or verdict.code.value,
+                self.clock,
+                self.read_at,
+                intent.call,
+                continued.get(number),
             )
             for number, (intent, verdict, code) in enumerate(zip(self.intents, verdicts, codes, strict=True))
         ]
         if continued:
             continuations.redeem(one.continued.id for one in admitted if one.continued and one.allowed)
+        at, instance = moment(self.clock), self.instance.hex
         refused = [self._refusal(one) for one in admitted if not one.allowed]
-        repeated = count_refusals(refused, instance=self.instance, clock=self.clock) if refused else {}
-        step("admit.decided")
-        record_many(self._facts(one) for one in admitted if one.intent.call not in repeated)
-        OpenCall.objects.bulk_create(
-            OpenCall(call=one.intent.call, instance=self.instance, facts=_remember(one))
-            for one in admitted
-            if one.allowed
-        )
-        step("admit.written")
-        return [replace(one, recorded=repeated.get(one.intent.call, one.recorded)) for one in admitted]
+        if not refused:
+            return admitted, [self._row(one, at, instance) for one in admitted]
+        repeated = count_refusals(refused, instance=self.instance, clock=self.clock)
+        rows = [self._row(one, at, instance) for one in admitted if one.intent.call not in repeated]
+        return [replace(one, recorded=repeated.get(one.intent.call, one.recorded)) for one in admitted], rows
 
     def _continued(self, codes: list[str]) -> dict[int, Continued]:
         """What the calls go on with, by their number. Those whose continuation is not theirs or used get a code."""
@@ -304,121 +347,35 @@ class _Batch:
         known = server is not None and intent.tool in server.tools
         return Refusal(intent.call, intent.principal, intent.server, intent.server_name, intent.tool, known, one.code)
 
-    def _facts(self, one: Admitted) -> Facts:
-        data: dict[str, Json] = {
-            "arguments": one.intent.arguments,
-            "args_digest": one.intent.digest,
-            "rule": one.verdict.rule,
-        }
-        if one.intent.kind is not Kind.TOOL:
-            data["kind"] = one.intent.kind
+    def _row(self, one: Admitted, at: str, instance: str) -> Row:
+        intent, verdict, allowed = one.intent, one.verdict, one.allowed
+        data: dict[str, Json] = {"arguments": intent.arguments, "args_digest": intent.digest, "rule": verdict.rule}
+        if intent.kind is not Kind.TOOL:
+            data["kind"] = intent.kind.value
         if one.continued is not None:
             data["continues"] = str(one.continued.call)
-        if not one.allowed:
+        if not allowed:
             data["reason_code"] = one.code
-        return Facts(
-            event=Event.CALL_AUTHORIZED if one.allowed else Event.CALL_DENIED,
-            outcome=Outcome.ALLOWED if one.allowed else Outcome.DENIED,
-            actor=one.intent.principal.actor(),
-            at=one.clock,
-            grant=one.verdict.grant,
-            call=one.intent.call,
-            server=one.intent.server,
-            server_name=one.intent.server_name,
-            tool=one.intent.tool,
-            tool_pin=one.verdict.tool.pin if one.verdict.tool else "",
-            bindings=one.verdict.bindings if one.allowed else (),
+        return row(
+            event=Event.CALL_AUTHORIZED if allowed else Event.CALL_DENIED,
+            outcome=Outcome.ALLOWED if allowed else Outcome.DENIED,
+            actor=_who(intent.principal),
+            at=at,
+            grant=hex_of(verdict.grant),
+            call=intent.call.hex,
+            what=what_columns(intent.server, intent.server_name, intent.tool),
+            tool_pin=verdict.tool.pin if verdict.tool else "",
+            bindings=verdict.bindings if allowed else (),
             policy_version=self.snapshot.version,
-            instance=self.instance,
-            data=data,
+            instance=instance,
+            data=canonical(data).decode(),
         )
 
 
-def write_endings(endings: Sequence[Ending], *, instance: UUID) -> None:
-    """Record how calls ended, each once. Of a call that is not open any more the end is late: it was closed as unknown,
-    for this process was believed dead. Unless nobody heard that an earlier try, or the call's own batch, succeeded.
-    """
-    with transaction.atomic():
-        write_ends(endings, instance)
-    step("complete.committed")
-
-
-def gives_back(ending: Ending) -> bool:
-    """Whether a use that was taken is returned: nothing of the call was sent."""
-    return ending.admitted.verdict.counted is not None and ending.unsent
-
-
-def touches_uses(ending: Ending) -> bool:
-    """Whether rows of uses are locked for it."""
-    return gives_back(ending) or (ending.goes_on is not None and ending.goes_on.binding is not None)
-
-
-def write_ends(endings: Sequence[Ending], instance: UUID) -> None:
-    """Inside a transaction."""
-    if not endings:
-        return
-    calls = OpenCall.objects.filter(pk__in=[one.admitted.intent.call for one in endings])
-    still_open = set(calls.select_for_update().values_list("pk", flat=True))
-    late = _late([one for one in endings if one.admitted.intent.call not in still_open])
-    record_many(
-        _facts(one, instance, late=one in late)
-        for one in endings
-        if one.admitted.intent.call in still_open or one in late
-    )
-    _settle([one for one in endings if one.admitted.intent.call in still_open])
-    calls.delete()
-    step("complete.written")
-
-
-def _settle(endings: list[Ending]) -> None:
-    """Give back uses that were not made, and keep what goes on."""
-    on = [one.goes_on for one in endings if one.goes_on is not None]
-    unused = Counter(one.admitted.verdict.counted for one in endings if gives_back(one))
-    until = continuations.keep(on) if on else None
-    open_until = {one.binding: until for one in on if one.binding is not None and until is not None}
-    if unused or open_until:
-        return_uses({binding: count for binding, count in unused.items() if binding}, open_until=open_until)
-
-
-def _late(closed: list[Ending]) -> list[Ending]:
-    """Those of calls that are on record, but whose own end is not."""
-    if not closed:
-        return []
-    said = set(Entry.objects.filter(call__in=[one.admitted.intent.call for one in closed]).values_list("call", "event"))
-    return [
-        one
-        for one in closed
-        if (one.admitted.intent.call, Event.CALL_AUTHORIZED) in said
-        and not said & {(one.admitted.intent.call, event) for event in (one.event, Event.CALL_COMPLETED_LATE)}
-    ]
-
-
-def _facts(one: Ending, instance: UUID, *, late: bool) -> Facts:
-    intent = one.admitted.intent
-    return Facts(
-        event=Event.CALL_COMPLETED_LATE if late else one.event,
-        outcome=one.outcome,
-        actor=intent.principal.actor(),
-        grant=one.admitted.verdict.grant,
-        call=intent.call,
-        server=intent.server,
-        server_name=intent.server_name,
-        tool=intent.tool,
-        instance=instance,
-        data=one.data | ({"ended_as": str(one.event)} if late else {}),
-    )
+@lru_cache(4096)
+def _who(principal: Principal) -> Row:
+    return actor_columns(principal.actor())
 
 
 def _subject(intent: Intent) -> Subject:
     return Subject(agent=intent.principal.agent, user=intent.principal.user)
-
-
-def _remember(one: Admitted) -> str:
-    intent = one.intent
-    return remember(
-        intent.principal,
-        server=intent.server,
-        server_name=intent.server_name,
-        tool=intent.tool,
-        grant=one.verdict.grant,
-    )

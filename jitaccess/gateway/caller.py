@@ -46,8 +46,9 @@ class Caller:
         return self.reply is not None and (not self.modern or self.level is not None)
 
     def progress(self, params: JsonObject) -> None:
-        token = self.message.meta.get("progressToken")
-        self._tell(wire.notification("notifications/progress", {**params, "progressToken": token}))
+        if self.wants_progress:
+            token = self.message.meta["progressToken"]
+            self._tell(wire.notification("notifications/progress", {**params, "progressToken": token}))
 
     def log(self, params: JsonObject) -> None:
         """Tell it, unless it asked for graver ones only."""

@@ -1,58 +1,87 @@
-"""One tool call, from the client's words to its answer: decide and record, then forward, then record the end."""
+"""One call, from the client's words to its answer: decide and record, then forward, then record the end.
+
+Tools, resources, prompts and completions all go this road. A call may take several rounds, when the server asks its
+client something in the middle: each round is decided and recorded anew.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from jitaccess.audit.events import Event, Outcome
 from jitaccess.audit.redact import redact
-from jitaccess.gateway import denials, tracing
+from jitaccess.gateway import rounds, tracing
 from jitaccess.gateway.batch import TRIES, Admitted, Intent
+from jitaccess.gateway.caller import Caller
 from jitaccess.gateway.core import Clock, Gateway
 from jitaccess.gateway.endpoint import Target
+from jitaccess.gateway.forwarding import MISSING_CAPABILITY, Forwarding, TooLate, broken, failure
+from jitaccess.gateway.parked import ParkedCall
+from jitaccess.gateway.refusing import no_server, refusal, refused
 from jitaccess.gateway.repeating import REPEATED, too_often
-from jitaccess.gateway.upstream.confidence import masked
+from jitaccess.gateway.rounds import Subject, Turn, Wanted
 from jitaccess.gateway.upstream.connection import Connection
-from jitaccess.gateway.upstream.errors import TOO_LATE, RemoteError, UpstreamError
-from jitaccess.gateway.upstream.handshake import MODERN
-from jitaccess.gateway.wire import INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, RpcError
+from jitaccess.gateway.upstream.errors import RemoteError, UpstreamError
+from jitaccess.gateway.wire import INTERNAL_ERROR, INVALID_PARAMS, RpcError
 from jitaccess.identity.principal import Principal
 from jitaccess.kernel import strictjson
 from jitaccess.kernel.canonical import digest
 from jitaccess.kernel.discreet import is_about
 from jitaccess.kernel.errors import Invalid, Unavailable
+from jitaccess.kernel.ids import uuid7
 from jitaccess.kernel.steps import step
 from jitaccess.kernel.strictjson import Json, JsonObject
 from jitaccess.kernel.text import visible
-from jitaccess.policy.engine.decide import Code, Who, decide
-from jitaccess.store.clock import JitNow
-from requests_app import selectors
+from jitaccess.policy.engine.decide import Who, decide
 
-MAX_RESULT = 4 * 1024 * 1024
 # Arguments up to this many bytes are digested where they are: a thread costs more.
 SMALL = 4096
+# Before a server is asked again that has no question.
+PAUSE_SECONDS = 0.1
 
-
-class _TooLate(Exception):
-    """Nothing was sent, and what was admitted is not good any more."""
+__all__ = ["Call", "forward_call", "no_server", "record_knock"]
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What a client wants called: exactly which tool, with which arguments.
+    """What a client wants done: exactly which tool, resource or prompt, with which arguments.
 
-    `clock` is the database's, as read when the request came.
+    `arguments` are what is decided on and recorded; `params` what is sent, None: name and arguments. `clock` is the
+    database's, as read when the request came. `caller` None: a client that can be told nothing before the result.
+    `carried`: another process brought it here.
     """
 
     principal: Principal
     target: Target
     arguments: JsonObject
     clock: Clock
+    caller: Caller | None = None
+    method: str = "tools/call"
+    params: JsonObject | None = None
+    carried: bool = False
 
-    def intent(self, args_digest: str, shown: Json, *, barred: str = "") -> Intent:
+    @property
+    def modern(self) -> bool:
+        """Whether the client speaks 2026-07-28."""
+        return self.caller is None or self.caller.modern
+
+    @property
+    def sent(self) -> JsonObject:
+        return self.params if self.params is not None else {"name": self.target.tool, "arguments": self.arguments}
+
+    @property
+    def capabilities(self) -> JsonObject:
+        return self.caller.capabilities if self.caller is not None else {}
+
+    def subject(self, args_digest: str) -> Subject:
+        target = self.target
+        return Subject(self.principal.key, target.server, self.method, target.tool, args_digest)
+
+    def intent(self, args_digest: str, shown: Json, turn: Turn | None = None, *, barred: str = "") -> Intent:
         """`shown` is what the ledger shows of the arguments."""
         target = self.target
         return Intent(
@@ -64,48 +93,299 @@ class Call:
             shown,
             given=self.arguments,
             kind=target.kind,
+            continues=turn.continues if turn else None,
+            answers=turn is not None and turn.responses is not None,
             barred=barred,
         )
 
 
-async def call_tool(gateway: Gateway, call: Call) -> JsonObject:
-    """The tool's result, or a refusal or failure as a result. Raises RpcError for what the protocol calls an error."""
+@dataclass(frozen=True, slots=True)
+class _Asking:
+    """A call that cannot go on before its client has answered. `parked`: it waits at the server meanwhile."""
+
+    want: Wanted
+    forwarding: Forwarding
+    parked: ParkedCall | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What is worked out once for all rounds of a call."""
+
+    gateway: Gateway
+    call: Call
+    digest: str
+    shown: Json
+
+    @property
+    def subject(self) -> Subject:
+        return self.call.subject(self.digest)
+
+
+async def forward_call(gateway: Gateway, call: Call) -> JsonObject:
+    """The server's result. Of a tool also a refusal or failure is a result; of anything else it is an error.
+
+    Raises RpcError for what the protocol calls an error.
+    """
     try:
         args_digest, shown = await _kept(gateway, call.arguments)
     except Invalid as error:
         raise RpcError(INVALID_PARAMS, error.detail) from error
+    known = _Known(gateway, call, args_digest, shown)
+    given = call.caller.message.params if call.caller is not None and call.method in rounds.METHODS else {}
+    turn = rounds.begin(given, known.subject, now=call.clock.now()) if given else Turn()
+    if turn.parked is not None:
+        outcome = await _resume(known, turn)
+    else:
+        outcome = await _round(known, turn)
+    while isinstance(outcome, _Asking):
+        refused = _unaskable(known, outcome)
+        if refused is not None:
+            return refused
+        if call.modern:
+            return await _hand_over(known, outcome)
+        answered = await _ask(known, outcome)
+        if not isinstance(answered, Turn):
+            return answered
+        outcome = await _round(known, answered)
+    return outcome
+
+
+async def _round(known: _Known, turn: Turn) -> JsonObject | _Asking:
+    """Decide, record, forward: once, unless it took too long to be still good."""
+    gateway, call = known.gateway, known.call
     barred = ""
-    if _seems_allowed(gateway, call, args_digest) and too_often(gateway, call.principal, call.target, args_digest):
-        barred = REPEATED
-    for _ in range(TRIES):
+    for attempt in range(TRIES):
         # A child is started only for a call that would be allowed, and before admission: a start may take longer
         # than an admission stays good.
-        wanted = not barred and _seems_allowed(gateway, call, args_digest)
-        connection = await _connect(gateway, call) if wanted else None
-        intent = call.intent(args_digest, shown, barred=barred)
-        try:
-            with tracing.span("admit", server=call.target.server_name):
-                admitted = await gateway.admission.admit(intent)
-        except Unavailable:
-            return _refusal(call, "unavailable", None, None)
-        is_about(call=admitted.recorded, grant=admitted.verdict.grant)
-        if not admitted.allowed:
-            return await _refused(gateway, call, admitted)
+        allowed, first = _seems_allowed(known), not attempt and not turn.number
+        if allowed and first and too_often(gateway, call.principal, call.target, known.digest):
+            barred = REPEATED
+        connection = await _connect(gateway, call) if allowed and not barred else None
+        admitted = await _admit(known, turn, barred)
+        if isinstance(admitted, dict):
+            return admitted
         try:
             connection = connection or await _connect(gateway, call)  # allowed only since a moment ago
         except BaseException:
             gateway.admission.not_sent(admitted, "the client left, or the gateway failed")
             raise
         if isinstance(connection, UpstreamError):
-            return _failed(gateway, call, admitted, connection)
-        step("forward.starting")
+            return broken(gateway, call, admitted, connection)
+        forwarding = Forwarding(gateway, call, admitted, connection, turn, time.monotonic())
         try:
             with tracing.span("forward", server=call.target.server_name):
-                return await _forward(gateway, call, admitted, connection)
-        except _TooLate:
+                return await _forward(known, forwarding)
+        except TooLate:
             gateway.admission.not_sent(admitted, "could not start within a second")
             await connection.make_ready()
-    return _refusal(call, "policy_busy", None, None)
+    return refusal(call, "policy_busy", None, None)
+
+
+async def _admit(known: _Known, turn: Turn, barred: str = "") -> Admitted | JsonObject:
+    """Let through and on record, or what the client is told instead."""
+    gateway, call = known.gateway, known.call
+    try:
+        with tracing.span("admit", server=call.target.server_name):
+            admitted = await gateway.admission.admit(call.intent(known.digest, known.shown, turn, barred=barred))
+    except Unavailable:
+        return refusal(call, "unavailable", None, None)
+    is_about(call=admitted.recorded, grant=admitted.verdict.grant)
+    if not admitted.allowed:
+        return await refused(gateway, call, admitted)
+    if turn.bindings and set(turn.bindings) != set(admitted.verdict.bindings):
+        # Sealed for the access that it began under, and not good for another.
+        gateway.admission.not_sent(admitted, "it began under an access that has ended")
+        raise RpcError(
+            INVALID_PARAMS, "The access under which this call began has ended; begin the call again.", status=400
+        )
+    return admitted
+
+
+async def _forward(known: _Known, forwarding: Forwarding) -> JsonObject | _Asking:
+    connection, call = forwarding.connection, known.call
+    asks = bool(call.capabilities) and not forwarding.modern and not connection.server.shared
+    if asks and call.modern:
+        parked = ParkedCall(known.gateway.parked, forwarding, known.subject)
+        return _asking(await parked.next(), forwarding, parked)
+    outcome = await _send(known, forwarding, asks=asks)
+    return _asking(outcome, forwarding, None)
+
+
+async def _send(known: _Known, forwarding: Forwarding, *, asks: bool) -> JsonObject | Wanted:
+    gateway = known.gateway
+
+    async def ask(method: str, params: JsonObject) -> JsonObject:
+        assert known.call.caller is not None
+        if not forwarding.may_answer():
+            raise RemoteError(INTERNAL_ERROR, "This call was approved as it is: nothing can be added to it.")
+        return await known.call.caller.ask(
+            method, forwarding.shown(params), questions=gateway.questions, instance=gateway.instance
+        )
+
+    try:
+        async with asyncio.timeout(None) as scope:
+            with gateway.calls.one(forwarding.admitted, scope):
+                answer = await forwarding.send(ask if asks else None)
+                step("forward.answered")
+    except RemoteError as error:
+        return forwarding.outcome(_raising(error))
+    except BaseException as error:  # noqa: BLE001 - each becomes what the client is told, or is raised again
+        return forwarding.failed(error)
+    return forwarding.outcome(lambda: answer)
+
+
+def _asking(outcome: JsonObject | Wanted, forwarding: Forwarding, parked: ParkedCall | None) -> JsonObject | _Asking:
+    if isinstance(outcome, Wanted):
+        return _Asking(outcome, forwarding, parked if parked is not None and parked.under_way else None)
+    return outcome
+
+
+def _raising(error: Exception) -> Callable[[], JsonObject]:
+    def result() -> JsonObject:
+        raise error
+
+    return result
+
+
+def _unaskable(known: _Known, asking: _Asking) -> JsonObject | None:
+    """What the client is told instead, when what the server asks cannot be asked of it. Raises RpcError."""
+    call, forwarding = known.call, asking.forwarding
+    detail = ""
+    missing: JsonObject = {}
+    try:
+        missing = rounds.missing(asking.want, call.capabilities)
+    except UpstreamError as error:
+        detail = error.detail
+    if missing and not call.modern:
+        detail = "The server asks for what this client did not declare: " + ", ".join(missing)
+    if forwarding.turn.number + 1 >= rounds.MAX_ROUNDS:
+        detail = f"The server asked {rounds.MAX_ROUNDS} times and still wants more."
+    if not detail and not missing:
+        return None
+    if asking.parked is not None:
+        asking.parked.stop()
+    if detail:
+        return forwarding.broken(UpstreamError("upstream.invalid_response", detail, sent=True))
+    forwarding.lacking(missing)
+    raise RpcError(
+        MISSING_CAPABILITY,
+        "The server needs what this client did not declare.",
+        status=400,
+        data={"requiredCapabilities": missing},
+    )
+
+
+async def _hand_over(known: _Known, asking: _Asking) -> JsonObject:
+    """Give the questions to a client of the newer era, with what it needs to go on."""
+    gateway, forwarding, parked = known.gateway, asking.forwarding, asking.parked
+    turn = Turn(forwarding.turn.number + 1, bindings=forwarding.admitted.verdict.bindings, state=asking.want.state)
+    if parked is not None:
+        parked.park(turn.number)
+        turn = replace(turn, parked=parked.name, holder=gateway.instance)
+    else:
+        turn = replace(turn, continues=uuid7())
+        assert turn.continues is not None
+        try:
+            await gateway.admission.pause(forwarding.admitted, _paused(asking), continuation=turn.continues)
+        except Unavailable:
+            return refusal(known.call, "unavailable", None, None)
+    result: JsonObject = {
+        "resultType": "input_required",
+        "requestState": rounds.seal(known.subject, turn, now=known.call.clock.now()),
+    }
+    return result | ({"inputRequests": asking.want.requests} if asking.want.requests else {})
+
+
+def _paused(asking: _Asking) -> dict[str, Json]:
+    """What the ledger keeps of a round that ended with questions."""
+    asked: list[Json] = [str(one["method"]) for one in asking.want.requests.values() if isinstance(one, dict)]
+    return {"input_required": asked, "round": asking.forwarding.turn.number}
+
+
+async def _ask(known: _Known, asking: _Asking) -> Turn | JsonObject:
+    """Ask a client of the older era itself; the round to go on with, or the failure when it does not answer."""
+    gateway, call, forwarding = known.gateway, known.call, asking.forwarding
+    if asking.want.requests and not forwarding.may_answer():
+        detail = "The server asks for more, but this call was approved as it is: nothing can be added to it."
+        return forwarding.broken(UpstreamError("upstream.invalid_response", detail, sent=True))
+    continues = uuid7()
+    gateway.admission.finish(
+        forwarding.admitted, Event.CALL_COMPLETED, Outcome.ALLOWED, _paused(asking), continuation=continues
+    )
+    if not asking.want.requests:
+        await asyncio.sleep(PAUSE_SECONDS)  # the server only wants to be asked again
+    questions = {key: asyncio.create_task(_question(known, one)) for key, one in asking.want.requests.items()}
+    try:
+        answers = await asyncio.gather(*questions.values())
+    except RemoteError as error:
+        said = visible(error.message, limit=300)
+        return failure(call, f"The client did not answer what the server asked: {said}", code="unanswered", sent=True)
+    finally:
+        for question in questions.values():
+            question.cancel()
+    responses: JsonObject = dict(zip(questions, answers, strict=True))
+    return Turn(
+        forwarding.turn.number + 1,
+        continues,
+        forwarding.admitted.verdict.bindings,
+        responses or None,
+        asking.want.state,
+    )
+
+
+async def _question(known: _Known, one: Json) -> JsonObject:
+    assert isinstance(one, dict)
+    params = one.get("params", {})
+    assert isinstance(params, dict)
+    assert known.call.caller is not None
+    gateway = known.gateway
+    return await known.call.caller.ask(
+        str(one["method"]), params, questions=gateway.questions, instance=gateway.instance
+    )
+
+
+async def _resume(known: _Known, turn: Turn) -> JsonObject | _Asking:
+    """Go on with a call that waits at its server, if it is let through once more."""
+    gateway, call = known.gateway, known.call
+    assert turn.parked is not None
+    away = turn.holder != gateway.instance and turn.parked not in gateway.parked
+    if turn.holder is not None and away and not call.carried:
+        return await gateway.elsewhere.carry(call, turn.holder)
+    parked = gateway.parked.take(turn.parked, known.subject, turn.number)
+    forwarding = parked.forwarding
+    if not forwarding.may_go_on():
+        parked.attached_end("the access under which it ran has ended")
+        admitted = await _admit(known, Turn(responses=turn.responses))
+        if isinstance(admitted, dict):
+            return admitted
+        gateway.admission.not_sent(admitted, "the call that it was to go on with is over")
+        raise RpcError(INVALID_PARAMS, "What asked for this is over; begin the call again.", status=400)
+    turn = replace(turn, continues=uuid7())
+    try:
+        gateway.admission.finish(
+            forwarding.admitted,
+            Event.CALL_COMPLETED,
+            Outcome.ALLOWED,
+            {"input_required": parked.asks, "round": turn.number - 1},
+            continuation=turn.continues,
+        )
+        for _ in range(TRIES):
+            admitted = await _admit(known, turn)
+            if isinstance(admitted, dict):
+                parked.stop()
+                return admitted
+            if admitted.may_start():
+                parked.go_on(call, admitted, turn)
+                break
+            gateway.admission.not_sent(admitted, "could not start within a second")
+        else:
+            parked.stop()
+            return refusal(call, "policy_busy", None, None)
+    except BaseException:
+        parked.stop()
+        raise
+    return _asking(await parked.next(), forwarding, parked)
 
 
 async def record_knock(gateway: Gateway, call: Call) -> None:
@@ -129,21 +409,19 @@ async def _kept(gateway: Gateway, arguments: JsonObject) -> tuple[str, Json]:
     return whole, redact(arguments)
 
 
-def _seems_allowed(gateway: Gateway, call: Call, args_digest: str) -> bool:
+def _seems_allowed(known: _Known) -> bool:
     """By policy as this process knows it: a guess about what the batch will say, which alone decides."""
+    call = known.call
     assert call.principal.agent
-    who = Who(call.principal.agent, call.principal.user)
-    snapshot, at = gateway.store.current, call.clock.now()
-    target = call.target
     verdict = decide(
-        snapshot,
-        who=who,
-        server=target.server,
-        tool=target.tool,
-        at=at,
+        known.gateway.store.current,
+        who=Who(call.principal.agent, call.principal.user),
+        server=call.target.server,
+        tool=call.target.tool,
+        at=call.clock.now(),
         arguments=call.arguments,
-        digest=args_digest,
-        kind=target.kind,
+        digest=known.digest,
+        kind=call.target.kind,
     )
     return verdict.allowed
 
@@ -151,145 +429,8 @@ def _seems_allowed(gateway: Gateway, call: Call, args_digest: str) -> bool:
 async def _connect(gateway: Gateway, call: Call) -> Connection | UpstreamError:
     """A connection, or why there is none."""
     try:
-        return await gateway.pool.connection(call.target.server_name, call.principal.key)
+        return await gateway.pool.connection(
+            call.target.server_name, call.principal.key, capabilities=call.capabilities
+        )
     except UpstreamError as error:
         return error
-
-
-async def _forward(gateway: Gateway, call: Call, admitted: Admitted, connection: Connection) -> JsonObject:
-    started = time.monotonic()
-    try:
-        asked: JsonObject = {"name": call.target.tool, "arguments": call.arguments}
-        asked |= tracing.onward(modern=connection.era == MODERN)
-        answer = await connection.request("tools/call", asked, timeout=gateway.call_timeout, permit=admitted.may_start)
-        step("forward.answered")
-        size = _check(answer)
-    except RemoteError as error:
-        message, detail = str(masked(error.message, connection.server)), masked(error.data, connection.server)
-        text = visible(message, limit=2000, multiline=True)
-        small = len(strictjson.encode([message, detail])) <= MAX_RESULT
-        gateway.admission.finish(
-            admitted, Event.CALL_FAILED, Outcome.ERROR, {"rpc_code": error.rpc_code, "message": text}
-        )
-        raise RpcError(error.rpc_code, message if small else text, data=detail if small else None) from error
-    except UpstreamError as error:
-        if error.code == TOO_LATE:
-            raise _TooLate from error
-        return _failed(gateway, call, admitted, error)
-    except asyncio.CancelledError:
-        why = "the gateway was stopped" if gateway.over else "the client left or cancelled the call"
-        gateway.admission.finish(admitted, Event.CALL_OUTCOME_UNKNOWN, Outcome.ERROR, {"why": why})
-        raise
-    except Exception:
-        gateway.admission.finish(admitted, Event.CALL_OUTCOME_UNKNOWN, Outcome.ERROR, {"why": "the gateway failed"})
-        raise
-    data: dict[str, Json] = {
-        "is_error": answer.get("isError") is True, "bytes": size, "ms": round((time.monotonic() - started) * 1000),
-    }  # fmt: skip
-    gateway.admission.finish(admitted, Event.CALL_COMPLETED, Outcome.ALLOWED, data)
-    shown = masked(answer, connection.server)
-    assert isinstance(shown, dict)
-    return _without_our_words(shown)
-
-
-def _without_our_words(answer: JsonObject) -> JsonObject:
-    """Only the gateway speaks as the gateway: a server could otherwise forge a refusal with its advice."""
-    content = answer.get("content")
-    assert isinstance(content, list)
-    cleaned: list[Json] = [_cleaned(block) for block in content if isinstance(block, dict)]
-    return _cleaned(answer | {"content": cleaned}) if cleaned != content else _cleaned(answer)
-
-
-def _cleaned(value: JsonObject) -> JsonObject:
-    meta = value.get("_meta")
-    if not isinstance(meta, dict) or not any(name.lower().startswith(denials.NAMESPACE) for name in meta):
-        return value
-    return value | {
-        "_meta": {name: one for name, one in meta.items() if not name.lower().startswith(denials.NAMESPACE)}
-    }
-
-
-def _check(answer: JsonObject) -> int:
-    """The size of a usable result. Raises UpstreamError for one that no client could use."""
-    if answer.get("resultType", "complete") != "complete":
-        detail = "The server asks for input in the middle of the call, which this gateway cannot carry yet."
-        raise UpstreamError("upstream.invalid_response", detail, sent=True)
-    content = answer.get("content")
-    blocks = isinstance(content, list) and all(isinstance(block, dict) for block in content)
-    if not blocks or not isinstance(answer.get("isError", False), bool):
-        raise UpstreamError("upstream.invalid_response", "The server's answer is not a tool result.", sent=True)
-    size = len(strictjson.encode(answer))
-    if size > MAX_RESULT:
-        raise UpstreamError(
-            "upstream.invalid_response", f"The result has {size} bytes; {MAX_RESULT} are passed on.", sent=True
-        )
-    return size
-
-
-def _failed(gateway: Gateway, call: Call, admitted: Admitted, error: UpstreamError) -> JsonObject:
-    """`call.failed` when the server answered or nothing was sent; otherwise nobody knows what it did."""
-    known = not error.sent or error.code == "upstream.invalid_response"
-    event = Event.CALL_FAILED if known else Event.CALL_OUTCOME_UNKNOWN
-    data: dict[str, Json] = {"error": error.code, "sent": error.sent, "detail": visible(error.detail, limit=500)}
-    gateway.admission.finish(admitted, event, Outcome.ERROR, data)
-    return denials.failed(tool=call.target.public, detail=error.detail, code=error.code, sent=error.sent)
-
-
-async def _refused(gateway: Gateway, call: Call, admitted: Admitted) -> JsonObject:
-    if admitted.code == "token_ended":
-        gateway.known.forget(call.principal.token_hash)
-        raise RpcError(INVALID_REQUEST, "The access token is unknown, expired or revoked.", status=401)
-    target = call.target
-    if (
-        admitted.code == Code.UNKNOWN
-        and admitted.verdict.server is None
-        and target.server
-        and target.public == target.tool
-    ):
-        raise no_server()  # closed since the call came
-    # What a deny rule hides from the list is hidden here too; the ledger has the true reason.
-    if admitted.code in {Code.UNKNOWN, Code.NOT_REQUESTABLE}:
-        raise unknown_tool(call.target.public)
-    if admitted.code != admitted.verdict.code:
-        # Refused whatever policy says, and so for every name: to ask for access would not help.
-        return _refusal(call, admitted.code, admitted, None, may_ask=False)
-    pending = None
-    if admitted.verdict.requestable is not None or admitted.verdict.roles:
-        pending = await gateway.db(_pending_for, call, admitted)
-    return _refusal(call, admitted.code, admitted, pending)
-
-
-def _refusal(
-    call: Call, code: str, admitted: Admitted | None, pending: tuple[str, str] | None, *, may_ask: bool = True
-) -> JsonObject:
-    return denials.denied(
-        tool=call.target.public,
-        code=code,
-        requestable=admitted.verdict.requestable if admitted and may_ask else None,
-        pending=pending,
-        call=str(admitted.recorded) if admitted else "",
-        roles=admitted.verdict.roles if admitted and may_ask else (),
-    )
-
-
-def _pending_for(call: Call, admitted: Admitted) -> tuple[str, str] | None:
-    """A request that waits already for what would allow this very call."""
-    wanted = (call.target.server_name, call.target.tool)
-    for request in selectors.pending_of(call.principal).filter(pending_until__gt=JitNow()):
-        for item in request.parsed_items:
-            named = any((item.get("server"), tool["name"]) == wanted for tool in item.get("tools", ()))
-            if item["kind"] == "call":
-                named = named and item["arguments"]["digest"] == admitted.intent.digest
-            if named or item.get("role") in admitted.verdict.roles:
-                return str(request.pk), request.url
-    return None
-
-
-def no_server() -> RpcError:
-    """One answer for a server that does not exist and one that is closed to the caller."""
-    return RpcError(METHOD_NOT_FOUND, "There is no such server here.", status=404)
-
-
-def unknown_tool(name: str) -> RpcError:
-    """One answer for a tool that does not exist and one that the caller may not know about (2026-07-28, Tools)."""
-    return RpcError(INVALID_PARAMS, f"Unknown tool: {visible(name, limit=128)}")

@@ -12,30 +12,43 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from typing import ParamSpec, TypeVar
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 from uuid import UUID
 
 from django.db import close_old_connections, connections
 
 from jitaccess.gateway import instances
 from jitaccess.gateway.admission import Admission
-from jitaccess.gateway.catalogue import Catalogue
+from jitaccess.gateway.asking import Questions
+from jitaccess.gateway.caller import Levels
+from jitaccess.gateway.catalogue import Catalogue, note_failure
 from jitaccess.gateway.clock_guard import ClockGuard
 from jitaccess.gateway.continuations import forget_old_continuations
 from jitaccess.gateway.known import KnownTokens
 from jitaccess.gateway.limits import Limits
-from jitaccess.gateway.offers import Offers
+from jitaccess.gateway.mail import Postbox, sweep
+from jitaccess.gateway.offers import OWN, Offers
+from jitaccess.gateway.parked import ParkedCalls
 from jitaccess.gateway.refusals import write_down_refusals
-from jitaccess.gateway.streams import Streams
+from jitaccess.gateway.running import RunningCalls
+from jitaccess.gateway.sessions import EndedSessions
+from jitaccess.gateway.streams import RESOURCES, TOOLS, Streams
+from jitaccess.gateway.subscribing import Subscriptions
 from jitaccess.gateway.upstream.config import ServerConfig
 from jitaccess.gateway.upstream.pool import Pool
+from jitaccess.gateway.watches import Watches
 from jitaccess.identity.principal import Principal
 from jitaccess.identity.services import authenticate, ended_tokens
+from jitaccess.kernel.strictjson import JsonObject
+from jitaccess.policy.engine.decide import reachable
 from jitaccess.policy.engine.rules import Snapshot, Subject
 from jitaccess.policy.snapshots import SnapshotStore
 from jitaccess.store.host_clock import steady
 from jitaccess.store.wakeups import Wakeups
+
+if TYPE_CHECKING:
+    from jitaccess.gateway.elsewhere import Elsewhere
 
 log = logging.getLogger(__name__)
 P = ParamSpec("P")
@@ -68,12 +81,13 @@ Seen = tuple[Snapshot, Clock]
 class Gateway:
     """Composed in `start`, taken apart in `stop`; everything belongs to one event loop.
 
-    `servers` maps a slug to how that server is started; a call may take it `call_timeout` seconds.
+    `servers` maps a slug to how that server is started; a call may take `call_timeout`
+    seconds, None: what the options of its server say.
     """
 
     servers: Callable[[str], ServerConfig | None]
     alone: bool = False
-    call_timeout: float = 60.0
+    call_timeout: float | None = None
     catalogue: Catalogue | None = None
     store: SnapshotStore = field(default_factory=SnapshotStore)
     streams: Streams = field(default_factory=Streams)
@@ -84,14 +98,24 @@ class Gateway:
     limits: Limits = field(default_factory=Limits.configured)
     large: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
     waits: Counter[str] = field(default_factory=Counter)
+    mail: Postbox = field(default_factory=Postbox)
+    elsewhere: Elsewhere = field(init=False)
+    questions: Questions = field(default_factory=Questions)
+    levels: Levels = field(default_factory=Levels)
+    ended: EndedSessions = field(default_factory=EndedSessions)
+    calls: RunningCalls = field(init=False)
+    parked: ParkedCalls = field(init=False)
     over: bool = False
     instance: UUID = field(init=False)
     admission: Admission = field(init=False)
     pool: Pool = field(init=False)
+    watches: Watches = field(init=False)
+    subscriptions: Subscriptions = field(init=False)
     _executor: ThreadPoolExecutor = field(init=False)
     _own: ThreadPoolExecutor = field(init=False)
     _wakeups: Wakeups = field(init=False)
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    _notes: set[asyncio.Task[None]] = field(default_factory=set)
     _running: bool = False
     _clock: Clock | None = None
 
@@ -106,7 +130,11 @@ class Gateway:
         await self.db(lambda: self.store.current)
         self.admission = Admission(self.store, self.instance, self.guard)
         self.admission.start()
-        self.pool = Pool(self.servers, on_notification=self.catalogue.heard if self.catalogue else None)
+        self.pool = Pool(self.servers, on_notification=self._heard, on_trouble=self._note_trouble)
+        self.watches = Watches(self.pool, self._lists_changed)
+        self.subscriptions = Subscriptions(self)
+        self.calls = RunningCalls(self.store)
+        self.parked = ParkedCalls(self.calls)
         self._running = True
         loop = asyncio.get_running_loop()
         self._wakeups = Wakeups(lambda: _on(loop, self.streams.wake.set))
@@ -129,6 +157,8 @@ class Gateway:
         self.cut()
         # What they owe the ledger must be with the batch writer before it stops.
         await asyncio.gather(*calls, return_exceptions=True)
+        await self.parked.close()
+        await self.watches.close()
         await asyncio.gather(self.pool.close(), asyncio.to_thread(self._wakeups.stop))
         await asyncio.to_thread(self.admission.stop)
         with contextlib.suppress(Exception):
@@ -183,6 +213,35 @@ class Gateway:
         # With the context: what is logged there says of which request it is.
         return await asyncio.get_running_loop().run_in_executor(executor, contextvars.copy_context().run, run)
 
+    @property
+    def clock(self) -> Clock:
+        """The database's clock as this process last read it, or its own before that."""
+        return self._clock or Clock(datetime.now(UTC), steady())
+
+    def _heard(self, slug: str, principal: str | None, method: str, params: JsonObject) -> None:
+        """A server said something, on a connection of this principal or (None) of everybody's."""
+        if self.catalogue is not None:
+            self.catalogue.heard(slug, principal, method, params)
+        self.watches.heard(slug, principal, method, params)
+        if method == TOOLS:
+            self._tools_changed(slug, principal)
+
+    def _tools_changed(self, slug: str, principal: str | None) -> None:
+        """What a trusted server says is passed on as it comes, and told again once the catalogue has its new tools."""
+        server = self.store.current.server_by_slug(slug)
+        if server is not None and server.options.accept_definitions:
+            self._lists_changed(slug, None if principal == OWN else principal, TOOLS)
+
+    def _lists_changed(self, slug: str, principal: str | None, method: str) -> None:
+        """A list that is read anew each time has changed: tell those who listen, and may know of the server."""
+        snapshot = self.store.current
+        server = snapshot.server_by_slug(slug)
+        if server is None:
+            return
+        for group in (*self.streams.at(server.id), *(self.streams.at(None) if method != RESOURCES else ())):
+            if principal in (None, group.key) and reachable(snapshot, who=group.who, server=server):
+                group.tell(method)
+
     async def identify(self, token: str, *, source: str) -> tuple[Principal, Seen]:
         """Whose token it is, and policy as it is now. Raises Forbidden."""
 
@@ -233,7 +292,11 @@ class Gateway:
         limited, tokens = self.streams.limited(), self.streams.tokens()
         snapshot, clock = await self._run(self._own, lambda: self._look(limited))
         ended = await self._run(self._own, lambda: ended_tokens(tokens))
+        self.mail.deliver(await self._run(self._own, lambda: self.mail.take(self.instance)))
+        self.calls.check(snapshot, clock.now())
         edge = await self.streams.refresh(snapshot, clock.now(), ended)
+        self.subscriptions.sweep(snapshot, clock.now())
+        self.watches.tend()
         if edge is None:
             return POLL_SECONDS
         return min(POLL_SECONDS, max((edge - clock.now()).total_seconds(), 0.0) + 0.002)
@@ -253,6 +316,7 @@ class Gateway:
             self.guard.watch,
             instances.forget_old_instances,
             forget_old_continuations,
+            sweep,
         )
         renewed = steady()
         while True:
@@ -263,6 +327,12 @@ class Gateway:
                 await self._try(self.store.renew)
             await self.pool.reap_idle()
             await asyncio.sleep(HOUSEKEEPING_SECONDS)
+
+    def _note_trouble(self, slug: str, why: str) -> None:
+        """A server is left alone for a while: kept for people, who see it in the admin and by `servers doctor`."""
+        task = asyncio.get_running_loop().create_task(self._try(lambda: note_failure(slug, why)))
+        self._notes.add(task)
+        task.add_done_callback(self._notes.discard)
 
     async def _try(self, chore: Callable[[], object]) -> None:
         """One that fails is tried again next time, and stops none of the others."""

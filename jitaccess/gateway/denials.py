@@ -84,6 +84,15 @@ def _request(tool: str, requestable: RequestableFacts | None, roles: tuple[str, 
     return {**what, "reason": reason, "minutes": min(30, most)}, most
 
 
+def text_of(result: JsonObject) -> str:
+    """The text of a result made here."""
+    content = result["content"]
+    assert isinstance(content, list)
+    first = content[0]
+    assert isinstance(first, dict)
+    return str(first["text"])
+
+
 def failed(*, tool: str, detail: str, code: str, sent: bool) -> JsonObject:
     """The server behind the gateway could not do it. `sent`: whether the call may have had an effect."""
     unknown = (

@@ -18,6 +18,8 @@ MAX_BODY = 2 * 1024 * 1024
 BODY_SECONDS = 15.0
 PART = 64 * 1024
 SLOW_SECONDS = 30.0
+_EVERYWHERE = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
+_JSON = (*_EVERYWHERE, (b"content-type", b"application/json"))
 
 
 async def read_body(receive: Receive, *, limit: int = MAX_BODY, seconds: float = BODY_SECONDS) -> bytes:
@@ -36,13 +38,13 @@ async def _read(receive: Receive, limit: int) -> bytes:
         event = await receive()
         if event["type"] == "http.disconnect":
             raise ConnectionError
-        part = event.get("body", b"")
+        part: bytes = event.get("body", b"")
         size += len(part)
         if size > limit:
             raise RpcError(INVALID_REQUEST, f"The body is larger than {limit} bytes.", status=413)
         parts.append(part)
         if not event.get("more_body"):
-            return b"".join(parts)
+            return part if len(parts) == 1 else b"".join(parts)
 
 
 async def disconnected(receive: Receive) -> None:
@@ -53,16 +55,17 @@ async def disconnected(receive: Receive) -> None:
 
 async def send_json(send: Send, status: int, value: JsonObject, headers: dict[str, str] | None = None) -> None:
     body = encoded(value)
-    await _start(
-        send, status, {"content-type": "application/json", "content-length": str(len(body)), **(headers or {})}
-    )
+    raw = [*_JSON, (b"content-length", b"%d" % len(body))]
+    for name, text in headers.items() if headers else ():
+        raw.append((name.encode(), text.encode("latin-1")))
+    await send({"type": "http.response.start", "status": status, "headers": raw})
     # In parts, so that no more than one waits in the server's buffers for a client that does not read.
     start = 0
     while len(body) - start > PART:
         async with patience():
             await send({"type": "http.response.body", "body": body[start : start + PART], "more_body": True})
         start += PART
-    await send({"type": "http.response.body", "body": body[start:]})
+    await send({"type": "http.response.body", "body": body[start:] if start else body})
 
 
 @contextlib.asynccontextmanager
@@ -109,6 +112,5 @@ class EventStream:
 
 
 async def _start(send: Send, status: int, headers: dict[str, str]) -> None:
-    everywhere = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
-    raw = [(name.encode(), value.encode("latin-1")) for name, value in {**everywhere, **headers}.items()]
-    await send({"type": "http.response.start", "status": status, "headers": raw})
+    raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": status, "headers": [*_EVERYWHERE, *raw]})

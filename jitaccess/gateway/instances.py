@@ -11,9 +11,9 @@ from django.db import transaction
 from django.db.models import Exists, OuterRef
 
 from jitaccess.audit.events import Event, Outcome
-from jitaccess.audit.recorder import Facts, record_many
+from jitaccess.audit.models import Entry
+from jitaccess.audit.recorder import Actor, Facts, record_many
 from jitaccess.gateway.models import GatewayInstance, OpenCall, RefusalCount
-from jitaccess.gateway.remembered import recall
 from jitaccess.kernel.steps import step
 from jitaccess.store.clock import JitNow, now
 
@@ -51,7 +51,9 @@ def close_abandoned_calls(*, limit: int = 500) -> int:
         return 0  # looked first: an idle round takes no lock
     with transaction.atomic():
         rows = list(abandoned.select_for_update(skip_locked=True)[:limit])
-        record_many(_unknown(row) for row in rows)
+        begun = Entry.objects.filter(call__in=[row.pk for row in rows], event=Event.CALL_AUTHORIZED)
+        entries = {entry.call: entry for entry in begun}
+        record_many(_unknown(row, entries[row.pk]) for row in rows if row.pk in entries)
         OpenCall.objects.filter(pk__in=[row.pk for row in rows]).delete()
         step("reconcile.written")
     return len(rows)
@@ -64,12 +66,25 @@ def forget_old_instances() -> None:
     gone.exclude(Exists(owing[0])).exclude(Exists(owing[1])).delete()
 
 
-def _unknown(row: OpenCall) -> Facts:
+def _unknown(row: OpenCall, begun: Entry) -> Facts:
+    """As the entry that authorized it says."""
+    actor = Actor(
+        agent=begun.agent,
+        agent_name=begun.agent_name,
+        user=begun.user,
+        user_name=begun.user_name,
+        client=begun.client,
+        source=begun.source,
+    )
     return Facts(
         event=Event.CALL_OUTCOME_UNKNOWN,
         outcome=Outcome.ERROR,
+        actor=actor,
+        grant=begun.grant,
         call=row.call,
+        server=begun.server,
+        server_name=begun.server_name,
+        tool=begun.tool,
         instance=row.instance,
         data={"why": "the gateway process ended before the outcome was recorded"},
-        **recall(row.facts),
     )

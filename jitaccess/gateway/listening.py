@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 
 from jitaccess.gateway import wire
+from jitaccess.gateway.asking import carried
 from jitaccess.gateway.core import Gateway
 from jitaccess.gateway.endpoint import Endpoint
 from jitaccess.gateway.http import EventStream, Receive, Send, disconnected
 from jitaccess.gateway.offers import relayed
 from jitaccess.gateway.streams import PROMPTS, RESOURCES, TOOLS, Frames, Stream
+from jitaccess.gateway.upstream.listener import lists
+from jitaccess.gateway.watches import ACKNOWLEDGED
 from jitaccess.gateway.wire import Message, RpcError
 from jitaccess.identity.principal import Principal
-from jitaccess.kernel.strictjson import JsonObject
+from jitaccess.kernel.strictjson import Json, JsonObject
+from jitaccess.policy.engine.rules import Snapshot
 
 _ASKED = {"toolsListChanged": TOOLS, "promptsListChanged": PROMPTS, "resourcesListChanged": RESOURCES}
 
@@ -24,19 +30,29 @@ async def listen_modern(
     asked = message.params.get("notifications")
     if not isinstance(asked, dict):
         raise RpcError(wire.INVALID_PARAMS, "`notifications` must be an object.", status=400)
-    offered = await lists_of(gateway, endpoint)
+    uris = asked.get("resourceSubscriptions", [])
+    if not isinstance(uris, list) or not all(isinstance(uri, str) for uri in uris):
+        raise RpcError(wire.INVALID_PARAMS, "`resourceSubscriptions` must be an array of texts.", status=400)
+    offered = await _lists(gateway, endpoint)
     honoured: JsonObject = {
         name: True for name, list_ in _ASKED.items() if asked.get(name) is True and list_ in offered
     }
-    lists = frozenset(_ASKED[name] for name in honoured)
     tagged: JsonObject = {wire.META_SUBSCRIPTION: message.id}
 
     def told(method: str, uri: str | None) -> JsonObject:
         return wire.notification(method, {"_meta": tagged} | ({"uri": uri} if uri is not None else {}))
 
-    first = wire.notification("notifications/subscriptions/acknowledged", {"_meta": tagged, "notifications": honoured})
-    frames = Frames(first, told, wire.result(message.id, {"resultType": "complete", "_meta": tagged}))
-    await _serve(gateway, Stream(principal, endpoint, lists), frames, receive, send)
+    frames = Frames(told, wire.result(message.id, {"resultType": "complete", "_meta": tagged}))
+    stream = Stream(principal, endpoint, frozenset(_ASKED[name] for name in honoured))
+    async with _entered(gateway, stream):
+        if uris and await gateway.subscriptions.offered(endpoint):
+            watched = await gateway.subscriptions.listen(
+                stream, [str(uri) for uri in uris], carried(message.meta.get(wire.META_CAPABILITIES))
+            )
+            honoured |= {"resourceSubscriptions": list[Json](watched)} if watched else {}
+        params: JsonObject = {"_meta": tagged, "notifications": honoured}
+        await stream.begin(EventStream(send), frames, wire.notification(ACKNOWLEDGED, params))
+        await disconnected(receive)  # or this side has said its last word
 
 
 async def listen_legacy(
@@ -47,31 +63,46 @@ async def listen_legacy(
     def told(method: str, uri: str | None) -> JsonObject:
         return wire.notification(method, {"uri": uri} if uri is not None else None)
 
-    lists = frozenset(await lists_of(gateway, endpoint))
-    await _serve(gateway, Stream(principal, endpoint, lists, session), Frames(None, told, None), receive, send)
+    stream = Stream(principal, endpoint, frozenset(await _lists(gateway, endpoint)), session)
+    async with _entered(gateway, stream):
+        await stream.begin(EventStream(send), Frames(told, None))
+        await disconnected(receive)
 
 
-async def lists_of(gateway: Gateway, endpoint: Endpoint) -> set[str]:
+async def _lists(gateway: Gateway, endpoint: Endpoint) -> set[str]:
     """Which list_changed notifications there are here."""
     if endpoint.server is None:
         return {TOOLS, PROMPTS}
     offered = relayed(await gateway.offers.announced(gateway.pool, endpoint.slug) or {})
-    return {
-        list_ for name, list_ in (("tools", TOOLS), ("prompts", PROMPTS), ("resources", RESOURCES)) if name in offered
-    }
+    named = (("tools", TOOLS), ("prompts", PROMPTS), ("resources", RESOURCES))
+    return {list_ for name, list_ in named if name in offered}
 
 
-async def _serve(gateway: Gateway, stream: Stream, frames: Frames, receive: Receive, send: Send) -> None:
+@contextlib.asynccontextmanager
+async def _entered(gateway: Gateway, stream: Stream) -> AsyncIterator[None]:
+    """Entered before the client hears that it listens: a change between the two would be lost."""
     snapshot, clock = await gateway.look(stream.principal)
-    # Entered before the client hears that it listens: a change between the two would be lost.
     gateway.streams.enter(stream, snapshot, clock.now())
+    followed = _tellers(gateway, stream, snapshot)
     del snapshot  # an open stream must not keep a Snapshot alive
+    for slug in followed:
+        gateway.watches.follow(slug)
     try:
-        await stream.begin(EventStream(send), frames)
-        await disconnected(receive)  # or this side has said its last word
+        yield
     except asyncio.CancelledError:
         if stream.lost:
             raise ConnectionError("the client does not read") from None
         raise
     finally:
+        for slug in followed:
+            gateway.watches.unfollow(slug)
+        gateway.subscriptions.leave(stream)
         gateway.streams.leave(stream)
+
+
+def _tellers(gateway: Gateway, stream: Stream, snapshot: Snapshot) -> list[str]:
+    """The servers to be followed for this stream: those that tell when a list changes that it wants to hear of."""
+    wanted = {name for name, list_ in (("prompts", PROMPTS), ("resources", RESOURCES)) if list_ in stream.lists}
+    servers = stream.endpoint.servers(snapshot, stream.who) if wanted else []
+    announced = {server.slug: gateway.pool.announced(server.slug) or {} for server in servers}
+    return [slug for slug, capabilities in announced.items() if wanted.intersection(lists(capabilities))]

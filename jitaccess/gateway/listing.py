@@ -1,4 +1,4 @@
-"""Lists of tools as MCP clients get them: each definition is written as JSON once, and a list is put together of those."""
+"""Lists of tools as MCP clients get them: each definition is written as JSON once, lists are put together of those."""
 
 from __future__ import annotations
 

@@ -21,11 +21,13 @@ class GatewayInstance(models.Model):
 
 
 class OpenCall(models.Model):
-    """A call that was authorized and has no outcome on record yet: written and removed with those entries."""
+    """A call that was authorized and has no outcome on record yet: written and removed with those entries.
+
+    Written for every call, so it says no more than it must: who called what is in the entry that authorized it.
+    """
 
     call = models.UUIDField(primary_key=True)
-    instance = models.UUIDField(db_index=True)
-    facts = models.TextField(help_text="JSON: what the closing entry says about the call.")
+    instance = models.UUIDField()
 
     def __str__(self) -> str:
         return str(self.call)
@@ -42,6 +44,18 @@ class Continuation(models.Model):
 
     def __str__(self) -> str:
         return f"continuation of {self.call}"
+
+
+class Mail(models.Model):
+    """What one gateway process has to tell another: sealed, and gone once taken."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    to = models.UUIDField(db_index=True, help_text="The process that it is for.")
+    sealed = models.TextField()
+    until = models.DateTimeField(db_index=True)
+
+    def __str__(self) -> str:
+        return f"for {self.to}"
 
 
 class RefusalCount(models.Model):

@@ -76,11 +76,11 @@ class Offers:
 
     _reading: dict[tuple[str, str, str | None], asyncio.Task[JsonObject]] = field(default_factory=dict)
 
-    async def announced(self, pool: Pool, slug: str) -> JsonObject | None:
-        """The capabilities of a server, as it told this process last; None when it does not tell within two seconds."""
+    async def announced(self, pool: Pool, slug: str, *, seconds: float = GREET_SECONDS) -> JsonObject | None:
+        """The capabilities of a server, as it told this process last; None when it does not tell within `seconds`."""
         if (known := pool.announced(slug)) is None:
             with contextlib.suppress(UpstreamError, TimeoutError):
-                async with asyncio.timeout(GREET_SECONDS):
+                async with asyncio.timeout(seconds):
                     await pool.connection(slug, OWN)
             known = pool.announced(slug)
         return known
@@ -166,18 +166,18 @@ def shown(
     return [one for one, name in zip(entries, names, strict=True) if name in visible]
 
 
-async def require(gateway: Gateway, slug: str, capability: str) -> None:
+async def require(gateway: Gateway, slug: str, capability: str, *, modern: bool) -> None:
     """Raises RpcError for what the server is known not to offer, and when it does not say so in time."""
-    announced = await gateway.offers.announced(gateway.pool, slug)
+    announced = await gateway.offers.announced(gateway.pool, slug, seconds=LIST_SECONDS)
     if announced is None:
         raise _failed(f'The server "{slug}" cannot be asked what it offers; try again in a moment.')
     if not isinstance(announced.get(capability), dict):
-        raise not_offered()
+        raise not_offered(modern=modern)
 
 
-def not_offered() -> RpcError:
+def not_offered(*, modern: bool) -> RpcError:
     """As a server says it that does not have the method."""
-    return RpcError(METHOD_NOT_FOUND, "Method not found", status=404)
+    return RpcError(METHOD_NOT_FOUND, "Method not found", status=404 if modern else 200)
 
 
 def seal_cursor(cursor: str, kept: Kept, *, slug: str, principal: str) -> str:

@@ -20,10 +20,10 @@ MAX_HELD = 256 * 1024
 class Reply:
     """The answer to one request, on its event loop."""
 
-    def __init__(self, send: Send, *, events: bool) -> None:
-        """`events`: whether the client takes an event stream."""
+    def __init__(self, send: Send, *, events: bool, preferred: bool = False) -> None:
+        """`events`: whether the client takes an event stream; `preferred`: whether rather than JSON, in any case."""
         loop = asyncio.get_running_loop()
-        self._send, self._events = send, events
+        self._send, self._events, self._preferred = send, events, preferred
         self._frames: deque[bytes] = deque()
         self._held = 0
         self._more = asyncio.Event()
@@ -47,8 +47,10 @@ class Reply:
         return True
 
     async def end(self, status: int, answer: JsonObject) -> None:
-        """The last word; with its status where nothing was said before. Raises ConnectionError for a client that left."""
+        """The last word; with its status where nothing was said before. Raises ConnectionError."""
         self._close()
+        if self._preferred and status == 200:
+            self._open()
         if self._stream is None:
             await send_json(self._send, status, answer)
             return

@@ -42,9 +42,8 @@ _KINDS = {PROMPTS: Kind.PROMPT, RESOURCES: Kind.RESOURCE}
 
 @dataclass(frozen=True, slots=True)
 class Frames:
-    """What a stream says: first, for each notification (method, URI), and when we end it; None: nothing."""
+    """What a stream says: for each notification (method, URI), and when we end it; None: nothing."""
 
-    first: JsonObject | None
     told: Callable[[str, str | None], JsonObject]
     last: JsonObject | None
 
@@ -82,12 +81,12 @@ class Stream:
         self.ended = True
         self._soon()
 
-    async def begin(self, out: EventStream, frames: Frames) -> None:
+    async def begin(self, out: EventStream, frames: Frames, first: JsonObject | None = None) -> None:
         """What comes first; then what there was to tell meanwhile."""
         async with patience():
             await out.open()
-            if frames.first:
-                await out.message(frames.first)
+            if first:
+                await out.message(first)
         self.owner, self.out, self.frames, self.spoke = asyncio.current_task(), out, frames, time.monotonic()
         if self.ended or self.due:
             self._soon()
@@ -163,6 +162,11 @@ class _Group:
     edge: datetime = END_OF_TIME
     limited: bool = False
 
+    @property
+    def key(self) -> str:
+        """Principal.key of its streams."""
+        return next((stream.principal.key for stream in self.streams), "")
+
     def wanted(self) -> set[str]:
         return {TOOLS}.union(*(stream.lists for stream in self.streams))
 
@@ -221,6 +225,11 @@ class Streams:
         """Who listens at the endpoint of a server; None: at that of all servers."""
         return list(self._at.get(server, ()))
 
+    def of_session(self, who: Who, server: UUID | None, session: str) -> Stream | None:
+        """The stream on which this session of an older client is told."""
+        group = self._groups.get((who, server))
+        return next((one for one in group.streams if one.session == session), None) if group else None
+
     def limited(self) -> set[Principal]:
         """One stream's principal of each that holds something whose uses are counted."""
         return {next(iter(group.streams)).principal for group in self._groups.values() if group.limited}
@@ -250,6 +259,12 @@ class Streams:
             if group.streams:
                 self._look(group, snapshot, at)
         return self._next_edge()
+
+    def end_session(self, session: str) -> None:
+        """Of an older client, which has ended it."""
+        for stream in list(self._open):
+            if stream.session == session:
+                stream.end()
 
     def check_failed(self) -> None:
         """Close every stream once policy could not be checked for three seconds."""

@@ -7,7 +7,8 @@ must agree with it (2026-07-28, "Server Validation"), or an intermediary and the
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from jitaccess.kernel import strictjson
@@ -21,19 +22,15 @@ META_VERSION = "io.modelcontextprotocol/protocolVersion"
 META_CLIENT = "io.modelcontextprotocol/clientInfo"
 META_CAPABILITIES = "io.modelcontextprotocol/clientCapabilities"
 META_SERVER = "io.modelcontextprotocol/serverInfo"
+META_LEVEL = "io.modelcontextprotocol/logLevel"
 META_SUBSCRIPTION = "io.modelcontextprotocol/subscriptionId"
 
 PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS, INTERNAL_ERROR = -32700, -32600, -32601, -32602, -32603
 HEADER_MISMATCH, UNSUPPORTED_VERSION = -32020, -32022
 _NAMED_BY = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
-_ROUTING_HEADERS = (
-    b"mcp-protocol-version",
-    b"mcp-method",
-    b"mcp-name",
-    b"mcp-session-id",
-    b"authorization",
-    b"host",
-    b"origin",
+_MIRRORED = b"mcp-param-"
+_ROUTING_HEADERS = frozenset(
+    {b"mcp-protocol-version", b"mcp-method", b"mcp-name", b"mcp-session-id", b"authorization", b"host", b"origin"}
 )
 
 
@@ -49,7 +46,9 @@ class RpcError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One request (id set) or notification (id None) of a client, in one era."""
+    """One request (id set) or notification (id None) of a client, in one era; or with `answer` the whole of what an
+    older client answers to a question of the gateway.
+    """
 
     method: str
     params: JsonObject
@@ -57,6 +56,9 @@ class Message:
     modern: bool
     version: str
     client: str
+    answer: JsonObject | None = None
+    # The headers in which a client repeats arguments of a call, by their names in lower case.
+    mirrored: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def meta(self) -> JsonObject:
@@ -65,17 +67,28 @@ class Message:
 
 
 class Headers:
-    """The headers of one request, case-insensitive. A routing header given twice is refused: which one counts?"""
+    """The headers of one request. A routing header given twice is refused: which one counts?"""
+
+    __slots__ = ("_found",)
 
     def __init__(self, raw: list[tuple[bytes, bytes]]) -> None:
-        self._raw = raw
-        for name in _ROUTING_HEADERS:
-            if sum(header == name for header, _ in raw) > 1:
+        found: dict[bytes, bytes] = {}
+        for name, value in raw:
+            if name not in found:
+                found[name] = value
+            elif name in _ROUTING_HEADERS or name.startswith(_MIRRORED):
                 raise RpcError(HEADER_MISMATCH, f"The header {name.decode()} was given twice.", status=400)
+        self._found = found
 
     def get(self, name: str) -> str | None:
-        wanted = name.lower().encode()
-        return next((value.decode("latin-1").strip() for header, value in self._raw if header == wanted), None)
+        """The value of a header, whose name is asked for in lower case, as ASGI gives them."""
+        value = self._found.get(name.encode())
+        return None if value is None else value.decode("latin-1").strip()
+
+    def mirrored(self) -> dict[str, str]:
+        """The headers that repeat arguments, by their names in lower case."""
+        names = [name for name in self._found if name.startswith(_MIRRORED)]
+        return {name.decode("latin-1"): self._found[name].decode("latin-1").strip() for name in names}
 
 
 def read_message(body: bytes, headers: Headers) -> Message:
@@ -100,6 +113,8 @@ def read_message(body: bytes, headers: Headers) -> Message:
 
 
 def _message(value: JsonObject, request_id: str | int | None, headers: Headers) -> Message:
+    if "method" not in value and ("result" in value) != ("error" in value):
+        return _answer(value, request_id, headers)
     method, params = value.get("method"), value.get("params", {})
     if value.get("jsonrpc") != "2.0" or set(value) - {"jsonrpc", "id", "method", "params"}:
         raise RpcError(
@@ -117,6 +132,16 @@ def _message(value: JsonObject, request_id: str | int | None, headers: Headers) 
     if META_VERSION in meta or (headers.get("mcp-protocol-version") == MODERN and method != "initialize"):
         return _modern(method, params, meta, request_id, headers)
     return _legacy(method, params, request_id, headers)
+
+
+def _answer(value: JsonObject, request_id: str | int | None, headers: Headers) -> Message:
+    """2025-11-25, "Sending Messages to the Server": a response to the server's own request. The newer era has none."""
+    version = headers.get("mcp-protocol-version") or LEGACY[-1]
+    if version not in LEGACY:
+        raise RpcError(INVALID_REQUEST, "Responses are not accepted here in this version.", status=400)
+    if value.get("jsonrpc") != "2.0" or set(value) - {"jsonrpc", "id", "result", "error"} or request_id is None:
+        raise RpcError(INVALID_REQUEST, "Not a JSON-RPC 2.0 response.", status=400)
+    return Message("", {}, request_id, False, version, "", value)
 
 
 def _modern(
@@ -138,7 +163,8 @@ def _modern(
         raise RpcError(HEADER_MISMATCH, f"The header Mcp-Name is missing: it repeats params.{member}.", status=400)
     if member and decode_header(headers.get("mcp-name")) != params.get(member):
         raise RpcError(HEADER_MISMATCH, f"Mcp-Name and params.{member} differ.", status=400)
-    return Message(method, params, request_id, True, version, client_name(meta.get(META_CLIENT)))
+    mirrored = headers.mirrored() if method == "tools/call" else {}
+    return Message(method, params, request_id, True, version, client_name(meta.get(META_CLIENT)), mirrored=mirrored)
 
 
 def _legacy(method: str, params: JsonObject, request_id: str | int | None, headers: Headers) -> Message:
@@ -180,13 +206,24 @@ class Spliced(JsonObject):
         self.member, self.items_json = member, items
 
 
+class Written(JsonObject):
+    """A result that was written as JSON before, to know its size: encoded() puts it in as it is."""
+
+    def __init__(self, value: JsonObject, raw: bytes) -> None:
+        super().__init__(value)
+        self.raw = raw
+
+
 def result(message_id: Json, value: JsonObject) -> JsonObject:
     return {"jsonrpc": "2.0", "id": message_id, "result": value}
 
 
 def encoded(message: JsonObject) -> bytes:
     """The JSON of an answer."""
-    body, value = strictjson.encode(message), message.get("result")
+    value = message.get("result")
+    if isinstance(value, Written):
+        return b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (strictjson.encode(message["id"]), value.raw)
+    body = strictjson.encode(message)
     if not isinstance(value, Spliced):
         return body
     # The result is the last member of its message, and the new one the last of the result.

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from uuid import UUID
 
 from jitaccess.audit.recorder import Actor
 from jitaccess.identity.models import User
+
+
+@lru_cache(maxsize=16_384)  # asked for many times in each request, and UUIDs are slow to write
+def _key(agent: UUID | None, user: UUID | None) -> str:
+    return f"{agent or '-'}/{user or '-'}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +36,7 @@ class Principal:
     @property
     def key(self) -> str:
         """Identifies who acts across tokens, clients and processes: grants and sessions belong to it."""
-        return f"{self.agent or '-'}/{self.user or '-'}"
+        return _key(self.agent, self.user)
 
     @property
     def label(self) -> str:

@@ -76,11 +76,10 @@ def _write_object(members: Mapping[str, JsonView], out: list[str]) -> None:
     separator = "{"
     for name in _sorted(members):
         value = members[name]
-        # Most members are plain texts, and a call for each costs more than what it does.
-        out.append(
-            f"{separator}{_quote(name)}:{_quote(value)}" if type(value) is str else f"{separator}{_quote(name)}:"
-        )
-        if type(value) is not str:
+        out.append(f"{separator}{_quote(name)}:")
+        if type(value) is str:  # most are, and a call for each costs more than what it does
+            out.append(_quote(value))
+        else:
             _write(value, out)
         separator = ","
     out.append("}" if members else "{}")

@@ -41,11 +41,19 @@ os.register_at_fork(after_in_child=_clock.__init__)  # type: ignore[misc]  # on 
 
 def uuid7() -> uuid.UUID:
     """Return a UUIDv7 (RFC 9562 section 5.7), strictly increasing within this process, from any thread."""
+    return uuid.UUID(int=_next())
+
+
+def uuid7_hex() -> str:
+    """The same as 32 hexadecimal digits, where a great many are written down."""
+    return f"{_next():032x}"
+
+
+def _next() -> int:
     millis, counter = _clock.tick()
     value = (millis & ((1 << 48) - 1)) << 80
     value |= 0x7 << 76 | (counter >> 30) << 64
-    value |= 0b10 << 62 | (counter & ((1 << 30) - 1)) << _TAIL_BITS | secrets.randbits(_TAIL_BITS)
-    return uuid.UUID(int=value)
+    return value | 0b10 << 62 | (counter & ((1 << 30) - 1)) << _TAIL_BITS | secrets.randbits(_TAIL_BITS)
 
 
 def new_token(prefix: str) -> str:

@@ -24,7 +24,7 @@ def generate_key(kid: str) -> str:
     return f"{_checked_id(kid)}:{base64.b64encode(os.urandom(_KEY_BYTES)).decode()}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class KeyRing:
     """The first key seals, every key opens: rotate by putting a new one in front.
 

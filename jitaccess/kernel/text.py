@@ -50,6 +50,8 @@ def visible(text: str, *, limit: int, multiline: bool = False) -> str:
     """
     if multiline:
         text = text.replace("\r\n", "\n")
+    if len(text) <= limit and text.isascii() and text.isprintable():
+        return text
     head = text[: limit + 1]  # every character gives at least one, so the rest cannot matter
     if head.isascii() and head.isprintable():
         pieces = list(head)

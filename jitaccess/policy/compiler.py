@@ -54,7 +54,7 @@ from jitaccess.store.reads import consistent_reads
 REMEMBERED = timedelta(hours=24)
 
 
-_HEAD = f"SELECT version, stamp, jit_now() FROM {PolicyVersion._meta.db_table} WHERE id = 1"  # noqa: S608 - our own
+HEAD = f"SELECT version, stamp, jit_now() FROM {PolicyVersion._meta.db_table} WHERE id = 1"  # noqa: S608 - our own
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +69,13 @@ class Head:
 def head() -> Head:
     """The version in force. A plain read: a lock here would make revokes wait for readers."""
     with connection.cursor() as cursor:
-        cursor.execute(_HEAD)  # by hand: asked with every batch, and the ORM takes longer than the database
-        version, stamp, clock = cursor.fetchone()
+        cursor.execute(HEAD)  # by hand: asked again and again, and the ORM takes longer than the database
+        return head_of(cursor.fetchone())
+
+
+def head_of(row: tuple[int, str, datetime | str]) -> Head:
+    """What `HEAD` gave."""
+    version, stamp, clock = row
     return Head(version, stamp, as_utc(clock))
 
 

@@ -164,7 +164,16 @@ def _replaced(
 ) -> Mapping[UUID, Facts]:
     if not ids:
         return old
-    return {pk: facts for pk, facts in old.items() if pk not in ids} | read(ids)
+    return _exchanged(old, ids, read(ids))
+
+
+def _exchanged(old: Mapping[UUID, Facts], ids: Iterable[UUID], new: Mapping[UUID, Facts]) -> Mapping[UUID, Facts]:
+    """Those instead of these. Never by a test for each: a UUID is hashed in Python, and there may be 100,000."""
+    kept = dict(old)
+    for pk in ids:
+        kept.pop(pk, None)
+    kept.update(new)
+    return kept
 
 
 def _with_bindings(old: Snapshot, clock: datetime, ids: set[UUID]) -> Snapshot:
@@ -179,11 +188,10 @@ def _with_bindings(old: Snapshot, clock: datetime, ids: set[UUID]) -> Snapshot:
         bindings[subject] = tuple(held)
         if not held:
             del bindings[subject]
-    places = {pk: place for pk, place in old.places.items() if pk not in ids}
     return replace(
         old,
         bindings=bindings,
-        places=places | {pk: place for pk, (place, _) in fresh.held.items()},
+        places=_exchanged(old.places, ids, {pk: place for pk, (place, _) in fresh.held.items()}),
         spent=(old.spent - ids) | fresh.spent,
     )
 

@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
 def servers(name: str | None = None) -> Iterator[tuple[str, Iterator[Finding]]]:
     """What there is to say of each server, or of one. Raises NotFound."""
     book = Directory(settings.SERVERS_FILE).follow()
-    rows = {row.slug: row for row in Server.objects.prefetch_related("credentials")}
+    rows = {row.slug: row for row in Server.objects.select_related("health").prefetch_related("credentials")}
     names = sorted(rows.keys() | book.listing.configs.keys())
     if file_trouble := book.listing.troubles.get(""):
         yield "servers file", iter([Finding(Mark.TROUBLE, file_trouble, f"Put {settings.SERVERS_FILE} right.")])
@@ -170,6 +170,10 @@ def _reached(config: ServerConfig, row: Server | None) -> Iterator[Finding]:
             _egress_advice(error) if error.params.get("entry") else advice,
         )
         return
+    health = getattr(row, "health", None)
+    if health is not None and not health.ok:
+        text = f"a gateway could not use it at {health.checked_at:%Y-%m-%d %H:%M} UTC: {health.detail}"
+        yield Finding(Mark.NOTE, text, "It is tried again by itself; see jitaccess_upstream_open in /metrics.")
     called = f"{offer.name} {offer.version}".strip() or "without a name"
     yield Finding(Mark.GOOD, f"reachable: speaks {offer.era}, calls itself {called}, offers {len(offer.tools)} tools")
     if row is not None and {str(tool.get("name")) for tool in offer.tools} != set(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Any
-from uuid import uuid4
 
 from jitaccess.gateway.http import Receive, Scope, Send
 from jitaccess.gateway.tracing import trace_id
@@ -34,25 +34,25 @@ class Front:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        believe(scope, self._proxies)
-        name = trace_id(_header(scope, b"traceparent").decode("latin-1")) or uuid4().hex
+        if self._proxies:
+            believe(scope, self._proxies)
+        name = trace_id(_header(scope, b"traceparent").decode("latin-1")) or os.urandom(16).hex()
         status, started = 0, time.monotonic()
 
         async def answering(event: Any) -> None:
             nonlocal status
             if event["type"] == "http.response.start":
                 status = event["status"]
-                headers = list(event.get("headers", ()))
-                if all(key.lower() != b"x-request-id" for key, _ in headers):  # AuthZEN gives the caller's name back
-                    headers.append((b"x-request-id", name.encode()))
-                event = event | {"headers": headers}
+                headers = event.get("headers", ())
+                if b"x-request-id" not in {key.lower() for key, _ in headers}:  # AuthZEN gives the caller's name back
+                    event = {**event, "headers": [*headers, (b"x-request-id", name.encode())]}
             await send(event)
 
         about = begin_request(name)  # the server gives each request a context of its own
         try:
             await self._app(scope, receive, answering)
         finally:
-            if self._access_log and scope["path"] not in _UNTOLD:
+            if self._access_log and log.isEnabledFor(logging.INFO) and scope["path"] not in _UNTOLD:
                 _tell(scope, status, round((time.monotonic() - started) * 1000), about)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import math
 import os
 import socket
@@ -25,6 +26,7 @@ from jitaccess.kernel.errors import Invalid
 from jitaccess.runtime.asgi import Switch
 from jitaccess.runtime.background import Background
 from jitaccess.runtime.front import Front
+from jitaccess.runtime.protocol import SWEEP_SECONDS, Protocol, most_connections, raise_open_files, sweep
 
 UP_STOP_SECONDS = 2
 ANSWER_SECONDS = 1  # for the clients of calls that were cut
@@ -38,11 +40,19 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._switch, self._on_ready, self._stop_seconds = switch, on_ready, stop_seconds
         self._told = False
+        self._swept = 0.0
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if not self.should_exit:
             await asyncio.to_thread(self._on_ready)
+
+    async def on_tick(self, counter: int) -> bool:
+        now = asyncio.get_running_loop().time()
+        if now - self._swept > SWEEP_SECONDS:
+            self._swept = now
+            sweep(self.server_state.connections, now)
+        return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
         """The first signal: fail /readyz, serve on for as long as balancers need to see it, stop. The second: end."""
@@ -110,6 +120,7 @@ def serve(
 ) -> None:
     """Run one process until a signal. `alone`: a file lock proves that no other process serves this database."""
     tracing.set_up()
+    _log_quickly()
     servers = directory() if gateway else None
     background = None
     # With Redis that is what `jitaccess worker` and `beat` are for; `up` is all in one whatever there is.
@@ -124,7 +135,8 @@ def serve(
     config = uvicorn.Config(
         Front(switch, proxies=settings.TRUSTED_PROXIES, access_log=not up),
         loop="uvloop",
-        http="httptools",
+        http=Protocol,
+        limit_concurrency=most_connections(raise_open_files()),
         lifespan="on",
         log_config=None,
         access_log=False,
@@ -136,6 +148,14 @@ def serve(
     with contextlib.suppress(KeyboardInterrupt):
         _Server(config, switch, on_ready, stop_seconds=stop_seconds).run(sockets=[listener])
     leave()
+
+
+def _log_quickly() -> None:
+    """No line of ours says by which thread or file it was written, and each request has one ("Logging HOWTO",
+    Optimization).
+    """
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging._srcfile = None  # noqa: SLF001 - as the HOWTO has it
 
 
 def directory() -> Directory:

@@ -41,7 +41,7 @@ def _sqlite_now() -> str:
     if settings.TEST_CLOCK_FILE:
         path = Path(settings.TEST_CLOCK_FILE)
         moment += timedelta(seconds=float(path.read_text() or 0) if path.exists() else 0)
-    return moment.strftime("%Y-%m-%d %H:%M:%S.%f")
+    return moment.isoformat(" ", "microseconds")[:26]  # without the offset, which is none
 
 
 def define_on_sqlite(*, connection: Any, **_: object) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from django.db import InterfaceError, InternalError, OperationalError
-from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 REGISTRY = CollectorRegistry()
 ProcessCollector(registry=REGISTRY)
@@ -45,6 +45,10 @@ PROVISION_ALARMS = Counter(
 LIMITED = Counter(
     "jitaccess_limited", "Requests of agents that were refused because of a limit.", ["limit"], registry=REGISTRY
 )
+UPSTREAM_OPEN = Gauge(
+    "jitaccess_upstream_open", "Connections to a server that fail at once for a while, because it failed in a row.",
+    ["server"], registry=REGISTRY,
+)  # fmt: skip
 DATABASE_ERRORS = Counter(
     "jitaccess_database_errors", "Statements that failed because of the database, not of what they say.",
     ["kind"], registry=REGISTRY,

@@ -118,6 +118,7 @@ def gateway(installation: Installation, url: str, shims: list[int]) -> Iterator[
         yield Behind(where.hostname, where.port, tokens, installation)
     finally:
         installation.stop()
+        (installation.var / "gateway.log").write_text(process.output)
 
 
 def prepared_here(folder: Path) -> Installation:

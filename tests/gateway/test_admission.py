@@ -342,7 +342,7 @@ def intents(cast: Cast, client: Client, count: int) -> list[Intent]:
 def test_a_batch_with_one_poisoned_call_refuses_only_that_one(cast: Cast, gateway: Served, agent: Client) -> None:
     batch = intents(cast, agent, 40)
     poison = batch[17]
-    OpenCall.objects.create(call=poison.call, instance=gateway.gateway.instance, facts="{}")
+    OpenCall.objects.create(call=poison.call, instance=gateway.gateway.instance)
 
     async def all_at_once() -> list[Any]:
         return await asyncio.gather(*map(gateway.gateway.admission.admit, batch), return_exceptions=True)

@@ -14,9 +14,10 @@ from django.db import connection
 
 from jitaccess.audit.events import Event, Outcome
 from jitaccess.gateway import continuations
-from jitaccess.gateway.batch import Admitted, Ending, Intent, admit_batch, touches_uses, write_endings
+from jitaccess.gateway.batch import Admitted, Ending, Intent, admit_batch
 from jitaccess.gateway.clock_guard import ClockGuard
 from jitaccess.gateway.continuations import ANSWER_WITHIN, forget_old_continuations
+from jitaccess.gateway.endings import touches_uses, write_endings
 from jitaccess.gateway.instances import register_instance
 from jitaccess.gateway.models import Continuation, OpenCall
 from jitaccess.identity.services import authenticate, issue_token

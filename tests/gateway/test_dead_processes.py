@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.db import transaction
 
+from jitaccess.audit.events import Event
+from jitaccess.audit.recorder import Facts, record
 from jitaccess.gateway.instances import close_abandoned_calls, end_lease, register_instance
 from jitaccess.gateway.models import GatewayInstance, OpenCall
 from jitaccess.kernel.ids import uuid7
@@ -22,11 +24,13 @@ Sent = Callable[[], list[dict[str, Any]]]
 
 
 def open_call(cast: Cast, instance: Any, tool: str = "git_log") -> OpenCall:
-    facts = {
-        "agent": str(cast.agent.pk), "agent_name": "demo-agent", "user": None, "user_name": "", "grant": None,
-        "server": str(cast.server.pk), "server_name": "git", "tool": tool,
-    }  # fmt: skip
-    return OpenCall.objects.create(call=uuid7(), instance=instance, facts=json.dumps(facts))
+    call, actor = uuid7(), cast.principal().actor()
+    with transaction.atomic():
+        begun = Facts(
+            event=Event.CALL_AUTHORIZED, actor=actor, call=call, server=cast.server.pk, server_name="git", tool=tool
+        )
+        record(begun)
+        return OpenCall.objects.create(call=call, instance=instance)
 
 
 def test_calls_of_a_process_that_died_are_closed_once_and_those_of_a_live_one_are_not(cast: Cast, clock: Clock) -> None:
@@ -65,8 +69,8 @@ def test_a_gateway_closes_what_another_left_open_and_leaves_with_its_lease(
     end_lease(dead)
     left = open_call(cast, dead)
     served = start()
-    assert eventually(lambda: told() == ["call.outcome_unknown"])
-    assert ledger()[0].call == left.call
+    assert eventually(lambda: told() == ["call.authorized", "call.outcome_unknown"])
+    assert ledger()[-1].call == left.call
     mine = GatewayInstance.objects.get(pk=served.gateway.instance)
     assert mine.lease_until > mine.started_at
     served.stop()

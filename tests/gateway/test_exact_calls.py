@@ -104,8 +104,9 @@ def test_a_continuation_of_an_exact_call_carries_nothing_that_was_not_approved(
     ask(agent, COMMIT)
     cast.approve(AccessRequest.objects.get())
     params = {"name": "git_commit", "arguments": COMMIT, "inputResponses": {"confirm": {"action": "accept"}}}
-    answer = agent.post(agent.message("tools/call", params)).json()
-    assert answer["error"]["code"] == -32602
+    result = agent.post(agent.message("tools/call", params)).json()["result"]
+    assert result["isError"]
+    assert result["_meta"][DENY]["reason_code"] == "other_arguments"
     assert sent() == []
 
 

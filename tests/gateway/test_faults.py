@@ -106,7 +106,9 @@ def test_a_server_that_never_answers_is_told_to_stop_and_the_call_ends_in_time(
 
 
 def test_a_call_has_a_minute_unless_told_otherwise(gateway: Served) -> None:
-    assert gateway.gateway.call_timeout == 60
+    assert gateway.gateway.call_timeout is None
+    server = next(iter(gateway.gateway.store.current.servers.values()))
+    assert server.options.call_seconds == 60
 
 
 @pytest.mark.parametrize("what", ["garbage", "nonsense", "not blocks", "no tool result", "input", "huge"])

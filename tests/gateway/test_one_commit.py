@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from jitaccess.gateway.clock_guard import ClockGuard
 from jitaccess.gateway.models import OpenCall
 from jitaccess.identity.services import authenticate, issue_token
 from jitaccess.policy.snapshots import SnapshotStore
+from jitaccess.store import byhand
 from jitaccess.store.host_clock import steady
 from tests.cast import Cast
 from tests.gateway.harness import told
@@ -30,7 +32,7 @@ class Desk:
         self.cast, self.principal = cast, authenticate(value)
         self.store, self.guard = SnapshotStore(), ClockGuard()
         self.admission = Admission(self.store, instances.register_instance(), self.guard)
-        self.answers: list[Admitted | Exception] = []
+        self.answers: list[Admitted | BaseException] = []
 
     def intent(self, tool: str = "git_log") -> Intent:
         return Intent(self.principal, self.cast.server.pk, "git", tool, "sha256:x", {})
@@ -48,7 +50,16 @@ class Desk:
         return one
 
     def together(self, *endings: Ending) -> bool:
-        return self.admission._write_together(list(endings), [_Waiting(self.intent(), self.answers.append)])
+        loop = asyncio.new_event_loop()
+        try:
+            future: asyncio.Future[Admitted] = loop.create_future()
+            written = self.admission._write_together(list(endings), [_Waiting(self.intent(), future)])
+            loop.run_until_complete(asyncio.sleep(0))
+        finally:
+            loop.close()
+        if future.done():
+            self.answers.append(future.exception() or future.result())
+        return written
 
 
 def ended(one: Admitted, event: Event = Event.CALL_COMPLETED, **data: Any) -> Ending:
@@ -104,7 +115,7 @@ def test_while_the_database_is_away_the_call_is_refused_and_the_end_kept(
     def away(*_: Any, **__: Any) -> Any:
         raise OperationalError("gone")
 
-    monkeypatch.setattr(batch, "record_many", away)
+    monkeypatch.setattr(byhand, "execute", away)
     assert desk.together(ended(one))
     (answer,) = desk.answers
     assert isinstance(answer, Exception)

@@ -10,8 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jitaccess.kernel import strictjson
 from jitaccess.kernel.errors import Invalid
-from jitaccess.kernel.strictjson import MAX_SAFE_INTEGER, Json, decode, encode
+from jitaccess.kernel.strictjson import MAX_SAFE_INTEGER, Json, decode, encode, encode_read
+
+from . import reference_json
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
 LEAVES = (
@@ -239,3 +242,35 @@ def test_what_json_cannot_carry_is_not_encoded(value: Any, code: str) -> None:
     with pytest.raises(Invalid) as refusal:
         encode(value)
     assert refusal.value.code == code
+
+
+@given(st.dictionaries(NAMES, VALUES, max_size=4), st.sampled_from([(",", ":"), (", ", ": ")]), st.data())
+def test_the_short_way_reads_what_the_long_way_reads(value: Any, separators: Any, data: st.DataObject) -> None:
+    body = json.dumps(value, separators=separators, ensure_ascii=False).encode()
+    if data.draw(st.booleans()):  # broken somewhere
+        place = data.draw(st.integers(0, len(body)))
+        piece = data.draw(
+            st.sampled_from([b'"', b",", b'"a":1,', b"\\u0000", b"0", b".", b"-", b"e5", b"\x01", b"{", b"}"])
+        )
+        body = body[:place] + piece + body[place:]
+    quick = strictjson._decode_usual(body, 64)
+    if quick is not None:
+        assert repr(quick) == repr(reference_json.decode(body))
+        assert decode(encode_read(quick)) == quick
+
+
+@pytest.mark.parametrize(("body", "code"), REFUSED, ids=[repr(body)[:40] for body, _ in REFUSED])
+def test_the_short_way_accepts_nothing_that_is_refused(body: bytes, code: str) -> None:
+    assert strictjson._decode_usual(body, 64) is None, code
+
+
+def test_the_short_way_is_taken_for_what_clients_send() -> None:
+    message = {
+        "jsonrpc": "2.0",
+        "id": "n1",
+        "method": "tools/call",
+        "params": {"name": "é", "arguments": {"n": [1, 2.5]}},
+    }
+    for separators in ((",", ":"), (", ", ": ")):
+        body = json.dumps(message, separators=separators, ensure_ascii=False).encode()
+        assert strictjson._decode_usual(body, 64) == message

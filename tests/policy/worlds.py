@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from random import Random
@@ -25,6 +26,7 @@ from jitaccess.policy.engine.rules import (
     Origin,
     RequestableFacts,
     RoleFacts,
+    RoleRequest,
     RoleRule,
     ServerFacts,
     Snapshot,
@@ -107,20 +109,20 @@ def random_world(random: Random, size: int) -> World:
         open_to = {team for team in teams if random.random() < 0.7}
         door, labels = random.random() < 0.5, random.choice(LABELS)
         world.servers[number] = Server(SLUGS[number - 1], random.random() < 0.9, door, open_to, tools, labels)
-    roles = [_role(random, number) for number in range(1, size + 2)]
+    roles = [random_role(random, number) for number in range(1, size + 2)]
     for number in range(1, random.randint(size, 5 * size) + 1):
-        world.bindings.append(_binding(random, number, world, roles, size))
-    world.locks = [_lock(random, size) for _ in range(random.choice((0,) * 8 + (1, 2)))]
+        world.bindings.append(random_binding(random, number, world, roles, size))
+    world.locks = [random_lock(random, size) for _ in range(random.choice((0,) * 8 + (1, 2)))]
     return world
 
 
-def _lock(random: Random, size: int) -> Lock:
+def random_lock(random: Random, size: int) -> Lock:
     kind = random.choice(("agent", "user", "server", "role", "role", "grant", "grant", "everything"))
     target = 0 if kind == "everything" else random.randint(1, size) + (1000 if kind == "grant" else 0)
     return Lock(kind, target, random.choice((None, random.randint(0, HORIZON), random.randint(0, HORIZON))))
 
 
-def _role(random: Random, number: int = 0) -> Role:
+def random_role(random: Random, number: int = 0) -> Role:
     def rules(chance: float) -> list[Rule]:
         found = []
         while random.random() < chance:
@@ -145,7 +147,7 @@ def _add_conditions(random: Random, rule: Rule) -> None:
         rule.arguments = random.choice(CONSTRAINTS)
 
 
-def _binding(random: Random, number: int, world: World, roles: list[Role], size: int) -> Binding:
+def random_binding(random: Random, number: int, world: World, roles: list[Role], size: int) -> Binding:
     one, other = random.randint(1, size), random.randint(1, size)
     starts = random.randint(0, HORIZON // 3)
     expires = random.randint(starts + 10, HORIZON)
@@ -156,7 +158,7 @@ def _binding(random: Random, number: int, world: World, roles: list[Role], size:
         arguments = random.choice(CONSTRAINTS) if random.random() < 0.25 else None
         if random.random() < 0.3:
             role = random.choice(roles)
-            pinned = random.choice((role, role, _role(random)))
+            pinned = random.choice((role, role, random_role(random)))
             return Binding(number, whose, origin, role, {}, starts, expires, ended, spent, pinned, arguments)
         tools = [tool for server in world.servers.values() for tool in server.tools]
         granted = {tool.id: random.choice((tool.pin, tool.pin, "z")) for tool in tools if random.random() < 0.4}
@@ -234,7 +236,15 @@ def snapshot_of(world: World, random: Random) -> Snapshot:
             )
             for number, one in enumerate(world.locks)
         ),
+        teams={UUID(int=number): f"team-{number}" for number in world.agents},
+        roles={UUID(int=number): _askable_role(random, number) for number in range(1, random.choice((1, 1, 3)))},
     )
+
+
+def _askable_role(random: Random, number: int) -> RoleFacts:
+    """A role that everybody, or one team, may ask for: it decides nothing, and is shown."""
+    teams = random.choice((None, ("team-1",)))
+    return replace(_role_facts(random_role(random, number)), request=RoleRequest(3600, "review", teams))
 
 
 @lru_cache

@@ -10,7 +10,6 @@ from uuid import UUID
 
 from django.conf import settings
 
-from jitaccess.api.authzen import jose
 from jitaccess.api.authzen.vocabulary import Target
 from jitaccess.identity.principal import Principal
 from jitaccess.kernel.errors import Invalid
@@ -18,6 +17,7 @@ from jitaccess.kernel.strictjson import Json, JsonObject
 from jitaccess.policy.engine.arguments import arguments_digest, parse_constraint
 from jitaccess.policy.engine.decide import Who
 from jitaccess.policy.services import uses_left
+from jitaccess.store import jose
 from requests_app import selectors
 from requests_app.selectors import AccessRequest, Grant
 

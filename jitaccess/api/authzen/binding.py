@@ -12,7 +12,6 @@ from datetime import UTC, datetime, timedelta
 
 from django.conf import settings
 
-from jitaccess.api.authzen import jose
 from jitaccess.api.authzen.asking import Asking
 from jitaccess.api.authzen.entities import Action, Entity, Question, same
 from jitaccess.api.authzen.problems import ExpiredDenial, InvalidBinding
@@ -22,6 +21,7 @@ from jitaccess.kernel.errors import Invalid
 from jitaccess.kernel.ids import uuid7
 from jitaccess.kernel.strictjson import Json, JsonObject
 from jitaccess.policy.engine.decide import Code, Verdict
+from jitaccess.store import jose
 
 KIND = "authzen-binding+jws"
 LIFETIME = timedelta(minutes=10)

@@ -8,11 +8,12 @@ from django.conf import settings
 from drf_spectacular.utils import extend_schema
 from rest_framework.permissions import AllowAny
 
-from jitaccess.api.authzen import jose, shapes
+from jitaccess.api.authzen import shapes
 from jitaccess.api.authzen.binding import url
 from jitaccess.api.authzen.endpoint import AuthZen
 from jitaccess.api.endpoint import Request, Response
 from jitaccess.api.schema import documented
+from jitaccess.store import jose
 
 CAPABILITY = "urn:openid:authzen:capability:access-request"
 MAX_USES = "io.jitaccess/max_uses"

@@ -88,11 +88,12 @@ class Asked:
     async def until(self, work: asyncio.Future[JsonObject], seconds: float) -> None:
         """Wait until `work` is done; at most `seconds` in which the server did not wait for an answer itself."""
         end = self._loop.time() + seconds
-        while not work.done() and (left := end + self._waited - self._loop.time()) > 0:
+        while not work.done() and (left := end + self.waited - self._loop.time()) > 0:
             await asyncio.wait({work}, timeout=left)
 
     @property
-    def _waited(self) -> float:
+    def waited(self) -> float:
+        """Seconds in which the server waited for answers."""
         return self._spent + (self._loop.time() - self._since if self._open else 0.0)
 
     def _closed(self, call_id: str | int) -> None:

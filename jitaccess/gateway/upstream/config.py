@@ -23,17 +23,20 @@ _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ERAS = ("auto", "modern", "legacy")
 # Written by other MCP clients; none of them changes what is started.
 _IGNORED = frozenset({"type", "description", "disabled", "alwaysAllow", "autoApprove", "timeout"})
-_STDIO_KEYS = frozenset({"command", "args", "env", "cwd", "era", "shared"})
+_STDIO_KEYS = frozenset({"command", "args", "env", "cwd", "era", "shared", "limits"})
 _HTTP_KEYS = frozenset({"url", "headers", "era", "shared"})
 _HTTP_TYPES = ("http", "streamable-http", "streamableHttp")
 _MAX_FILE_BYTES = 1 << 20
+# What a process may be limited to (getrlimit(2)), with the least that is not a mistake.
+LIMITS: Mapping[str, int] = MappingProxyType({"memory_mb": 16, "cpu_seconds": 1, "open_files": 16})
 
 
 @dataclass(frozen=True, slots=True)
 class StdioServer:
     """How to start one server: an argv, never a shell line. `start_timeout` is in seconds, for start and handshake.
 
-    `shared` says that the server keeps no state and no identity, so that every principal may use one process.
+    `shared` says that the server keeps no state and no identity, so that every principal may use one process. `limits`
+    are those of the process, by the names in LIMITS.
     """
 
     slug: str
@@ -45,6 +48,7 @@ class StdioServer:
     era: Era = "auto"
     shared: bool = False
     start_timeout: float = 20
+    limits: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +72,8 @@ ServerConfig: TypeAlias = StdioServer | HttpServer
 def load_servers_file(path: str | Path) -> dict[str, ServerConfig]:
     """Return the servers of `{"mcpServers": {slug: {...}}}` by slug.
 
-    A server is {"command", "args", "env", "cwd", "era", "shared"} or {"url", "headers", "era", "shared"}. Whether
-    a URL may be reached is asked when it is.
+    A server is {"command", "args", "env", "cwd", "era", "shared", "limits"} or {"url", "headers", "era", "shared"}.
+    Whether a URL may be reached is asked when it is.
 
     Raises Invalid "servers_file.invalid" with one sentence that names file, server and key.
     """
@@ -118,7 +122,10 @@ def _server(path: str | Path, slug: str, entry: object) -> ServerConfig:
     era, shared = cast(Era, entry.get("era", "auto")), entry.get("shared", False)
     if not over_http:
         env = MappingProxyType(dict(entry.get("env", {})))
-        return StdioServer(slug, entry["command"], tuple(entry.get("args", ())), env, entry.get("cwd"), era, shared)
+        limits = MappingProxyType(dict(entry.get("limits", {})))
+        return StdioServer(
+            slug, entry["command"], tuple(entry.get("args", ())), env, entry.get("cwd"), era, shared, limits=limits
+        )
     try:
         read_url(entry["url"])
         return HttpServer(slug, entry["url"], check_headers(entry.get("headers", {})), era, shared)
@@ -169,6 +176,12 @@ def _is_env(value: Any) -> bool:
     )
 
 
+def _is_limits(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        name in LIMITS and type(number) is int and LIMITS[name] <= number <= 1 << 30 for name, number in value.items()
+    )
+
+
 def _is_headers(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
 
@@ -182,6 +195,7 @@ _STDIO_RULES = (
     ("args", _is_texts, "an array of strings"),
     ("env", _is_env, "an object of variable names and string values"),
     ("cwd", lambda value: _is_text(value) and Path(value).is_absolute(), "an absolute path"),
+    ("limits", _is_limits, "an object with whole numbers: " + ", ".join(f'"{name}"' for name in LIMITS)),
     *_BOTH_RULES,
 )
 _HTTP_RULES = (

@@ -21,11 +21,13 @@ class Connection(Protocol):
     """One server, as one principal (or every one) uses it; see StdioConnection for what each member promises."""
 
     alive: bool
+    held: int
     last_used: float
     era: str
     server_info: JsonObject
     capabilities: JsonObject
     instructions: str | None
+    level: str | None
 
     @property
     def server(self) -> ServerConfig: ...

@@ -63,6 +63,8 @@ def mirrored(mirror: Mirror, arguments: Json) -> dict[str, str]:
         value = arguments
         for step in path:
             value = value.get(step) if isinstance(value, dict) else None
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
         if isinstance(value, bool):
             headers[name] = "true" if value else "false"
         elif isinstance(value, str):

@@ -20,10 +20,12 @@ from jitaccess.kernel.text import visible
 from . import headers as mcp_headers
 from .answers import Exchange, SessionLost
 from .asked import NOBODY, Asked, Told
+from .bounds import CLOSED, Bounds
 from .config import Era, HttpServer
 from .errors import TOO_LATE, RemoteError, UpstreamError
 from .handshake import MODERN, Greeting, greet
-from .listener import listen
+from .identity import as_header
+from .listener import listen, tells
 from .messages import (
     LOGGED,
     MAX_PENDING,
@@ -65,11 +67,13 @@ class HttpConnection:
         self.server = server
         self._announced = announced
         self.alive = True
+        self.held = 0  # by how many it is not to be closed for being idle
         self.modern = server.era == "modern"
         self._client = client
         self.own_client: Client | None = None  # closed with the connection
         self._loop = asyncio.get_running_loop()
         self.last_used = self._loop.time()
+        self.level: str | None = None  # of the log messages that the server was told to send
         self._on_notification = on_notification
         self._last_id = 0
         self._session: str | None = None
@@ -78,8 +82,7 @@ class HttpConnection:
         self._renewing = asyncio.Lock()
         self._mirrors: dict[str, mcp_headers.Mirror] | None = None
         self._learning = asyncio.Lock()
-        self._calls: set[asyncio.Task[JsonObject]] = set()
-        self._asked: dict[int, Asked] = {}  # by the id of the request, oldest first
+        self._bounds = Bounds(self._loop)
         self._side: set[asyncio.Task[None]] = set()
 
     @classmethod
@@ -104,8 +107,7 @@ class HttpConnection:
             if not isinstance(error, TimeoutError | RemoteError | UpstreamError):
                 raise
             raise self._unavailable(error) from error
-        tools = self.capabilities.get("tools")
-        changes = on_notification is not None and isinstance(tools, dict) and tools.get("listChanged") is True
+        changes = on_notification is not None and tells(self.capabilities, modern=self.modern)
         # Many servers of the older era ask on the stream of everything, whatever call it is about.
         if changes or (self._announced and not self.modern):
             self.aside(listen(self))
@@ -113,7 +115,7 @@ class HttpConnection:
 
     @property
     def pending(self) -> int:
-        return len(self._calls)
+        return len(self._bounds.calls)
 
     async def request(
         self,
@@ -127,30 +129,34 @@ class HttpConnection:
         """As StdioConnection.request. A timeout and the cancellation of the task cancel the call at the server."""
         if not self.alive:
             raise UpstreamError("upstream.unavailable", f'The connection to "{self.server.slug}" is not open.')
-        if len(self._calls) >= MAX_PENDING:
+        if len(self._bounds.calls) >= MAX_PENDING:
             raise UpstreamError(
                 "upstream.busy", f'The server "{self.server.slug}" has {MAX_PENDING} calls in progress.'
             )
         progress = Progress(permit=permit)
         call_id = self._next_id()
-        asked = self._asked[call_id] = Asked(self.server.slug, told, self._answer_later)
-        work = self._loop.create_task(self._call(call_id, method, params, told, progress))
-        self._calls.add(work)
-        work.add_done_callback(lambda work: self._done(work, call_id))
+        if timeout <= 0:
+            raise self._late(method, timeout, sent=False)
+        asked = Asked(self.server.slug, told, self._answer_later)
+        bound = self._bounds.add(call_id, asked, timeout)
         self._touch()
         try:
-            await asked.until(work, timeout)
-        except asyncio.CancelledError:
-            self._abandon(work, call_id, progress, "the caller went away")
+            return await self._call(call_id, method, params, asked, told, progress)
+        except BaseException as error:
+            why = bound.ended()
+            if not isinstance(error, asyncio.CancelledError):
+                raise
+            if why == CLOSED:
+                detail = f'The connection to "{self.server.slug}" was closed.'
+                raise UpstreamError("upstream.cancelled", detail, sent=progress.sent, server=self.server.slug) from None
+            self._abandon(call_id, progress, why or "the caller went away")
+            if why:
+                raise self._late(method, timeout, sent=progress.sent) from None
             raise
-        if not work.done():
-            self._abandon(work, call_id, progress, "timeout")
-            detail = f'The server "{self.server.slug}" did not answer "{method}" within {timeout:g} seconds.'
-            raise UpstreamError("upstream.timeout", detail, sent=progress.sent, server=self.server.slug)
-        if work.cancelled():
-            detail = f'The connection to "{self.server.slug}" was closed.'
-            raise UpstreamError("upstream.cancelled", detail, sent=progress.sent, server=self.server.slug)
-        return work.result()
+        finally:
+            self._bounds.remove(call_id)
+            asked.over()
+            self._touch()
 
     async def list_tools(self, *, timeout: float = 30) -> list[JsonObject]:  # noqa: ASYNC109 - as request()
         """As StdioConnection.list_tools; without the tools whose x-mcp-header annotations are invalid."""
@@ -184,9 +190,8 @@ class HttpConnection:
         """End the session; what is still pending fails with upstream.cancelled. Idempotent."""
         session, self._session = self._session, None
         self._down()
-        for call in list(self._calls):
-            call.cancel()
-        await asyncio.gather(*self._calls, *self._side, return_exceptions=True)
+        await self._bounds.close()
+        await asyncio.gather(*self._side, return_exceptions=True)
         if session is not None:
             with contextlib.suppress(TimeoutError, EgressFailed, EgressRefused):
                 async with asyncio.timeout(DELETE_SECONDS):
@@ -205,7 +210,7 @@ class HttpConnection:
 
     async def post(self, message: JsonObject, extra: dict[str, str], progress: Progress | None = None) -> Response:
         """Send one message. Raises UpstreamError; a server that cannot be reached ends this connection."""
-        return await self.send("POST", {**_JSON, **extra}, strictjson.encode(message), progress)
+        return await self.send("POST", {**_JSON, **extra}, strictjson.encode_read(message), progress)
 
     async def send(
         self, verb: str, extra: dict[str, str], body: bytes | None = None, progress: Progress | None = None
@@ -252,7 +257,7 @@ class HttpConnection:
         """Take a notification. What the listener does with it harms nobody else."""
         if method == "notifications/tools/list_changed":
             self._mirrors = None
-        if self._on_notification is None or method == "notifications/subscriptions/acknowledged":
+        if self._on_notification is None:
             return
         try:
             self._on_notification(method, params)
@@ -268,7 +273,7 @@ class HttpConnection:
         if self.modern:
             return
         if asked is None:
-            asked = next((one for one in self._asked.values() if one.answers), None)
+            asked = next((one for one in self._open_calls() if one.answers), None)
         if asked is not None and asked.answers and method in QUESTIONS:
             asked.ask(method, params, call_id)
         else:
@@ -276,18 +281,18 @@ class HttpConnection:
 
     def withdrawn(self, call_id: object) -> None:
         """The server takes its question back."""
-        any(asked.withdrawn(call_id) for asked in list(self._asked.values()))
+        any(asked.withdrawn(call_id) for asked in self._open_calls())
 
     def progress(self, params: JsonObject) -> None:
         token = params.get("progressToken")
-        asked = self._asked.get(token) if type(token) is int else None
-        if asked is not None:
-            asked.progress(params)
+        bound = self._bounds.calls.get(token) if type(token) is int else None
+        if bound is not None:
+            bound.asked.progress(params)
 
     def logged(self, params: JsonObject, asked: Asked | None) -> None:
         """A log message: for the call on whose stream it is, else as `question`."""
         if asked is None and not self.server.shared:  # of a shared one, who knows whose words they are?
-            asked = next((one for one in self._asked.values() if one.listens), None)
+            asked = next((one for one in self._open_calls() if one.listens), None)
         if asked is not None and asked.listens:
             asked.log(params)
         else:
@@ -303,34 +308,36 @@ class HttpConnection:
     def _answer_later(self, message: JsonObject) -> None:
         self.aside(self._tell(message))
 
-    def _done(self, work: asyncio.Task[JsonObject], call_id: int) -> None:
-        self._calls.discard(work)
-        self._asked.pop(call_id).over()
-        self._touch()
-        if not work.cancelled():
-            work.exception()  # looked at, so that asyncio does not report it
+    def _open_calls(self) -> list[Asked]:
+        """Those in progress, oldest first."""
+        return [bound.asked for bound in self._bounds.calls.values()]
+
+    def _late(self, method: str, seconds: float, *, sent: bool) -> UpstreamError:
+        detail = f'The server "{self.server.slug}" did not answer "{method}" within {seconds:g} seconds.'
+        return UpstreamError("upstream.timeout", detail, sent=sent, server=self.server.slug)
 
     def _down(self) -> None:
         self.alive = False
         for task in self._side:
             task.cancel()
 
-    def _abandon(self, work: asyncio.Task[JsonObject], call_id: int, progress: Progress, reason: str) -> None:
+    def _abandon(self, call_id: int, progress: Progress, reason: str) -> None:
         """Closing the stream cancels a call of the newer era; the older one wants to be told."""
-        work.cancel()
         if not self.modern and progress.sent:
             self.aside(self._tell(notification("notifications/cancelled", {"requestId": call_id, "reason": reason})))
 
-    async def _call(self, call_id: int, method: str, params: JsonObject, told: Told, progress: Progress) -> JsonObject:
+    async def _call(
+        self, call_id: int, method: str, params: JsonObject, asked: Asked, told: Told, progress: Progress
+    ) -> JsonObject:
         sent = with_meta(params, modern=self.modern, progress_token=call_id if told.progress else None)
+        sent, who = as_header(sent)
         message = request_message(call_id, method, sent)
-        asked = self._asked[call_id]
         if self.modern:
-            return await self._call_modern(message, Exchange(self, call_id, asked), progress)
+            return await self._call_modern(message, Exchange(self, call_id, asked), progress, who)
         for last in (False, True):
             greeted, in_session = self._greeted, self.in_session
             try:
-                response = await self.post(message, self.legacy_headers(), progress)
+                response = await self.post(message, {**self.legacy_headers(), **who}, progress)
                 return await Exchange(self, call_id, asked).answer(response, in_session=in_session)
             except SessionLost as lost:
                 # It was not taken, so it may be sent again, in a new session; once.
@@ -341,14 +348,16 @@ class HttpConnection:
                 await self._renew(greeted)
         raise AssertionError
 
-    async def _call_modern(self, message: JsonObject, exchange: Exchange, progress: Progress) -> JsonObject:
+    async def _call_modern(
+        self, message: JsonObject, exchange: Exchange, progress: Progress, who: dict[str, str]
+    ) -> JsonObject:
         method, params = str(message["method"]), message["params"]
         assert isinstance(params, dict)
         standard = mcp_headers.standard(method, params)
         for last in (False, True):
             mirrored = await self._mirrored(method, params)
             try:
-                return await exchange.answer(await self.post(message, {**standard, **mirrored}, progress))
+                return await exchange.answer(await self.post(message, {**standard, **mirrored, **who}, progress))
             except RemoteError as error:
                 if last or error.rpc_code != _HEADER_MISMATCH or method != "tools/call":
                     raise
@@ -360,14 +369,18 @@ class HttpConnection:
     async def _mirrored(self, method: str, params: JsonObject) -> dict[str, str]:
         if method != "tools/call":
             return {}
-        async with self._learning:
-            if self._mirrors is None:
-                try:
-                    await self.list_tools(timeout=LEARN_SECONDS)
-                except (UpstreamError, RemoteError):
-                    self._mirrors = {}
+        if self._mirrors is None:
+            async with self._learning:
+                await self._learn()
         mirrors = self._mirrors or {}
         return mcp_headers.mirrored(mirrors.get(str(params.get("name")), {}), params.get("arguments"))
+
+    async def _learn(self) -> None:
+        if self._mirrors is None:
+            try:
+                await self.list_tools(timeout=LEARN_SECONDS)
+            except (UpstreamError, RemoteError):
+                self._mirrors = {}
 
     async def _renew(self, greeted: int) -> None:
         """Begin a new session, unless another call that lost the same one already did."""
@@ -390,6 +403,7 @@ class HttpConnection:
         for method in due:
             await self._say(notification(method))
         self._greeted += 1
+        self.level = None
 
     async def _ask(self, method: str, params: JsonObject, era: Era) -> JsonObject:
         """One request of the handshake."""

@@ -1,6 +1,8 @@
 """Runs one stdio server and guarantees its end. Started as a script by process.py; standard library only.
 
-    python -I -S keeper.py LIFELINE_FD COMMAND [ARG...]
+    python -I -S keeper.py LIFELINE_FD LIMITS COMMAND [ARG...]
+
+LIMITS is "memory_mb=512,open_files=256", or "".
 
 Why a process of its own, instead of a preexec_fn in the gateway: code between fork and exec deadlocks in a process
 with threads, and PR_SET_PDEATHSIG on the server alone would leave the server's own children behind. The gateway
@@ -26,6 +28,12 @@ from typing import NoReturn
 
 TERM_SECONDS = 2.0
 HANDLED = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+LIMITS = {
+    "memory_mb": (resource.RLIMIT_AS, 1 << 20),
+    "cpu_seconds": (resource.RLIMIT_CPU, 1),
+    "open_files": (resource.RLIMIT_NOFILE, 1),
+}
+OPEN_FILES = 1024
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 
 
@@ -34,7 +42,26 @@ def prctl(option: int, value: int) -> None:
         ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
-def run_server(argv: list[str], keeper: int) -> NoReturn:
+def limit(text: str) -> None:
+    """Limit this process, and each of its children by itself, below what the system allows anyway."""
+    given = {name: int(number) for name, _, number in (part.partition("=") for part in text.split(",") if part)}
+    if "open_files" not in given:
+        # The gateway has raised its own, which programs with select() would not survive; others raise theirs.
+        restrict(resource.RLIMIT_NOFILE, OPEN_FILES, resource.RLIM_INFINITY)
+    for name, number in given.items():
+        kind, unit = LIMITS[name]
+        # Beyond the soft limit of time comes SIGXCPU, beyond the hard one SIGKILL.
+        restrict(kind, number * unit, number * unit + (5 if kind == resource.RLIMIT_CPU else 0))
+
+
+def restrict(kind: int, soft: int, hard: int) -> None:
+    _, most = resource.getrlimit(kind)
+    lower = [number for number in (hard, most) if number != resource.RLIM_INFINITY]
+    hard = min(lower, default=resource.RLIM_INFINITY)
+    resource.setrlimit(kind, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
+
+
+def run_server(argv: list[str], limits: str, keeper: int) -> NoReturn:
     """In the forked child: become the server."""
     try:
         signal.set_wakeup_fd(-1)
@@ -47,6 +74,7 @@ def run_server(argv: list[str], keeper: int) -> NoReturn:
         for number in HANDLED:
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
+        limit(limits)
         os.execvp(argv[0], argv)  # noqa: S606 - the operator's argv, and no shell is the point
     except OSError as error:
         os.write(2, f"cannot run {argv[0]!r}: {error.strerror}\n".encode(errors="replace"))
@@ -108,8 +136,10 @@ def sweep(server: int) -> None:
 
 
 def main() -> int:
-    lifeline, argv, keeper = int(sys.argv[1]), sys.argv[2:], os.getpid()
-    os.set_inheritable(lifeline, False)
+    lifeline, limits, argv, keeper = int(sys.argv[1]), sys.argv[2], sys.argv[3:], os.getpid()
+    # Its number is the gateway's, which may have thousands of files open: select() takes none beyond 1023.
+    low = os.dup(lifeline)
+    os.close(lifeline)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file holds the server's credentials
     prctl(_PR_SET_CHILD_SUBREAPER, 1)
     wakeup, wakeup_writer = os.pipe()
@@ -121,14 +151,14 @@ def main() -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
     server = os.fork()
     if server == 0:
-        run_server(argv, keeper)
+        run_server(argv, limits, keeper)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
     with suppress(OSError):  # it has already executed or ended
         os.setpgid(server, server)  # both sides do it: whichever comes first
     null = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):  # the pipes are the server's alone, or the gateway would never see their end
         os.dup2(null, stream)
-    status = supervise(server, lifeline, wakeup)
+    status = supervise(server, low, wakeup)
     sweep(server)
     return os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
 

@@ -1,4 +1,4 @@
-"""The open stream on which an HTTP server tells that its list of tools changed."""
+"""The open stream on which an HTTP server tells that its lists or resources changed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from jitaccess.kernel.strictjson import JsonObject
 
 from .answers import Exchange, messages
 from .errors import RemoteError, UpstreamError
-from .messages import LIST_CHANGED
 from .process import logger
 
 if TYPE_CHECKING:
@@ -24,6 +23,24 @@ LONG_SECONDS = 30.0  # a stream that lasted so long was a good one
 
 _EVENTS = {"Accept": "text/event-stream"}
 _UNSUPPORTED = frozenset({400, 404, 405, 501})
+
+
+def lists(capabilities: JsonObject) -> tuple[str, ...]:
+    """Of which lists a server announces that it tells when they change: "tools", "prompts", "resources"."""
+    said = {name: capabilities.get(name) for name in ("tools", "prompts", "resources")}
+    return tuple(name for name, one in said.items() if isinstance(one, dict) and one.get("listChanged") is True)
+
+
+def asked_for(capabilities: JsonObject) -> JsonObject:
+    """The params of subscriptions/listen for all of them."""
+    return {"notifications": {f"{name}ListChanged": True for name in lists(capabilities)}}
+
+
+def tells(capabilities: JsonObject, *, modern: bool) -> bool:
+    """Whether a server says anything without being asked for it each time: then it is worth a stream."""
+    resources = capabilities.get("resources")
+    updates = not modern and isinstance(resources, dict) and resources.get("subscribe") is True
+    return updates or bool(lists(capabilities))
 
 
 async def listen(connection: HttpConnection) -> None:
@@ -51,7 +68,7 @@ async def _follow(connection: HttpConnection, *, again: bool) -> bool:
     Raises RemoteError, UpstreamError, EgressFailed.
     """
     if connection.modern:
-        wanted: JsonObject = {"notifications": {"toolsListChanged": True}}
+        wanted = asked_for(connection.capabilities)
         call_id, message, headers = connection.modern_request("subscriptions/listen", wanted)
         response = await connection.post(message, headers)
     else:
@@ -63,7 +80,8 @@ async def _follow(connection: HttpConnection, *, again: bool) -> bool:
             return lost or not (response.status < 300 or response.status in _UNSUPPORTED)
         if again:
             # Nothing is replayed: what changed in between can only be seen by listing again.
-            connection.hear(LIST_CHANGED, {})
+            for name in lists(connection.capabilities):
+                connection.hear(f"notifications/{name}/list_changed", {})
         await _read(response, Exchange(connection, call_id, None), connection.server.slug)
     finally:
         response.close()

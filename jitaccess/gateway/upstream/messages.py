@@ -17,7 +17,6 @@ MAX_TOOLS = 1000
 MAX_TOOL_PAGES = 100
 MAX_LIST_BYTES = 8 << 20  # of all pages: they are held together, and so is what is kept of them
 
-LIST_CHANGED = "notifications/tools/list_changed"
 LOGGED = "notifications/message"
 # What a server of the older era may ask of its client.
 QUESTIONS = frozenset({"elicitation/create", "sampling/createMessage", "roots/list"})

@@ -5,12 +5,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TypeAlias
+from weakref import WeakKeyDictionary
 
 from jitaccess.egress.client import Client
+from jitaccess.kernel import strictjson
 from jitaccess.kernel.strictjson import JsonObject
+from jitaccess.store import metrics
 
+from .breaker import BACKOFF_SECONDS, Breaker
+from .confidence import inert
 from .config import Era, HttpServer, ServerConfig
 from .connection import Connection, egress_client, open_connection
 from .errors import UpstreamError
@@ -19,36 +24,16 @@ from .process import logger
 
 QUICK_DEATH_SECONDS = 10.0
 EVICTABLE_SECONDS = 10.0  # who was handed a connection a moment ago may be about to use it
-BACKOFF_SECONDS = (1.0, 60.0)  # after the first failure, and at most
 
-Key: TypeAlias = "tuple[str, str | None]"
+# Slug, principal (None: shared), and what a server of the older era was told that its client can be asked.
+Key: TypeAlias = "tuple[str, str | None, str]"
 PoolNotification: TypeAlias = "Callable[[str, str | None, str, JsonObject], None]"
-
-
-@dataclass(slots=True)
-class _Trouble:
-    """Starts that failed, and when the next may be tried."""
-
-    failures: int = 0
-    retry_at: float = 0.0
-    reason: str = ""
-
-    def add(self, reason: str, now: float, *, free: int = 0) -> None:
-        if now < self.retry_at:
-            return  # many failed at once: that is one failure
-        self.failures += 1
-        self.reason = reason
-        if self.failures > free:
-            self.retry_at = now + _backoff(self.failures - free)
-
-    def forget(self) -> None:
-        self.failures, self.retry_at = 0, 0.0
 
 
 @dataclass(slots=True)
 class _Slot:
     server: ServerConfig
-    trouble: _Trouble = field(default_factory=_Trouble)
+    breaker: Breaker
     starting: asyncio.Task[Connection] | None = None
     connection: Connection | None = None
     started_at: float = 0.0
@@ -67,13 +52,15 @@ class _Slot:
 
     def idle_since(self, horizon: float) -> bool:
         connection = self.connection
-        return connection is not None and connection.pending == 0 and connection.last_used <= horizon
+        idle = connection is not None and connection.pending == 0 and not connection.held
+        return idle and connection is not None and connection.last_used <= horizon
 
 
 class Pool:
     """Hands out connections; `servers` maps a slug to its present configuration, None when there is none.
 
-    `on_notification` gets (slug, principal key or None for a shared server, method, params). `clock` is in seconds.
+    `on_notification` gets (slug, principal key or None for a shared server, method, params), `on_trouble`
+    (slug, why) when a server is left alone for a while. `clock` is in seconds.
     `client` is how servers over HTTP are reached, by default as settings allow; it is closed with the pool. Belongs to
     one event loop.
     """
@@ -87,6 +74,7 @@ class Pool:
         max_connections: int = 64,
         max_http_connections: int = 1024,
         on_notification: PoolNotification | None = None,
+        on_trouble: Callable[[str, str], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._servers = servers
@@ -94,8 +82,9 @@ class Pool:
         self._caps = {False: max_connections, True: max_http_connections}
         self._client = client or egress_client()
         # Every principal meets the same HTTP server with the same credential, so its failures are everybody's.
-        self._troubles: dict[str, tuple[HttpServer, _Trouble]] = {}
-        self._on_notification = on_notification
+        self._breakers: dict[str, tuple[HttpServer, Breaker]] = {}
+        self._used: WeakKeyDictionary[Connection, _Slot] = WeakKeyDictionary()
+        self._on_notification, self._on_trouble = on_notification, on_trouble
         self._clock = clock
         self._slots: dict[Key, _Slot] = {}
         self._eras: dict[str, tuple[ServerConfig, Era]] = {}
@@ -103,8 +92,10 @@ class Pool:
         self._closing: set[asyncio.Task[None]] = set()
         self._closed = False
 
-    async def connection(self, slug: str, principal_key: str) -> Connection:
+    async def connection(self, slug: str, principal_key: str, *, capabilities: JsonObject | None = None) -> Connection:
         """Return a live connection for this principal, started if need be; concurrent callers share one start.
+
+        A server of the older era that is not shared is told that its client has exactly these `capabilities`.
 
         Raises UpstreamError with sent=False: upstream.unavailable (unknown, cannot be started, or waiting to be tried
         again: param retry_in, seconds) or upstream.busy (max_connections or max_http_connections are in use).
@@ -112,16 +103,18 @@ class Pool:
         server = self._servers(slug)
         if server is None or self._closed:
             raise UpstreamError("upstream.unavailable", f'There is no server "{slug}" to connect to.', server=slug)
-        key: Key = (slug, None if server.shared or self._stateless(server) else principal_key)
+        announced = self._tells(server, capabilities or {})
+        key: Key = (slug, principal_key if self.apart(slug) else None, strictjson.encode(announced).decode())
         slot = self._slot(key, server)
         if slot.connection is not None:
             if slot.connection.alive:
+                self._check(slot)
                 return slot.connection
             self._bury(slot)
         if slot.starting is None:
-            self._check_backoff(slot)
+            self._check(slot)
             self._make_room(slot)
-            slot.starting = asyncio.get_running_loop().create_task(self._start(key, slot))
+            slot.starting = asyncio.get_running_loop().create_task(self._start(key, slot, announced))
             slot.starting.add_done_callback(lambda task: task.cancelled() or task.exception())
         # Shielded: the start is shared, one caller who leaves must not take it from the others.
         starting, task = slot.starting, asyncio.current_task()
@@ -135,12 +128,43 @@ class Pool:
                 raise UpstreamError("upstream.unavailable", detail, server=slug) from None
             raise
 
+    def apart(self, slug: str) -> bool:
+        """Whether each principal has a connection of its own to this server, as far as it is known by now."""
+        server = self._servers(slug)
+        return server is not None and not server.shared and not self._stateless(server)
+
     def announced(self, slug: str) -> JsonObject | None:
         """The capabilities that the server told of in its last greeting; None when it has not been greeted as it is
         configured now.
         """
         server, capabilities = self._announced.get(slug, (None, None))
         return capabilities if server is not None and server == self._servers(slug) else None
+
+    def answered(self, connection: Connection, error: UpstreamError | None) -> None:
+        """Tell what came of a call: None when the server answered, whatever it said. Failures in a row make it be left
+        alone for a while; a process that runs, and never answers in time, is started anew after that.
+        """
+        slot = self._used.get(connection)
+        if slot is None:
+            return
+        if error is None and not slot.breaker.failures:
+            return
+        opened = slot.breaker.answered(error)
+        if opened and not slot.over_http and slot.connection is connection:
+            slot.connection = None
+            self._close_later(None, connection)
+        self._judged(slot, opened=opened)
+
+    def _judged(self, slot: _Slot, *, opened: bool = False) -> None:
+        """Say how many of a server's connections are left alone; `opened`: one more just now."""
+        slug = slot.server.slug
+        theirs = {id(one.breaker): one.breaker for one in (slot, *self._slots.values()) if one.server.slug == slug}
+        metrics.UPSTREAM_OPEN.labels(slug).set(sum(not breaker.closed for breaker in theirs.values()))
+        if opened:
+            why = inert(slot.breaker.reason, slot.server)
+            logger.warning("server %s: left alone for a while: %s", slug, why)
+            if self._on_trouble is not None:
+                self._on_trouble(slug, why)
 
     @property
     def children(self) -> int:
@@ -152,7 +176,7 @@ class Pool:
         horizon = asyncio.get_running_loop().time() - self._idle_seconds
         forgotten = self._clock() - BACKOFF_SECONDS[1]
         for key, slot in list(self._slots.items()):
-            past = max(slot.trouble.retry_at, slot.started_at) <= forgotten
+            past = max(slot.breaker.retry_at, slot.started_at) <= forgotten
             if slot.idle_since(horizon) or (not slot.occupied and past):
                 self._discard(key, slot)
         await asyncio.gather(*self._closing)
@@ -169,30 +193,41 @@ class Pool:
         """Whether it is known to speak 2026-07-28 over HTTP, where requests have nothing in common but the URL."""
         return isinstance(server, HttpServer) and self._eras.get(server.slug) == (server, "modern")
 
+    def _tells(self, server: ServerConfig, capabilities: JsonObject) -> JsonObject:
+        """What is told in the handshake: nothing where principals share it, or each request says it anew."""
+        modern = self._eras.get(server.slug) == (server, "modern")
+        return {} if server.shared or modern else capabilities
+
     def _slot(self, key: Key, server: ServerConfig) -> _Slot:
         slot = self._slots.get(key)
         if slot is not None and slot.server != server:  # reconfigured: the old process is not this server any more
             self._discard(key, slot)
             slot = None
         if slot is None:
-            slot = self._slots[key] = _Slot(server, self._trouble(server))
+            slot = self._slots[key] = _Slot(server, self._breaker(server))
         return slot
 
-    def _trouble(self, server: ServerConfig) -> _Trouble:
+    def _breaker(self, server: ServerConfig) -> Breaker:
         if not isinstance(server, HttpServer):
-            return _Trouble()
-        known, trouble = self._troubles.get(server.slug, (None, _Trouble()))
+            return Breaker(self._clock)
+        known, breaker = self._breakers.get(server.slug, (None, Breaker(self._clock)))
         if known != server:
-            trouble = _Trouble()
-            self._troubles[server.slug] = (server, trouble)
-        return trouble
+            breaker = Breaker(self._clock)
+            self._breakers[server.slug] = (server, breaker)
+        return breaker
 
     def _discard(self, key: Key, slot: _Slot) -> None:
         self._slots.pop(key, None)
+        if not slot.breaker.closed and not slot.over_http:
+            slot.breaker.forget()
+            self._judged(slot)
         if slot.starting is not None or slot.connection is not None:
-            task = asyncio.get_running_loop().create_task(_close(slot.starting, slot.connection))
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+            self._close_later(slot.starting, slot.connection)
+
+    def _close_later(self, starting: asyncio.Task[Connection] | None, connection: Connection | None) -> None:
+        task = asyncio.get_running_loop().create_task(_close(starting, connection))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
 
     def _bury(self, slot: _Slot) -> None:
         slot.connection = None
@@ -200,15 +235,15 @@ class Pool:
         if slot.over_http:
             return  # the next greeting shows whether the server is there, and costs less than a process
         if now - slot.started_at >= QUICK_DEATH_SECONDS:
-            slot.trouble.forget()
-        else:
-            slot.trouble.add("it ended soon after its start", now, free=1)  # one accident is repaired at once
+            slot.breaker.forget()
+        else:  # one accident is repaired at once
+            self._judged(slot, opened=slot.breaker.failed("it ended soon after its start", free=1))
 
-    def _check_backoff(self, slot: _Slot) -> None:
-        wait = slot.trouble.retry_at - self._clock()
-        if wait > 0:
+    def _check(self, slot: _Slot) -> None:
+        """Raises UpstreamError while the server is left alone."""
+        if wait := slot.breaker.wait():
             slug = slot.server.slug
-            detail = f'The server "{slug}" is tried again in {wait:.0f} seconds at the earliest: {slot.trouble.reason}'
+            detail = f'The server "{slug}" is tried again in {wait:.0f} seconds at the earliest: {slot.breaker.reason}'
             raise UpstreamError("upstream.unavailable", detail, server=slug, retry_in=round(wait, 1))
 
     def _make_room(self, wanted: _Slot) -> None:
@@ -226,7 +261,7 @@ class Pool:
             raise UpstreamError("upstream.busy", f"All {cap} {what} are in use.")
         self._discard(*min(idle, key=lambda entry: entry[1].last_used))
 
-    async def _start(self, key: Key, slot: _Slot) -> Connection:
+    async def _start(self, key: Key, slot: _Slot, announced: JsonObject) -> Connection:
         server = slot.server
         known, era = self._eras.get(server.slug, (None, server.era))
         if key[1] is None and not server.shared:
@@ -238,10 +273,11 @@ class Pool:
                 replace(server, era=era if known == server else server.era),
                 client=self._client,
                 on_notification=self._listener(key),
+                capabilities=announced,
             )
         except UpstreamError as error:
             self._eras.pop(server.slug, None)  # the remembered era may be what is wrong: ask again next time
-            slot.trouble.add(error.detail, self._clock())
+            self._judged(slot, opened=slot.breaker.failed(error.detail))
             raise
         finally:
             slot.starting = None
@@ -249,21 +285,25 @@ class Pool:
         self._eras[server.slug] = (server, "modern" if connection.era == MODERN else "legacy")
         self._announced[server.slug] = (server, connection.capabilities)
         slot.connection, slot.started_at = connection, self._clock()
-        if slot.over_http:
-            slot.trouble.forget()
+        self._used[connection] = slot
+        self._settle(key, slot)
+        if slot.breaker.failures:
+            slot.breaker.started(forgive=slot.over_http)
+            self._judged(slot)
         return connection
+
+    def _settle(self, key: Key, slot: _Slot) -> None:
+        """A server found to be of the newer era is for every client of its principal, whatever it can be asked."""
+        after: Key = (*key[:2], "{}")
+        if self._eras[slot.server.slug][1] == "modern" and self._slots.get(key) is slot and after not in self._slots:
+            self._slots[after] = self._slots.pop(key)
 
     def _listener(self, key: Key) -> Callable[[str, JsonObject], None] | None:
         relay = self._on_notification
         if relay is None:
             return None
-        slug, principal_key = key
+        slug, principal_key, _ = key
         return lambda method, params: relay(slug, principal_key, method, params)
-
-
-def _backoff(failures: int) -> float:
-    first, most = BACKOFF_SECONDS
-    return float(min(most, first * 2 ** min(failures - 1, 16)))
 
 
 async def _close(starting: asyncio.Task[Connection] | None, connection: Connection | None) -> None:

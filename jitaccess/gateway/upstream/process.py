@@ -50,10 +50,11 @@ class LineProcess(asyncio.SubprocessProtocol):
     async def start(self) -> None:
         """Start the server with argv, no shell, a minimal environment, its own session. Raises OSError."""
         inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+        limits = ",".join(f"{name}={number}" for name, number in self._server.limits.items())
         ours, self._lifeline = os.pipe()
         spawn = self._loop.subprocess_exec(
             lambda: self,
-            *(sys.executable, "-I", "-S", _KEEPER, str(ours), self._server.command, *self._server.args),
+            *(sys.executable, "-I", "-S", _KEEPER, str(ours), limits, self._server.command, *self._server.args),
             cwd=self._server.cwd,
             env=inherited | dict(self._server.env),
             start_new_session=True,

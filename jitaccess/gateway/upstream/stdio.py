@@ -16,6 +16,7 @@ from .asked import NOBODY, Asked, Told
 from .config import Era, StdioServer
 from .errors import TOO_LATE, RemoteError, UpstreamError
 from .handshake import MODERN, Greeting, greet, modern_meta
+from .listener import asked_for, lists
 from .messages import (
     LOGGED,
     MAX_PENDING,
@@ -61,8 +62,10 @@ class StdioConnection:
     def __init__(self, server: StdioServer, on_notification: OnNotification | None) -> None:
         self.server = server
         self.alive = True
+        self.held = 0  # by how many it is not to be closed for being idle
         self._loop = asyncio.get_running_loop()
         self.last_used = self._loop.time()
+        self.level: str | None = None  # of the log messages that the server was told to send
         self._on_notification = on_notification
         self._process = LineProcess(server, on_line=self._receive, on_end=self._process_ended)
         self._ending: asyncio.Task[None] | None = None
@@ -124,10 +127,9 @@ class StdioConnection:
         self.era, self.server_info = greeting.era, greeting.server_info
         self.capabilities, self.instructions = greeting.capabilities, greeting.instructions
         self._modern = greeting.era == MODERN
-        tools = greeting.capabilities.get("tools")
-        if self._modern and self._on_notification and isinstance(tools, dict) and tools.get("listChanged") is True:
+        if self._modern and self._on_notification and lists(greeting.capabilities):
             # In the modern era nobody hears of a changed list without asking (basic/patterns/subscriptions).
-            params: JsonObject = {"_meta": modern_meta({}), "notifications": {"toolsListChanged": True}}
+            params = {"_meta": modern_meta({})} | asked_for(greeting.capabilities)
             call = self._post("subscriptions/listen", params, background=True)
             call.future.add_done_callback(lambda future: future.cancelled() or future.exception())
 
@@ -321,7 +323,7 @@ class StdioConnection:
             any(call.asked.withdrawn(params.get("requestId")) for call in list(self._calls.values()))
         elif method == LOGGED and (asked := self._listener()) is not None:
             asked.log(params)
-        elif self._on_notification is not None and method != "notifications/subscriptions/acknowledged":
+        elif self._on_notification is not None:
             self._on_notification(method, params)
 
     def _listener(self) -> Asked | None:

@@ -298,6 +298,9 @@ class Snapshot:
     roles: Mapping[UUID, RoleFacts] = field(default_factory=dict)
     memo: dict[object, Any] = field(default_factory=dict, compare=False, repr=False)
     identity: object = field(default_factory=object, init=False, compare=False, repr=False)
+    _slugs: dict[str, ServerFacts] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def server_by_slug(self, slug: str) -> ServerFacts | None:
-        return next((server for server in self.servers.values() if server.slug == slug), None)
+        if not self._slugs:
+            self._slugs.update((server.slug, server) for server in self.servers.values())
+        return self._slugs.get(slug)

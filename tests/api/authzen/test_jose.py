@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from jitaccess.api.authzen import jose
 from jitaccess.kernel.errors import Invalid
+from jitaccess.store import jose
 
 pytestmark = pytest.mark.pure
 CLAIMS = {"iss": "https://a.test", "aud": "https://a.test", "n": 1}

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from django.conf import LazySettings
 
-from jitaccess.api.authzen import jose
 from jitaccess.api.authzen.approvals import KIND as APPROVAL
 from jitaccess.api.authzen.binding import KIND, LIFETIME
 from jitaccess.audit.recorder import Actor
@@ -24,6 +23,7 @@ from jitaccess.kernel.secretbox import generate_key
 from jitaccess.policy.models import Requestable
 from jitaccess.policy.policies import save_policy
 from jitaccess.policy.services import save_role
+from jitaccess.store import jose
 from jitaccess.store.clock import now
 from requests_app.models import AccessRequest, Grant
 from requests_app.services import cancel_request, revoke_grant

@@ -130,11 +130,19 @@ def call(request: dict) -> None:  # noqa: C901, PLR0912 - one branch per trick
         core = resource.getrlimit(resource.RLIMIT_CORE)
         pipe = signal.getsignal(signal.SIGPIPE).name
         text(request, [dict(os.environ), str(Path.cwd()), list(core), streams, pipe, os.getsid(0), os.getpgid(0)])
+    elif name == "limits":
+        import resource
+
+        kinds = (resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_NOFILE)
+        text(request, [resource.getrlimit(kind) for kind in kinds])
     elif name == "die":
         os._exit(3)
     elif name == "answer_and_die":
         text(request, "last words")
         os._exit(0)
+    elif name == "spin":
+        while True:
+            pass
     elif name == "never":
         pass
     elif name == "cancelled":

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -192,3 +194,49 @@ def test_arguments_are_never_read_by_a_shell(run: Run, tmp_path: Path) -> None:
 
     run(work())
     assert not trap.exists()
+
+
+@pytest.fixture
+def many_files() -> Iterator[int]:
+    """A process that has more files open than select() can name, as a gateway with many streams."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
+    opened = [os.open(os.devnull, os.O_RDONLY) for _ in range(1200)]
+    yield hard
+    for descriptor in opened:
+        os.close(descriptor)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_server_starts_and_ends_however_many_files_the_gateway_has_open(run: Run, many_files: int) -> None:
+    async def work() -> None:
+        connection = await StdioConnection.open(fake("modern", *HOSTILE))
+        _, _, files = await call(connection, "limits")
+        assert files == [1024, many_files], "of its own, not those that the gateway raised for itself"
+        pids = await _spawned(connection)
+        await connection.close()
+        assert all(map(is_gone, pids))
+
+    run(work())
+
+
+def test_a_server_has_the_limits_that_the_operator_gave_it(run: Run) -> None:
+    async def work() -> Any:
+        limits = {"memory_mb": 900, "cpu_seconds": 60, "open_files": 100}
+        connection = await StdioConnection.open(fake(limits=limits))
+        try:
+            return await call(connection, "limits")
+        finally:
+            await connection.close()
+
+    assert run(work()) == [[900 << 20, 900 << 20], [60, 65], [100, 100]]
+
+
+def test_a_server_that_takes_more_than_its_time_is_ended_and_said_so(run: Run) -> None:
+    async def work() -> None:
+        connection = await StdioConnection.open(fake(limits={"cpu_seconds": 1}))
+        with pytest.raises(UpstreamError, match=r"signal|exit status"):
+            await call(connection, "spin")
+        await connection.close()
+
+    run(work())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 from uuid import UUID
 
@@ -14,7 +15,8 @@ from jitaccess.policy.engine.rules import Snapshot
 from tests.policy import model
 from tests.policy.worlds import CALLS, HORIZON, NAMES, moment, random_world, seconds, snapshot_of
 
-DECISIONS = {"total": 0, "allowed": 0, "for a user": 0, "by grant": 0, "other arguments": 0, "locked": 0}
+DECISIONS = {"total": 0, "allowed": 0, "for a user": 0, "by grant": 0, "other arguments": 0, "locked": 0, "stubs": 0}
+PARTS = ("agents", "users", "servers", "bindings", "requestables", "spent", "locks", "teams", "roles")
 
 
 @settings(max_examples=settings.default.max_examples)
@@ -118,13 +120,49 @@ def _check_interval(
 
 
 def _check_list(snapshot: Snapshot, verdicts: dict[str, Verdict], who: Who, server, at: int) -> None:
-    """What is listed as callable can be called, and what can be called is listed so; a locked one can be asked for."""
-    listed = {one.tool.name: one.visibility for one in listed_tools(snapshot, who=who, server=server, at=moment(at))}
-    callable_ = {name for name, verdict in verdicts.items() if verdict.allowed}
-    assert {name for name, seen in listed.items() if seen is Visibility.VISIBLE} == callable_
-    locked = {name for name, seen in listed.items() if seen is Visibility.LOCKED}
-    assert all(verdicts[name].requestable for name in locked)
-    assert locked | callable_ == set(listed)
+    """The list says of each tool what a call would be told: callable, to be asked for, or not there."""
+    listed = listed_tools(snapshot, who=who, server=server, at=moment(at))
+    told = {name: visibility(verdict) for name, verdict in verdicts.items()}
+    DECISIONS["stubs"] += sum(one.visibility is Visibility.LOCKED for one in listed)
+    assert {one.tool.name: one.visibility for one in listed} == {
+        name: seen for name, seen in told.items() if seen is not Visibility.HIDDEN
+    }
+    assert [one.tool.name for one in listed] == sorted(one.tool.name for one in listed)
+    assert all(one.requestable == verdicts[one.tool.name].requestable for one in listed)
+
+
+@settings(max_examples=max(settings.default.max_examples // 2, 1))
+@given(seed=st.integers(0, 2**48), size=st.integers(1, 3))
+def test_what_is_kept_from_one_version_to_the_next_decides_nothing_otherwise(seed: int, size: int) -> None:
+    """Versions that differ in any part, asked in any order, against the same ones that remember nothing."""
+    random = Random(seed)
+    versions = [snapshot_of(random_world(random, size), random) for _ in range(2)]
+    memo: dict[object, object] = {}
+    for _ in range(4):
+        one, other = random.sample(versions, 2)
+        changed = {name: getattr(other, name) for name in random.sample(PARTS, random.randint(1, 2))}
+        if "spent" in changed:
+            changed["spent"] = frozenset(UUID(int=number) for number in range(1, 5 * size) if random.random() < 0.5)
+        versions.append(replace(one, **changed))
+    whose = [Who(UUID(int=agent), user) for agent in range(1, size + 1) for user in (None, UUID(int=size))]
+    instants = random.sample(range(HORIZON), 3)
+    for _ in range(100):
+        remembers = replace(random.choice(versions), memo=memo)
+        forgets = replace(remembers, memo={})
+        who, server, at = random.choice(whose), UUID(int=random.randint(1, 2)), moment(random.choice(instants))
+        asked = {
+            "who": who,
+            "server": server,
+            "at": at,
+            "tool": random.choice(NAMES),
+            "arguments": random.choice(CALLS),
+        }
+        for _ in range(2):
+            assert decide(remembers, **asked) == decide(forgets, **asked)
+        assert next_edge(remembers, who=who, at=at) == next_edge(forgets, who=who, at=at)
+        if facts := remembers.servers.get(server):
+            lists = [listed_tools(one, who=who, server=facts, at=at) for one in (remembers, forgets)]
+            assert lists[0] == lists[1]
 
 
 def test_the_worlds_hold_every_kind_of_case() -> None:
@@ -139,3 +177,4 @@ def test_the_worlds_hold_every_kind_of_case() -> None:
     assert found["by grant"] > 25
     assert found["other arguments"] > 15
     assert found["locked"] > 50
+    assert found["stubs"] > 100

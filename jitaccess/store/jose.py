@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -25,20 +26,27 @@ MAX_TOKEN = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class SigningKey:
-    private: Ed25519PrivateKey
+    """`jwk` is its public half, whose `kid` is the thumbprint (RFC 7638)."""
 
-    @property
-    def jwk(self) -> dict[str, str]:
-        """The public half. `kid` is its thumbprint (RFC 7638)."""
-        public = self.private.public_key().public_bytes_raw()
-        bare = {"crv": "Ed25519", "kty": "OKP", "x": _encode(public)}
+    private: Ed25519PrivateKey
+    jwk: dict[str, str]
+
+    @classmethod
+    def of(cls, seed: bytes) -> SigningKey:
+        private = Ed25519PrivateKey.from_private_bytes(seed)
+        bare = {"crv": "Ed25519", "kty": "OKP", "x": _encode(private.public_key().public_bytes_raw())}
         kid = _encode(hashlib.sha256(canonical(bare)).digest())
-        return bare | {"alg": "EdDSA", "kid": kid, "use": "sig"}
+        return cls(private, bare | {"alg": "EdDSA", "kid": kid, "use": "sig"})
 
 
 def all_keys() -> list[SigningKey]:
     """Newest first."""
-    return [SigningKey(Ed25519PrivateKey.from_private_bytes(seed)) for seed in ring().derived(PURPOSE)]
+    return [_key(seed) for seed in ring().derived(PURPOSE)]
+
+
+@lru_cache(64)
+def _key(seed: bytes) -> SigningKey:
+    return SigningKey.of(seed)
 
 
 def sign(claims: JsonObject, *, kind: str) -> str:

@@ -1,0 +1,45 @@
+"""One request on its way, as the methods see it, and a result as its client can read it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jitaccess import __version__
+from jitaccess.gateway import wire
+from jitaccess.gateway.caller import Caller
+from jitaccess.gateway.core import Clock, Gateway
+from jitaccess.gateway.endpoint import Endpoint
+from jitaccess.gateway.wire import Message
+from jitaccess.identity.principal import Principal
+from jitaccess.kernel.strictjson import JsonObject
+from jitaccess.policy.engine.decide import Who
+from jitaccess.policy.engine.rules import Snapshot
+
+SERVER_INFO: JsonObject = {"name": "jitaccess", "version": __version__}
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """One request on its way: who asks what where; policy and clock as they were read when it came."""
+
+    gateway: Gateway
+    principal: Principal
+    endpoint: Endpoint
+    message: Message
+    snapshot: Snapshot
+    clock: Clock
+    caller: Caller | None = None
+
+    @property
+    def who(self) -> Who:
+        assert self.principal.agent
+        return Who(self.principal.agent, self.principal.user)
+
+
+def complete(context: Context, value: JsonObject) -> JsonObject:
+    """A result in the words of the client's era, whatever the era of the server it came from."""
+    if not context.message.modern:
+        return {key: member for key, member in value.items() if key not in {"resultType", "ttlMs", "cacheScope"}}
+    meta = value.get("_meta")
+    stamped = {wire.META_SERVER: SERVER_INFO, **(meta if isinstance(meta, dict) else {})}
+    return {"resultType": "complete", **value, "_meta": stamped}

@@ -1,0 +1,149 @@
+"""How calls ended: recorded once each, with what an end changes besides: uses given back, continuations kept."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from django.db import connection, transaction
+
+from jitaccess.audit.events import Event
+from jitaccess.audit.models import Entry
+from jitaccess.audit.recorder import (
+    INSERT_FRESH,
+    Row,
+    actor_columns,
+    as_arrays,
+    count_rows,
+    hex_of,
+    row,
+    what_columns,
+    write_rows,
+)
+from jitaccess.gateway import continuations
+from jitaccess.gateway.models import OpenCall
+from jitaccess.identity.principal import Principal
+from jitaccess.kernel.canonical import canonical
+from jitaccess.kernel.steps import step
+from jitaccess.policy.services import return_uses
+from jitaccess.store import byhand
+
+if TYPE_CHECKING:
+    from jitaccess.gateway.batch import Ending
+
+_TABLE = OpenCall._meta.db_table
+# Entries of those calls only that are open, which they then are no more.
+_END_ALL = (
+    f"WITH gone AS (DELETE FROM {_TABLE} WHERE call = ANY(%s::uuid[]) RETURNING call) "  # noqa: S608 - our own names
+    f"{INSERT_FRESH} JOIN gone ON gone.call = fresh.call RETURNING call"
+)
+_CLOSE = f"DELETE FROM {_TABLE} WHERE call IN (SELECT value FROM json_each(?)) RETURNING call"  # noqa: S608
+
+
+def write_endings(endings: Sequence[Ending], *, instance: UUID) -> None:
+    """Record how calls ended, each once, in a transaction of their own."""
+    with transaction.atomic():
+        ends = Ends(endings, instance)
+        with byhand.round_trip():
+            ends.send()
+        ends.settle()
+    step("complete.committed")
+
+
+def gives_back(ending: Ending) -> bool:
+    """Whether a use that was taken is returned: nothing of the call was sent."""
+    return ending.admitted.verdict.counted is not None and ending.unsent
+
+
+def touches_uses(ending: Ending) -> bool:
+    """Whether rows of uses are locked for it."""
+    return gives_back(ending) or (ending.goes_on is not None and ending.goes_on.binding is not None)
+
+
+class Ends:
+    """The ends of calls in a transaction. Of a call that is not open any more the end is late: it was closed as
+    unknown, for this process was believed dead. Unless nobody heard that an earlier try, or the call's own batch,
+    succeeded.
+    """
+
+    def __init__(self, endings: Sequence[Ending], instance: UUID) -> None:
+        self._endings, self._instance = endings, instance
+        self._rows = [_row(one, instance) for one in endings]
+        self._result: Any = None
+
+    def __len__(self) -> int:
+        return len(self._endings)
+
+    def send(self) -> None:
+        """Record those of open calls, in a `byhand.round_trip`."""
+        if not self._endings:
+            return
+        calls = [one.admitted.intent.call.hex for one in self._endings]
+        if connection.vendor == "postgresql":
+            self._result = byhand.execute(_END_ALL, (byhand.array(calls, quoted=False), *as_arrays(self._rows)))
+            return
+        self._result = {call for (call,) in byhand.execute(_CLOSE, (json.dumps(calls),)).fetchall()}
+        write_rows([row for row, call in zip(self._rows, calls, strict=True) if call in self._result])
+
+    def settle(self) -> None:
+        """After that: the late ones, uses and continuations."""
+        if not self._endings:
+            return
+        ended = list(self._endings)
+        if connection.vendor == "postgresql":
+            if self._result.rowcount != len(ended):
+                gone = {call for (call,) in self._result.fetchall()}
+                ended = [one for one in ended if one.admitted.intent.call in gone]
+            count_rows(self._rows)
+        else:
+            ended = [one for one in ended if one.admitted.intent.call.hex in self._result]
+        if len(ended) != len(self._endings):
+            _record_late([one for one in self._endings if one not in ended], self._instance)
+        _settle(ended)
+        step("complete.written")
+
+
+def _settle(endings: list[Ending]) -> None:
+    """Give back uses that were not made, and keep what goes on."""
+    on = [one.goes_on for one in endings if one.goes_on is not None]
+    unused = Counter(one.admitted.verdict.counted for one in endings if gives_back(one))
+    until = continuations.keep(on) if on else None
+    open_until = {one.binding: until for one in on if one.binding is not None and until is not None}
+    if unused or open_until:
+        return_uses({binding: count for binding, count in unused.items() if binding}, open_until=open_until)
+
+
+def _record_late(closed: list[Ending], instance: UUID) -> None:
+    """Those of calls that are on record, but whose own end is not."""
+    said = set(Entry.objects.filter(call__in=[one.admitted.intent.call for one in closed]).values_list("call", "event"))
+    late = [
+        one
+        for one in closed
+        if (one.admitted.intent.call, Event.CALL_AUTHORIZED) in said
+        and not said & {(one.admitted.intent.call, event) for event in (one.event, Event.CALL_COMPLETED_LATE)}
+    ]
+    write_rows([_row(one, instance, late=True) for one in late])
+
+
+def _row(one: Ending, instance: UUID, *, late: bool = False) -> Row:
+    intent = one.admitted.intent
+    data = one.data | {"ended_as": one.event.value} if late else one.data
+    return row(
+        event=Event.CALL_COMPLETED_LATE if late else one.event,
+        outcome=one.outcome,
+        actor=_who(intent.principal),
+        grant=hex_of(one.admitted.verdict.grant),
+        call=intent.call.hex,
+        what=what_columns(intent.server, intent.server_name, intent.tool),
+        instance=instance.hex,
+        data=canonical(data).decode(),
+    )
+
+
+@lru_cache(4096)
+def _who(principal: Principal) -> Row:
+    return actor_columns(principal.actor())

@@ -1,0 +1,253 @@
+"""One admitted call on its way to the server and back: what goes along, who hears what meanwhile, how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from jitaccess.audit.events import Event, Outcome
+from jitaccess.gateway import denials, identity, rounds, tracing
+from jitaccess.gateway.batch import Admitted
+from jitaccess.gateway.caller import LEVELS
+from jitaccess.gateway.results import check, cleared, without_our_words
+from jitaccess.gateway.rounds import Turn, Wanted
+from jitaccess.gateway.running import still
+from jitaccess.gateway.upstream.asked import Ask, Told
+from jitaccess.gateway.upstream.confidence import masked
+from jitaccess.gateway.upstream.connection import Connection
+from jitaccess.gateway.upstream.errors import TOO_LATE, RemoteError, UpstreamError
+from jitaccess.gateway.upstream.handshake import MODERN
+from jitaccess.gateway.wire import INTERNAL_ERROR, INVALID_PARAMS, META_CAPABILITIES, META_LEVEL, RpcError
+from jitaccess.kernel import strictjson
+from jitaccess.kernel.steps import step
+from jitaccess.kernel.strictjson import Json, JsonObject
+from jitaccess.kernel.text import visible
+
+if TYPE_CHECKING:
+    from jitaccess.gateway.calls import Call
+    from jitaccess.gateway.core import Gateway
+
+LEVEL_SECONDS = 5.0
+# 2026-07-28, "Streamable HTTP": errors with a status of their own.
+_STATUS = dict.fromkeys((-32020, -32021, -32022), 400)
+RESOURCE_NOT_FOUND, URL_REQUIRED, MISSING_CAPABILITY = -32002, -32042, -32021
+
+
+class TooLate(Exception):
+    """Nothing was sent, and what was admitted is not good any more."""
+
+
+@dataclass(slots=True)
+class Forwarding:
+    """A call that was let through, and the connection on which it goes. One that waits for answers in the middle goes
+    on as the call that brings them.
+    """
+
+    gateway: Gateway
+    call: Call
+    admitted: Admitted
+    connection: Connection
+    turn: Turn
+    started: float
+    begun: bool = False
+
+    @property
+    def modern(self) -> bool:
+        """Whether the server speaks 2026-07-28."""
+        return self.connection.era == MODERN
+
+    @property
+    def seconds(self) -> float:
+        server = self.admitted.verdict.server
+        return self.gateway.call_timeout or (server.options.call_seconds if server else 60.0)
+
+    @property
+    def limit(self) -> int:
+        server = self.admitted.verdict.server
+        assert server is not None
+        return server.options.max_result_bytes
+
+    async def send(self, ask: Ask | None) -> JsonObject:
+        """The server's result as it wrote it. Cut when the right to the call ends: TimeoutError."""
+        if self.call.caller is not None and not self.modern:
+            await self._set_level(self.call.caller.level)
+        step("forward.starting")
+        answered: UpstreamError | None = None
+        try:
+            return await self.connection.request(
+                self.call.method,
+                self._params(),
+                timeout=self.seconds,
+                told=self._told(ask),
+                permit=self._may_start,
+            )
+        except UpstreamError as error:
+            answered = error
+            raise
+        except asyncio.CancelledError:
+            answered = UpstreamError("upstream.cancelled", "It says nothing about the server.")
+            raise
+        finally:
+            self.gateway.pool.answered(self.connection, answered)
+
+    def _may_start(self) -> bool:
+        self.begun = self.admitted.may_start()
+        return self.begun
+
+    def _params(self) -> JsonObject:
+        caller, params = self.call.caller, dict(self.call.sent)
+        meta: JsonObject = dict(tracing.onward(modern=self.modern))
+        server = self.admitted.verdict.server
+        if server is not None and server.options.identity_header:
+            meta[identity.META] = identity.assertion(self.admitted)
+        if self.modern and caller is not None:
+            meta |= {META_CAPABILITIES: caller.capabilities} if caller.capabilities else {}
+            meta |= {META_LEVEL: caller.level} if caller.level is not None else {}
+            params |= {"inputResponses": self.turn.responses} if self.turn.responses is not None else {}
+            params |= {"requestState": self.turn.state} if self.turn.state is not None else {}
+        return params | ({"_meta": meta} if meta else {})
+
+    def _told(self, ask: Ask | None) -> Told:
+        caller = self.call.caller
+        if caller is None:
+            return Told()
+        return Told(self._progress if caller.wants_progress else None, self._log if caller.wants_logs else None, ask)
+
+    def _progress(self, params: JsonObject) -> None:
+        if self.call.caller is not None:
+            self.call.caller.progress(self.shown(params))
+
+    def _log(self, params: JsonObject) -> None:
+        if self.call.caller is not None:
+            self.call.caller.log(self.shown(params))
+
+    def shown(self, value: JsonObject) -> JsonObject:
+        """What a server says as it may be passed on: without credentials, and not in the gateway's name."""
+        passed = masked(value, self.connection.server)
+        assert isinstance(passed, dict)
+        return cleared(passed)
+
+    async def _set_level(self, level: str | None) -> None:
+        """Tell a server of the older era what to log. A connection serves one principal: the least of its levels."""
+        known = self.connection.level
+        if level is None or self.connection.server.shared or "logging" not in self.connection.capabilities:
+            return
+        if known is None or LEVELS.index(level) < LEVELS.index(known):
+            self.connection.level = level
+            with contextlib.suppress(RemoteError, UpstreamError):
+                await self.connection.request("logging/setLevel", {"level": level}, timeout=LEVEL_SECONDS)
+
+    def may_answer(self) -> bool:
+        """Whether the call may carry answers to the server's questions: not one that was approved word by word."""
+        return still(self.gateway.store.current, self.admitted, self.call.clock.now(), answers=True).allowed
+
+    def may_go_on(self) -> bool:
+        """Whether it is still allowed, as this process knows policy."""
+        return still(self.gateway.store.current, self.admitted, self.call.clock.now()).allowed
+
+    # How it ends: each of these says it to the ledger.
+
+    def outcome(self, result: Callable[[], JsonObject]) -> JsonObject | Wanted:
+        """What comes of what `result` returns or raises. Raises as `failed`."""
+        try:
+            return self.completed(result())
+        except RemoteError as error:
+            return self._url_required(error) or self.failed(error)
+        except BaseException as error:  # noqa: BLE001 - each becomes what the client is told, or is raised again
+            return self.failed(error)
+
+    def _url_required(self, error: RemoteError) -> Wanted | None:
+        """2025-11-25, "URL Elicitation Required Error": to a client of the newer era a question like any other."""
+        data = error.data if isinstance(error.data, dict) else {}
+        asked = data.get("elicitations")
+        if not self.call.modern or error.rpc_code != URL_REQUIRED or not isinstance(asked, list) or not asked:
+            return None
+        requests: JsonObject = {
+            f"question-{number}": {"method": "elicitation/create", "params": self.shown(one)}
+            for number, one in enumerate(asked[: rounds.MAX_QUESTIONS], 1)
+            if isinstance(one, dict)
+        }
+        return Wanted(requests) if requests else None
+
+    def completed(self, answer: JsonObject) -> JsonObject | Wanted:
+        """The result as the client gets it. A question is not an end yet: see `paused`. Raises UpstreamError."""
+        if self.modern and answer.get("resultType") == "input_required" and self.call.method in rounds.METHODS:
+            return rounds.wanted(self.shown(answer))
+        size = check(self.call.method, answer, limit=self.limit)
+        data: dict[str, Json] = {
+            "is_error": answer.get("isError") is True,
+            "bytes": size,
+            "ms": round((time.monotonic() - self.started) * 1000),
+        }
+        self.gateway.admission.finish(self.admitted, Event.CALL_COMPLETED, Outcome.ALLOWED, data)
+        shown = masked(answer, self.connection.server)
+        assert isinstance(shown, dict)
+        return without_our_words(shown)
+
+    def failed(self, error: BaseException) -> JsonObject:
+        """What the client gets instead of a result. Raises RpcError, TooLate, or `error` itself."""
+        if isinstance(error, RemoteError):
+            raise self._remote(error) from error
+        if isinstance(error, UpstreamError):
+            if error.code == TOO_LATE:
+                raise TooLate from error
+            return self.broken(error)
+        if isinstance(error, TimeoutError) and not self.begun:
+            raise TooLate from error
+        if isinstance(error, TimeoutError):
+            self.unknown("the access under which it ran has ended")
+            detail = "The access under which it ran has ended, so it was cancelled."
+            return failure(self.call, detail, code="access_ended", sent=True)
+        if isinstance(error, asyncio.CancelledError):
+            why = "the gateway was stopped" if self.gateway.over else "the client left or cancelled the call"
+            if self.begun:
+                self.unknown(why)
+            else:
+                self.gateway.admission.not_sent(self.admitted, why)
+        else:
+            self.unknown("the gateway failed")
+        raise error
+
+    def unknown(self, why: str) -> None:
+        self.gateway.admission.finish(self.admitted, Event.CALL_OUTCOME_UNKNOWN, Outcome.ERROR, {"why": why})
+
+    def broken(self, error: UpstreamError) -> JsonObject:
+        return broken(self.gateway, self.call, self.admitted, error)
+
+    def lacking(self, missing: JsonObject) -> None:
+        """The server asked for what the client did not declare."""
+        data: dict[str, Json] = {"error": "capability_missing", "sent": True, "missing": list(missing)}
+        self.gateway.admission.finish(self.admitted, Event.CALL_FAILED, Outcome.ERROR, data)
+
+    def _remote(self, error: RemoteError) -> RpcError:
+        server = self.connection.server
+        message, detail = str(masked(error.message, server)), masked(error.data, server)
+        text = visible(message, limit=2000, multiline=True)
+        small = len(strictjson.encode([message, detail])) <= self.limit
+        data: dict[str, Json] = {"rpc_code": error.rpc_code, "message": text}
+        self.gateway.admission.finish(self.admitted, Event.CALL_FAILED, Outcome.ERROR, data)
+        code = error.rpc_code
+        if self.call.modern and code in (RESOURCE_NOT_FOUND, URL_REQUIRED):
+            code = INVALID_PARAMS  # neither is left in 2026-07-28 ("Error Codes")
+        return RpcError(code, message if small else text, data=detail if small else None, status=_STATUS.get(code, 200))
+
+
+def broken(gateway: Gateway, call: Call, admitted: Admitted, error: UpstreamError) -> JsonObject:
+    """`call.failed` when the server answered or nothing was sent; otherwise nobody knows what it did."""
+    known = not error.sent or error.code == "upstream.invalid_response"
+    event = Event.CALL_FAILED if known else Event.CALL_OUTCOME_UNKNOWN
+    data: dict[str, Json] = {"error": error.code, "sent": error.sent, "detail": visible(error.detail, limit=500)}
+    gateway.admission.finish(admitted, event, Outcome.ERROR, data)
+    return failure(call, error.detail, code=error.code, sent=error.sent)
+
+
+def failure(call: Call, detail: str, *, code: str, sent: bool) -> JsonObject:
+    """The server could not do it: of a tool a result, of anything else an error. Raises RpcError."""
+    result = denials.failed(tool=call.target.public, detail=detail, code=code, sent=sent)
+    if call.method == "tools/call":
+        return result
+    raise RpcError(INTERNAL_ERROR, denials.text_of(result), data=result["_meta"])

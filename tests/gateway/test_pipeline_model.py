@@ -1,0 +1,324 @@
+"""The whole pipeline against the model, over HTTP, with servers that look for the authorization of all they receive.
+
+A random walk: policy changes and time passes under calls of several principals in both eras. The model says which calls
+are allowed. Every call that arrives is looked up in the ledger before it is answered, by a connection of its own: what is
+not committed is not there. In the end everything is on record, exactly once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from random import Random
+from typing import Any
+from uuid import UUID
+
+import pytest
+from aiohttp import web
+from django.db import connection, connections
+
+from jitaccess.audit.models import Entry
+from jitaccess.gateway.models import OpenCall
+from jitaccess.gateway.upstream.config import HttpServer
+from jitaccess.identity.models import AccessToken
+from jitaccess.kernel.ids import new_token, token_hash
+from jitaccess.policy.engine.arguments import arguments_digest
+from jitaccess.policy.models import BindingUse
+from jitaccess.store.clock import now
+from tests.clocks import Clock
+from tests.gateway.harness import DENY, Client, Served, data, eventually, ledger, refusals, serve, settled
+from tests.gateway.pipeline_world import Placed, change, key, placed
+from tests.gateway.upstream.web_server import Seen, WebServer, serving
+from tests.policy import model
+from tests.policy.worlds import CALLS, NAMES
+
+pytestmark = pytest.mark.django_db(transaction=True)
+NIGHTLY = os.environ.get("JITACCESS_HYPOTHESIS") == "nightly"
+SEEDS = range(40) if NIGHTLY else (20260728, 4)
+STEPS, EACH = 40, 5
+# Two for each agent of a world of two: alone, and for a user.
+SIZE = 2
+Key = tuple[str, str, str]
+
+
+@dataclass
+class Witness:
+    """What reached a server, and whether the ledger knew of it then."""
+
+    slug: str
+    arrived: list[Key] = field(default_factory=list)
+    untold: list[Key] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    async def call(self, seen: Seen) -> web.StreamResponse:
+        params = seen.message["params"]
+        what = (self.slug, str(params["name"]), arguments_digest(params.get("arguments")))
+        await asyncio.to_thread(self.look, what)
+        text = json.dumps(params["arguments"], sort_keys=True)
+        match len(self.arrived) % 11:
+            case 5:
+                return seen.error(-32099, "I refuse")
+            case 7:
+                return seen.json(
+                    {"resultType": "complete", "content": [{"type": "text", "text": text}], "isError": True}
+                )
+        return seen.json({"resultType": "complete", "content": [{"type": "text", "text": text}]})
+
+    def look(self, what: Key) -> None:
+        """As many authorizations are committed as calls have arrived, this one included."""
+        try:
+            with self.lock:
+                self.arrived.append(what)
+                found = Counter(map(key_of, Entry.objects.filter(event="call.authorized", tool=what[1])))
+                if found[what] < self.arrived.count(what):
+                    self.untold.append(what)
+        finally:
+            connections.close_all()
+
+
+def key_of(entry: Entry) -> Key:
+    return entry.server_name, entry.tool, data(entry)["args_digest"]
+
+
+@contextmanager
+def upstreams(*witnesses: Witness) -> Iterator[dict[str, Any]]:
+    """The servers, each in one era, in a thread of their own."""
+    servers = [
+        WebServer(era, on={"tools/call": one.call}) for one, era in zip(witnesses, ("modern", "legacy"), strict=True)
+    ]
+    ready, done = threading.Event(), asyncio.Event()
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    async def run() -> None:
+        loops.append(asyncio.get_running_loop())
+        async with serving(servers[0]), serving(servers[1]):
+            ready.set()
+            await done.wait()
+
+    thread = threading.Thread(target=lambda: asyncio.run(run()), daemon=True)
+    thread.start()
+    assert ready.wait(10)
+    try:
+        yield {one.slug: HttpServer(one.slug, server.url, {}) for one, server in zip(witnesses, servers, strict=True)}
+    finally:
+        loops[0].call_soon_threadsafe(done.set)
+        thread.join(10)
+
+
+@dataclass
+class Walk:
+    here: Placed
+    random: Random
+    clock: Clock
+    served: Served
+    witnesses: dict[str, Witness]
+    tokens: dict[tuple[int, int | None], str] = field(default_factory=dict)
+    sessions: dict[tuple[int, int | None, str], Client] = field(default_factory=dict)
+    seen: Counter[str] = field(default_factory=Counter)
+    refused: int = 0
+    met: set[tuple[Any, ...]] = field(default_factory=set)
+
+    def client(self, agent: int, user: int | None, slug: str, era: str) -> Client | None:
+        """A client in this era; None while the server is not there for it."""
+        token = self.tokens.get((agent, user))
+        if token is None:
+            token = self.tokens[agent, user] = issued(agent, user)
+        if era == "modern":
+            return Client(self.served.url, token, server=slug, http=self.http)
+        if (agent, user, slug) not in self.sessions:
+            client = Client(self.served.url, token, server=slug, http=self.http)
+            hello = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "old", "version": "0"}}
+            answer = client.post(client.message("initialize", hello))
+            if answer.status_code != 200:
+                assert answer.status_code == 404, answer.text
+                return None
+            client.session = answer.headers["mcp-session-id"]
+            self.sessions[agent, user, slug] = client
+        return self.sessions[agent, user, slug]
+
+    def ask(self) -> None:
+        """One call by somebody, and what became of it everywhere."""
+        random, world = self.random, self.here.world
+        agent, user = random.randint(1, SIZE), random.choice((None, *world.users))
+        server = random.choice(list(world.servers))
+        name, arguments = random.choice(NAMES), dict(random.choice(CALLS) or {})
+        slug = world.servers[server].slug
+        client = self.client(agent, user, slug, random.choice(("modern", "legacy")))
+        if client is None:
+            return
+        before, witness = len(ledger("call.authorized")), self.witnesses[slug]
+        arrived, at = len(witness.arrived), self.here.seconds(now())
+        allowed = self.call(client, name, arguments)
+        then = self.here.seconds(now())
+        meant = {model.allowed(world, agent, user, server, name, when, arguments) for when in (at, then)}
+        where = (agent, user, slug, name, arguments, at, world)
+        assert allowed in meant, (allowed, where)
+        self.seen["allowed" if allowed else "denied"] += 1
+        if not allowed:
+            self.refused += 1
+            assert len(witness.arrived) == arrived, where
+            assert len(ledger("call.authorized")) == before, where
+            return
+        assert witness.arrived[arrived:] == [(slug, name, arguments_digest(arguments))], where
+        (entry,) = ledger("call.authorized")[before:]
+        assert key_of(entry) == witness.arrived[-1]
+        assert (entry.agent, entry.user) == (key(agent), key(user) if user else None)
+        self.bindings(
+            entry, model.Ask(user, world.servers[server], _tool(world.servers[server], name), at, arguments), then
+        )
+
+    def bindings(self, entry: Entry, ask: model.Ask, then: float) -> None:
+        """The entry names live bindings that allow the call; and a use is gone where uses are counted."""
+        named = [UUID(one).int for one in json.loads(entry.bindings)]
+        held = {one.id: one for one in self.here.world.bindings}
+        assert named
+        later = model.Ask(ask.user, ask.server, ask.tool, then, ask.arguments)
+        for number in named:
+            binding = held[number]
+            assert any(binding.live(one.at) and model.allows(binding, one) for one in (ask, later)), (binding, ask)
+            assert not binding.spent
+            if number in self.here.uses:
+                self.here.uses[number] -= 1
+                binding.spent = self.here.uses[number] == 0
+                self.seen["counted"] += 1
+        self.seen["granted"] += entry.grant is not None
+
+    def call(self, client: Client, name: str, arguments: dict[str, Any]) -> bool:
+        """Make the call, written in a way of its own; whether it was carried out."""
+        message = client.message("tools/call", {"name": name, "arguments": arguments})
+        response = client.http.post(
+            client.endpoint, content=spelled(message, self.random), headers=client.headers(message)
+        )
+        if response.status_code == 404:
+            return False  # no such server for this principal
+        answer = response.json()
+        assert answer["id"] == message["id"]
+        if "error" in answer:
+            assert (answer["error"]["code"], response.status_code) in {(-32602, 200), (-32099, 200)}, answer
+            return bool(answer["error"]["code"] == -32099)
+        result = answer["result"]
+        if DENY in result.get("_meta", {}):
+            assert result["isError"], answer
+            self.seen[str(result["_meta"][DENY]["reason_code"])] += 1
+            return False
+        assert json.loads(result["content"][0]["text"]) == arguments, answer
+        return True
+
+    def burst(self) -> None:
+        """The same call by several at once, while its uses are counted: never more than there are."""
+        granted = [
+            one for one in self.here.world.bindings if self.here.uses.get(one.id) and one.whose[0] in {"agent", "pair"}
+        ]
+        if not granted:
+            return
+        binding = self.random.choice(granted)
+        agent, user = int(binding.whose[1]), int(binding.whose[2]) if len(binding.whose) > 2 else None  # type: ignore[call-overload]
+        slug, name = (
+            self.random.choice([one.slug for one in self.here.world.servers.values()]),
+            self.random.choice(NAMES),
+        )
+        clients = [self.client(agent, user, slug, era) for era in ("modern", "legacy")]
+        arguments, before = dict(self.random.choice(CALLS) or {}), len(ledger("call.authorized"))
+        arrived = len(self.witnesses[slug].arrived)
+        there = [client for client in clients if client is not None] * 2
+        with ThreadPoolExecutor(len(there) or 1) as pool:
+            answers = list(pool.map(lambda client: self.call(client, name, arguments), there))
+        entries = ledger("call.authorized")[before:]
+        assert len(entries) == sum(answers) == len(self.witnesses[slug].arrived) - arrived
+        self.refused += len(answers) - sum(answers)
+        for entry in entries:
+            for number in (UUID(one).int for one in json.loads(entry.bindings)):
+                if number in self.here.uses:
+                    self.here.uses[number] -= 1
+                    self.seen["counted at once"] += 1
+        for one in self.here.world.bindings:
+            assert self.here.uses.get(one.id, 0) >= 0
+            one.spent = self.here.uses.get(one.id) == 0
+
+    @property
+    def http(self) -> Any:
+        return self.plain.http
+
+    plain: Any = None
+
+
+def issued(agent: int, user: int | None) -> str:
+    """A token, whether or not one would be issued now: it may have been before."""
+    value, since = new_token("jit"), now()
+    AccessToken.objects.create(
+        agent_id=key(agent), user_id=key(user) if user else None, hash=token_hash(value), issued_by_name="tests",
+        created_at=since, expires_at=since + timedelta(hours=1),
+    )  # fmt: skip
+    return value
+
+
+def _tool(server: model.Server, name: str) -> model.Tool:
+    return next(tool for tool in server.tools if tool.name == name)
+
+
+def spelled(message: dict[str, Any], random: Random) -> bytes:
+    """The same message with other spaces, and escapes where none are needed."""
+    text = json.dumps(message, separators=random.choice(((",", ":"), (" , ", " : "), (",\n", ":\t"))))
+    if random.random() < 0.5:
+        text = text.replace("/srv/", "\\u002fsrv\\/").replace('"path"', '"p\\u0061th"')
+    return text.encode()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_what_reaches_a_server_was_authorized_on_record_and_is_what_was_decided_on(
+    seed: int, clock: Clock, settings: Any
+) -> None:
+    settings.EGRESS_ALLOW, settings.RATE_PER_MINUTE = ["127.0.0.1"], 0
+    random = Random(seed)
+    began = (datetime.now(UTC) + timedelta(minutes=2)).replace(second=0, microsecond=0)
+    clock.at(began + timedelta(seconds=8))
+    here = placed(random, SIZE, began)
+    witnesses = {slug: Witness(slug) for slug in ("git", "git-2")}
+    with upstreams(*witnesses.values()) as configs:
+        served = serve(configs)
+        try:
+            walk = Walk(here, random, clock, served, witnesses)
+            with Client(served.url, "") as walk.plain:
+                _walk(walk)
+            eventually(settled, within=20, what="every call has its end")
+        finally:
+            served.stop()
+    _all_on_record(walk)
+
+
+def _walk(walk: Walk) -> None:
+    for step in range(STEPS):
+        walk.seen[change(walk.here, walk.here.seconds(now()))] += 1
+        if step % 3 == 0:
+            walk.clock.shift(walk.random.choice((0.3, 0.7, 1.5)))
+        for _ in range(EACH):
+            walk.ask()
+        if step % 4 == 0:
+            walk.burst()
+
+
+def _all_on_record(walk: Walk) -> None:
+    """Exactly once; and nobody knew of an arrival that the ledger did not know of."""
+    assert [one.untold for one in walk.witnesses.values()] == [[], []]
+    arrived = Counter(what for one in walk.witnesses.values() for what in one.arrived)
+    begun = Counter(map(key_of, ledger("call.authorized")))
+    assert arrived == begun
+    assert not OpenCall.objects.exists()
+    ends = Counter(
+        entry.event for entry in ledger() if entry.event not in {"call.authorized", "call.denied", "call.denied_again"}
+    )
+    assert set(ends) <= {"call.completed", "call.failed"}
+    assert sum(ends.values()) == sum(begun.values())
+    assert refusals() == walk.refused
+    left = {row.binding_id.int: row.left for row in BindingUse.objects.all()}
+    assert left == walk.here.uses
+    assert min(walk.seen["allowed"], walk.seen["denied"], walk.seen["granted"]) > 5, walk.seen
+    assert connection.vendor in {"sqlite", "postgresql"}

@@ -1,0 +1,179 @@
+"""Who hears that a resource or a list changed: exactly those who asked and may read it, for as long as they may."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from jitaccess.gateway import subscribing
+from jitaccess.identity.services import create_agent
+from jitaccess.policy.models import RoleBinding
+from jitaccess.policy.services import bind_role, end_binding, save_role
+from tests.cast import Cast
+from tests.gateway.harness import Client, Served, Stream, data, eventually, ledger, refusals, settled
+from tests.gateway.library import ROLE, Library, both, each_way, one_way, running, served, upstream
+
+__all__ = ["both", "running", "served", "upstream"]
+pytestmark = pytest.mark.django_db(transaction=True)
+UPDATED = "notifications/resources/updated"
+
+
+def updates(stream: Stream, *, within: float = 10) -> str:
+    event = stream.next(within=within)
+    assert event["method"] == UPDATED, event
+    return str(event["params"]["uri"])
+
+
+def open_streams(served: Served, count: int) -> None:
+    eventually(lambda: len(served.gateway.streams) == count)
+
+
+@each_way
+def test_updates_reach_those_who_subscribed_and_the_server_is_asked_once(
+    both: tuple[Client, Client], upstream: Library, served: Served
+) -> None:
+    modern, legacy = both
+    wanted = ["memo://apples", "memo://salaries", "memo://boats"]
+    with modern.listen(resourceSubscriptions=wanted) as first, legacy.listen() as second:
+        open_streams(served, 2)
+        honoured = first.acknowledged["params"]["notifications"]["resourceSubscriptions"]
+        assert honoured == ["memo://apples", "memo://boats"]
+        assert legacy.ask("resources/subscribe", {"uri": "memo://apples"})["result"] == {}
+        assert legacy.ask("resources/subscribe", {"uri": "memo://salaries"})["error"]["code"] == -32602
+        assert sorted(upstream.asked("subscribe")) == [["subscribe", uri] for uri in honoured]
+        modern.call("git_log", touch="memo://boats")
+        assert updates(first) == "memo://boats"
+        modern.call("git_log", touch="memo://apples")
+        assert updates(first) == "memo://apples"
+        assert updates(second) == "memo://apples"
+        listen_id = first.acknowledged["params"]["_meta"]["io.modelcontextprotocol/subscriptionId"]
+        assert first.events[-1]["params"]["_meta"]["io.modelcontextprotocol/subscriptionId"] == listen_id
+        assert "_meta" not in second.events[-1]["params"]
+        assert legacy.ask("resources/unsubscribe", {"uri": "memo://apples"})["result"] == {}
+        modern.call("git_log", touch="memo://apples")
+        modern.call("git_log", touch="memo://salaries")
+        assert updates(first) == "memo://apples"
+        assert first.quiet
+        assert second.quiet
+        assert not upstream.asked("unsubscribe")
+    eventually(lambda: sorted(line[1] for line in upstream.asked("unsubscribe")) == honoured)
+    eventually(settled)
+    subscribed = [entry.tool for entry in ledger("call.completed") if data(entry).get("method")]
+    assert sorted(subscribed) == ["memo://apples", "memo://apples", "memo://boats"]
+    assert refusals() == 2
+
+
+@one_way
+def test_a_subscription_ends_with_the_right_to_read(
+    cast: Cast, both: tuple[Client, Client], upstream: Library, served: Served
+) -> None:
+    modern, legacy = both
+    with (
+        modern.listen(resourceSubscriptions=["memo://apples"], resourcesListChanged=True) as first,
+        legacy.listen() as second,
+    ):
+        open_streams(served, 2)
+        assert legacy.ask("resources/subscribe", {"uri": "memo://apples"})["result"] == {}
+        binding = RoleBinding.objects.get(role__name="reader")
+        end_binding(binding=binding, operator=cast.operator)
+        for stream in (first, second):
+            # What is readable has changed, so the list has.
+            assert stream.next()["method"] == "notifications/resources/list_changed"
+        eventually(lambda: upstream.asked("unsubscribe") == [["unsubscribe", "memo://apples"]])
+        modern.call("git_log", touch="memo://apples")
+        cast.grant()  # what the older client hears of next
+        while (method := second.next()["method"]) != "notifications/tools/list_changed":
+            assert method == "notifications/prompts/list_changed"
+        assert first.quiet
+        assert not first.ended.is_set()
+
+
+@one_way
+def test_nobody_hears_of_what_another_principal_or_session_subscribed_to(
+    cast: Cast, both: tuple[Client, Client], upstream: Library, served: Served
+) -> None:
+    modern, legacy = both
+    other = create_agent(name="other", owner=cast.olga, team=cast.team, operator=cast.operator)
+    bind_role(role=RoleBinding.objects.get(role__name="reader").role, agent=other, operator=cast.operator)
+    with (
+        served.client(cast) as again,
+        served.client(cast, agent=other) as stranger,
+        served.client(cast, agent=other) as third,
+    ):
+        again.initialize()
+        stranger.initialize()
+        with (
+            legacy.listen() as mine,
+            again.listen() as elsewhere,
+            stranger.listen() as theirs,
+            third.listen(resourceSubscriptions=["memo://apples"]) as wanted,
+        ):
+            open_streams(served, 4)
+            legacy.ask("resources/subscribe", {"uri": "memo://apples"})
+            # Not by another session of the same principal, and not by who steals the id.
+            again.ask("resources/unsubscribe", {"uri": "memo://apples"})
+            thief = Client(stranger.url, stranger.token, session=legacy.session)
+            assert thief.post(thief.message("resources/unsubscribe", {"uri": "memo://apples"})).status_code == 404
+            thief.http.close()
+            modern.call("git_log", touch="memo://apples")
+            assert updates(mine) == "memo://apples"
+            assert updates(wanted) == "memo://apples"
+            assert elsewhere.quiet
+            assert theirs.quiet
+    assert upstream.asked("subscribe") == [["subscribe", "memo://apples"]]
+
+
+def test_changes_of_lists_reach_those_who_listen_for_them(both: tuple[Client, Client], served: Served) -> None:
+    modern, legacy = both
+    with (
+        modern.listen(resourcesListChanged=True) as resources,
+        modern.listen(promptsListChanged=True) as prompts,
+        legacy.listen() as everything,
+    ):
+        open_streams(served, 3)
+        assert resources.acknowledged["params"]["notifications"] == {"resourcesListChanged": True}
+        for client in both:
+            client.ask("resources/list")
+        modern.call("git_log", add="resources")
+        assert resources.next()["method"] == "notifications/resources/list_changed"
+        assert everything.next()["method"] == "notifications/resources/list_changed"
+        assert prompts.quiet
+        modern.call("git_log", add="prompts")
+        assert prompts.next()["method"] == "notifications/prompts/list_changed"
+        assert everything.next()["method"] == "notifications/prompts/list_changed"
+        assert resources.quiet
+    assert any(one.startswith("more-") for one in [each["name"] for each in _all(modern, "prompts/list", "prompts")])
+
+
+def _all(client: Client, method: str, member: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    params: dict[str, Any] = {}
+    while True:
+        result = client.ask(method, params)["result"]
+        found += result[member]
+        if "nextCursor" not in result:
+            return found
+        params = {"cursor": result["nextCursor"]}
+
+
+@one_way
+def test_subscriptions_of_one_stream_are_capped_and_must_be_texts(
+    both: tuple[Client, Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modern, legacy = both
+    monkeypatch.setattr(subscribing, "MAX_RESOURCES", 1)
+    with modern.listen(resourceSubscriptions=["memo://apples", "memo://boats"]) as stream:
+        assert stream.acknowledged["params"]["notifications"] == {"resourceSubscriptions": ["memo://apples"]}
+    assert "result" in legacy.ask("resources/subscribe", {"uri": "memo://apples"})
+    assert legacy.ask("resources/subscribe", {"uri": "memo://boats"})["error"]["code"] == -32602
+    for wrong in ("memo://apples", [1], {}):
+        answer = modern.post(
+            modern.message("subscriptions/listen", {"notifications": {"resourceSubscriptions": wrong}})
+        )
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, -32602)
+    for method in ("resources/subscribe", "resources/unsubscribe"):
+        assert legacy.ask(method, {})["error"]["code"] == -32602
+        assert modern.post(modern.message(method, {"uri": "memo://apples"})).status_code == 404
