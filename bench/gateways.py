@@ -16,7 +16,7 @@ import psutil  # type: ignore[import-untyped]
 
 from bench import cores
 from bench.client import ECHO
-from bench.place import new_database
+from bench.place import LIMITS, new_database
 from bench.report import ROOT
 from bench.targets import Target
 from bench.world import SMALL, Size, add_echo, build
@@ -33,9 +33,9 @@ def gateway(name: str, installation: Installation, upstream: str, tokens: Sequen
     """`jitaccess gateway` and, beside it, `jitaccess web` with the sequencer; on SQLite `jitaccess up` is both."""
     entry = {"url": upstream, "era": "modern", "shared": True}
     (installation.var / "servers.json").write_text(json.dumps({"mcpServers": {ECHO: entry}}))
-    # The load is far from what anybody allows an agent: limits of rates stand above it, and are counted all the same.
-    installation.environment |= {"JITACCESS_EGRESS_ALLOW": "127.0.0.1"}
-    how, beside = f"{agents:,} agents; ", []
+    # No line in the log for each request, as with all the others; the ledger has its entries.
+    installation.environment |= {**LIMITS, "JITACCESS_EGRESS_ALLOW": "127.0.0.1", "JITACCESS_LOG_LEVEL": "warning"}
+    how, beside = f"{agents:,} agents, rate limits above the load, no access log; ", []
     if installation.database_url:
         with cores.on_core(cores.LOAD):
             web = psutil.Process(installation.start("web").popen.pid)

@@ -31,7 +31,7 @@ from bench.client import ALLOWED, LEGACY, META, MODERN, TOO_MANY, Wrong
 PATIENCE = 60.0
 DRAIN = 30.0
 _HEAD_END = b"\r\n\r\n"
-_PLACE = "n00000000000"
+PLACE = "n00000000000"
 _nonces = itertools.count(1)
 
 
@@ -85,8 +85,8 @@ class Line(asyncio.Protocol):
             self.session = headers_of(head).get("mcp-session-id", "")
             await self.ask("notifications/initialized", {}, "")
         if not self.parts:
-            request = self.message("tools/call", {"name": self.tool, "arguments": {"nonce": _PLACE}}, _PLACE)
-            self.parts = request.split(_PLACE.encode())
+            request = self.message("tools/call", {"name": self.tool, "arguments": {"nonce": PLACE}}, PLACE)
+            self.parts = request.split(PLACE.encode())
 
     def message(self, method: str, params: dict[str, Any], message_id: str) -> bytes:
         """A request as it goes out; without an id a notification."""
@@ -317,7 +317,7 @@ class Load:
         for line in lines:
             line.drop()
         return {
-            "inside": tally.inside, "seconds": job["seconds"], "took": took, "codes": tally.codes,
+            "inside": tally.inside, "seconds": job["seconds"], "began": start, "took": took, "codes": tally.codes,
             "answers": tally.codes.total(), "wrong": tally.wrong, "lost": tally.lost,
             "allowed": [line.allowed for line in lines], "used": used, "latencies": sorted(tally.latencies),
         }  # fmt: skip

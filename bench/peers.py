@@ -175,14 +175,18 @@ def install(name: str, cache: Path) -> tuple[Path, str]:
 
 
 def _with_pip(folder: Path, packages: tuple[str, ...]) -> str:
-    try:
-        venv.create(folder, with_pip=True, clear=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise Failed(f"cannot be installed: {error}") from None
+    _create(folder)
     python = str(folder / "bin" / "python")
     _run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages])
     said = _run([python, "-m", "pip", "show", packages[0].partition("[")[0]])
     return next(line.partition(": ")[2] for line in said.splitlines() if line.startswith("Version: "))
+
+
+def _create(folder: Path) -> None:
+    try:
+        venv.create(folder, with_pip=True, clear=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise Failed(f"cannot be installed: {error}") from None
 
 
 def _with_npm(folder: Path, packages: tuple[str, ...]) -> str:

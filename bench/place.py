@@ -21,6 +21,9 @@ import psycopg
 from bench.upstream import arguments
 from tests import databases
 
+# An agent may ask for a hundred calls a second unless told otherwise. Here the limit is counted and never reached.
+LIMITS = {"JITACCESS_RATE_PER_MINUTE": "1000000000", "JITACCESS_RATE_BURST": "1000000"}
+
 if TYPE_CHECKING:
     from tests.installation import Installation, Process
 
@@ -114,6 +117,7 @@ def place() -> Iterator[Place]:
     from tests.installation import Installation
 
     installation = Installation(Path(os.environ["JITACCESS_VAR"]), os.environ["DATABASE_URL"])
+    installation.environment |= LIMITS
     here = Place(installation)
     entry = {"command": sys.executable, "args": arguments(str(here.record)), "era": "modern", "shared": True}
     (installation.var / "servers.json").write_text(json.dumps({"mcpServers": {"bench": entry}}))

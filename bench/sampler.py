@@ -32,6 +32,7 @@ PARTS = (
     ("/django/", FRAMEWORK),
     ("/jitaccess/policy/", "policy"),
     ("/jitaccess/gateway/upstream/", "upstream"),
+    ("/jitaccess/egress/", "upstream"),
     ("/jitaccess/gateway/http.py", "wire"),
     ("/jitaccess/gateway/app.py", "wire"),
     ("/jitaccess/gateway/wire.py", "wire"),

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -104,12 +104,13 @@ def end(process: subprocess.Popen[str]) -> None:
     """It and all that it started."""
     every = family(psutil.Process(process.pid)) if process.poll() is None else []
     for one in every:
-        if one.is_running():
+        with suppress(psutil.NoSuchProcess):
             one.resume()
             one.terminate()
     _, left = psutil.wait_procs(every, timeout=10)
     for one in left:
-        one.kill()
+        with suppress(psutil.NoSuchProcess):
+            one.kill()
     process.wait(10)
 
 

@@ -111,6 +111,7 @@ def add_server(slug: str, tools: int) -> None:
         Requestable.objects.create(server=_server(slug, tools), access="write", policy=policy)
 
 
+@cache
 def add_echo() -> None:
     """The one that is reached over HTTP; everybody may call its only tool."""
     with transaction.atomic():

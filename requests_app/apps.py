@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from django.apps import AppConfig
 
-from jitaccess.store import triggers
-from requests_app.triggers import promise
+from jitaccess.store import triggers, wakeups
+from requests_app.triggers import REQUESTS, promise
 
 
 class RequestsConfig(AppConfig):
@@ -13,3 +13,4 @@ class RequestsConfig(AppConfig):
 
     def ready(self) -> None:
         triggers.register(self.label, promise)
+        wakeups.watch([REQUESTS])

@@ -284,8 +284,13 @@ def request_of(principal: Principal, request_id: UUID) -> AccessRequest | None:
 
 
 def is_open(principal: Principal, request_id: UUID) -> bool:
-    """Whether a request of this principal still waits: one small query, for those who ask again and again."""
+    """Whether a request of this principal still waits."""
     return pending_of(principal).filter(pk=request_id, pending_until__gt=JitNow()).exists()
+
+
+def still_open(request_ids: Collection[UUID]) -> set[UUID]:
+    """Those of these requests that still wait: one query for all that somebody waits for."""
+    return set(open_requests().filter(pk__in=request_ids).values_list("pk", flat=True)) if request_ids else set()
 
 
 def live_grants_of(principal: Principal) -> QuerySet[Grant]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from jitaccess.store.triggers import Promise
+from jitaccess.store.wakeups import CHANNEL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +71,15 @@ _RULES = (
 )  # fmt: skip
 
 
+REQUESTS = "jit_requests_accessrequest"
+# For whoever waits for the end of a request, in whatever process (docs/adr/0011-wake-ups.md).
+_TELL = f"""
+CREATE OR REPLACE FUNCTION jit_requests_tell() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  PERFORM pg_notify('{CHANNEL}', '');
+  RETURN NULL;
+END $$
+"""
 _GRANT = "jit_requests_grant"
 _LONGER = "only an approved extension moves the end of a grant"
 _EXTENDED = (
@@ -107,6 +117,12 @@ def promise(vendor: str) -> Promise:
             }
         for kind, body in kinds.items():
             triggers[f"{table}_kept_{kind}"] = f"CREATE TRIGGER {table}_kept_{kind} {body}"
+    if vendor == "postgresql":
+        functions.append(_TELL)
+        triggers[f"{REQUESTS}_told"] = (
+            f"CREATE TRIGGER {REQUESTS}_told AFTER UPDATE OF status ON {REQUESTS} FOR EACH ROW "
+            "WHEN (OLD.status IS DISTINCT FROM NEW.status) EXECUTE FUNCTION jit_requests_tell()"
+        )
     return Promise(triggers, tuple(functions))
 
 

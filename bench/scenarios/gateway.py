@@ -117,12 +117,12 @@ def run(place: Place, options: Namespace) -> Report:
     wanted = _wanted(options.peers)
     counts = [int(count) for count in options.sessions.split(",")]
     with TemporaryDirectory(prefix="jitaccess-bench-") as name, ExitStack() as stack:
+        stack.enter_context(cores.on_core(cores.LOAD))
         folder = Path(name)
         every = _start(stack, place, folder, wanted, options)
         database = database_server()
         cores.pin(cores.family(database) if database else [], cores.LOAD)
-        with cores.on_core(cores.LOAD):
-            commits = commit_seconds(place.installation)
+        commits = commit_seconds(place.installation)
         load = Loader()
         stack.callback(load.close)
         # What is frozen cannot be told to stop.

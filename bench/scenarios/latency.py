@@ -55,7 +55,7 @@ class _Services:
 
     def approve(self, request: AccessRequest) -> _Decided:
         began, approver = time.monotonic(), self._world.approver
-        approve_request(request_id=request.pk, approver=approver, channel="bench", digest=request.digest)
+        approve_request(request_id=request.pk, approver=approver, channel="cli", digest=request.digest)
         return _Decided(began, moment := time.monotonic(), moment)
 
     def revoke(self, grant: Grant) -> _Decided:

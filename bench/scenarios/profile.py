@@ -6,16 +6,19 @@ import json
 import sys
 from argparse import Namespace
 from collections import Counter, defaultdict
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 
-from bench.checks import check_upstream
-from bench.client import Answer, Session, closed_loop, drive
+from bench import cores, targets
+from bench.client import ECHO
+from bench.meter import database_server
 from bench.place import Place
 from bench.report import Report
-from bench.world import READ, SMALL, World, build
+from bench.targets import Loader, Target
+from bench.world import SMALL, World, add_echo, build
 from tests.installation import Process
 
 OPTIONS = {
@@ -28,33 +31,42 @@ KINDS = {"MainThread": "event loop", "admission": "batch writer", "gateway": "ot
 
 @dataclass(frozen=True, slots=True)
 class _Phase:
-    """Calls of `sessions` agents, and the processor seconds that each thread (by its system's id) took for them."""
+    """Calls of `sessions` agents between two moments, and the processor seconds that each thread (by its system's id)
+    took for them.
+    """
 
     sessions: int
-    answers: list[Answer]
+    seconds: tuple[float, float]
+    latencies: list[float]
+    refused: int
     threads: dict[int, float]
-
-    @property
-    def seconds(self) -> tuple[float, float]:
-        return min(one.sent for one in self.answers), max(one.got for one in self.answers)
 
 
 def run(place: Place, options: Namespace) -> Report:
-    """One process, watched from inside; few calls at once, then many."""
+    """One process, watched from inside; few calls at once, then many. As in `gateway`, it has a core of its own."""
     report = Report("profile", place.database)
     counts = [int(count) for count in options.sessions.split(",")]
     world = build(replace(SMALL, agents=max(SMALL.agents, *counts)))
-    out = place.installation.var / "profile.json"
-    gateway = _start(place, str(out))
-    phases = [drive(_measure(gateway, world, count, options.seconds)) for count in counts]
-    gateway.stop()
+    add_echo()
+    folder = place.installation.var
+    out = folder / "profile.json"
+    with ExitStack() as stack:
+        stack.enter_context(cores.on_core(cores.LOAD))
+        place.add_http(ECHO, stack.enter_context(targets.echo(folder, "echo", cores.LOAD)).url)
+        database = database_server()
+        cores.pin(cores.family(database) if database else [], cores.LOAD)
+        with cores.on_core(cores.TARGET):
+            gateway = _start(place, str(out))
+        load = Loader()
+        stack.callback(load.close)
+        phases = [_measure(gateway, load, world, count, options.seconds) for count in counts]
+        gateway.stop()
     told = json.loads(out.read_text())
-    check_upstream(report, place, [one for phase in phases for one in phase.answers])
-    report.check(all(one.allowed for phase in phases for one in phase.answers), "a call was refused")
+    report.check(not any(phase.refused for phase in phases), "a call was refused")
     _tell_steps(report, told["steps"], phases)
     _tell_threads(report, told["threads"], phases)
     _tell_samples(report, told["samples"], phases)
-    report.figures |= {"calls": sum(len(phase.answers) for phase in phases), "samples": len(told["samples"])}
+    report.figures |= {"calls": sum(len(phase.latencies) for phase in phases), "samples": len(told["samples"])}
     return report
 
 
@@ -62,21 +74,23 @@ def _start(place: Place, out: str) -> Process:
     """What `Place.start` starts, under the sampler."""
     role = ["gateway"] if place.installation.database_url else ["up", "--no-demo"]
     program = (sys.executable, "-m", "bench.sampler", out)
-    process = Process([*role, "--port", "0"], place.installation.env, program=program)
+    env = place.installation.env | {"JITACCESS_LOG_LEVEL": "warning"}  # no line for each request, as in `gateway`
+    process = Process([*role, "--port", "0"], env, program=program)
     place.installation.processes.append(process)
     return process.wait_ready()
 
 
-async def _measure(gateway: Process, world: World, count: int, seconds: float) -> _Phase:
-    sessions = [Session(gateway.url, world.tokens[agent], agent=agent) for agent in range(count)]
-    await closed_loop(sessions, READ, seconds=min(0.5, seconds))  # the first calls start things
+def _measure(gateway: Process, load: Loader, world: World, count: int, seconds: float) -> _Phase:
+    url = f"{gateway.url}/mcp/{ECHO}"
     process = psutil.Process(gateway.popen.pid)
+    target = Target(url, url, process, tokens=world.tokens[:count])
+    load.run(target.job(count, min(0.5, seconds)))  # the first calls start things
     before = {one.id: one.user_time + one.system_time for one in process.threads()}
-    answers = await closed_loop(sessions, READ, seconds=seconds)
+    told = load.run(target.job(count, seconds))
     after = {one.id: one.user_time + one.system_time for one in process.threads()}
-    for session in sessions:
-        session.close()
-    return _Phase(count, answers, {thread: used - before.get(thread, 0.0) for thread, used in after.items()})
+    threads = {thread: used - before.get(thread, 0.0) for thread, used in after.items()}
+    refused = told["answers"] - len(told["latencies"])
+    return _Phase(count, (told["began"], told["began"] + told["took"]), told["latencies"], refused, threads)
 
 
 def _tell_steps(report: Report, steps: list[tuple[str, float, float, int]], phases: list[_Phase]) -> None:
@@ -94,17 +108,17 @@ def _tell_steps(report: Report, steps: list[tuple[str, float, float, int]], phas
                 calls[label] += size
                 batches[label] += 1
         mean = {label: 1000 * took[label] / max(1, calls[label]) for label in calls}
-        whole = 1000 * sum(one.seconds for one in phase.answers) / len(phase.answers)
+        whole = 1000 * sum(phase.latencies) / len(phase.latencies)
         for name, value in {
             "client and server: HTTP, event loop": whole - mean["request"],
             "read, identify, decide where to; answer": mean["request"] - mean["admission"] - mean["forward"],
             "wait for the batch": mean["admission"] - mean["batch"],
             "the batch: decide, record, commit": mean["batch"],
-            "forward: the upstream and its pipe": mean["forward"],
+            "forward: the upstream": mean["forward"],
             "**latency of a call**": whole,
             "endings, a call's share, with the batch of others or alone": mean["endings"],
         }.items():
-            rows[name].append(f"{value:.2f}")
+            rows[name].append(f"{value:.3f}")
         rows["calls in a batch"].append(f"{calls['batch'] / max(1, batches['batch']):.1f}")
         report.figures[f"request_ms_{phase.sessions}"] = mean["request"]
     head = ("step, ms a call", *(f"at {phase.sessions}" for phase in phases))
@@ -119,7 +133,7 @@ def _tell_threads(report: Report, names: dict[str, str], phases: list[_Phase]) -
             used = sum(
                 seconds for thread, seconds in phase.threads.items() if _kind(names.get(str(thread), "")) == kind
             )
-            values.append(f"{1000 * used / len(phase.answers):.2f}")
+            values.append(f"{1000 * used / len(phase.latencies):.3f}")
         rows.append([kind, *values])
     report.table(("CPU, ms a call", *(f"at {phase.sessions}" for phase in phases)), rows)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from django.db.models import Max
 
 from jitaccess.audit import tree
@@ -34,15 +36,22 @@ def root(at: int) -> bytes:
     return tree.root(nodes(), at)
 
 
-def store_nodes(before: int, after: int) -> None:
-    """Keep the nodes that `after` entries complete and `before` did not, in the transaction of their leaves."""
-    level = STEP
+def store_nodes(before: int, fresh: Sequence[bytes]) -> None:
+    """Keep the nodes that are complete with these leaves after the first `before`, in the transaction of the leaves."""
+    after, level = before + len(fresh), STEP
     while before >> level != after >> level:
         Node.objects.bulk_create(
-            Node(level=level, index=index, hash=tree.root(tree.nodes_of(_tile(level - STEP, index)), 1 << STEP).hex())
+            Node(level=level, index=index, hash=tree.root(tree.nodes_of(below), 1 << STEP).hex())
             for index in range(before >> level, after >> level)
+            for below in [_below(level, index, before, fresh)]
         )
         level += STEP
+
+
+def _below(level: int, index: int, before: int, fresh: Sequence[bytes]) -> Sequence[bytes]:
+    start = (index << level) - before
+    whole = level == STEP and start >= 0  # all of them are new, and need not be read
+    return fresh[start : start + (1 << STEP)] if whole else _tile(level - STEP, index)
 
 
 def _tile(level: int, tile: int) -> list[bytes]:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from uuid import UUID
 
-from django.db import connection, transaction
+from django.db import transaction
 
 from jitaccess.audit.events import Event, Outcome
 from jitaccess.audit.models import Entry
@@ -27,8 +27,8 @@ _FIELDS = Entry._meta.concrete_fields
 _AT, _EVENT = ([field.attname for field in _FIELDS].index(name) for name in ("at", "event"))
 _TYPES = {"UUIDField": "uuid", "DateTimeField": "timestamptz", "BigIntegerField": "bigint"}
 _QUOTED = tuple(field.get_internal_type() not in _TYPES for field in _FIELDS)
-_NAMES = [f'"{field.column}"' for field in _FIELDS]
-_INTO = f"INSERT INTO {Entry._meta.db_table} ({', '.join(_NAMES)})"
+COLUMNS = [f'"{field.column}"' for field in _FIELDS]
+_INTO = f"INSERT INTO {Entry._meta.db_table} ({', '.join(COLUMNS)})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +87,7 @@ def write_rows(rows: Sequence[Row]) -> None:
         raise RuntimeError("The ledger is written inside the transaction of what it records.")
     if not rows:
         return
-    if connection.vendor == "sqlite":
+    if byhand.on_sqlite():
         byhand.execute_each(INSERT_EACH, _timed(rows))
     else:
         byhand.execute(INSERT_FRESH, as_arrays(rows))
@@ -159,7 +159,7 @@ def uids(bindings: tuple[UUID, ...]) -> str:
 def moment(at: datetime) -> str:
     """In UTC, as both databases read it and SQLite keeps it."""
     text = at.astimezone(UTC).replace(tzinfo=None).isoformat(" ")
-    return text if connection.vendor == "sqlite" else f"{text}+00"
+    return text if byhand.on_sqlite() else f"{text}+00"
 
 
 def hex_of(uid: UUID | None) -> str | None:
@@ -170,7 +170,7 @@ def _timed(rows: Sequence[Row]) -> Sequence[Row]:
     """With the clock, read once, where there is no time yet."""
     if all(row[_AT] for row in rows):
         return rows
-    ((clock,),) = byhand.execute("SELECT jit_now()").fetchall()
+    ((clock,),) = byhand.execute("SELECT jit_now()").rows
     return [row if row[_AT] else (*row[:_AT], clock, *row[_AT + 1 :]) for row in rows]
 
 
@@ -197,13 +197,13 @@ def _row(facts: Facts) -> Row:
     )
 
 
-_CASTS = [f"%s::{_TYPES.get(field.get_internal_type(), 'text')}[]" for field in _FIELDS]
-_CHOSEN = ['coalesce(fresh."at", (SELECT jit_now()))' if name == '"at"' else f"fresh.{name}" for name in _NAMES]
-# For PostgreSQL: from one array for each column. What follows may join `fresh`.
+_CASTS = [f"${at}::{_TYPES.get(field.get_internal_type(), 'text')}[]" for at, field in enumerate(_FIELDS, 1)]
+_CHOSEN = ['coalesce(fresh."at", (SELECT jit_now()))' if name == '"at"' else f"fresh.{name}" for name in COLUMNS]
+# For PostgreSQL: from one array for each column, $1 and on. What follows may join `fresh`.
 INSERT_FRESH = (
     f"{_INTO} SELECT {', '.join(_CHOSEN)} "  # noqa: S608 - names of our own
-    f"FROM unnest({', '.join(_CASTS)}) AS fresh ({', '.join(_NAMES)})"
+    f"FROM unnest({', '.join(_CASTS)}) AS fresh ({', '.join(COLUMNS)})"
 )
 # For SQLite: a row at a time. OR FAIL: what fails takes its transaction with it anyway, and so SQLite needs no journal
 # for every statement.
-INSERT_EACH = f"{_INTO.replace('INSERT', 'INSERT OR FAIL')} VALUES ({', '.join('?' for _ in _NAMES)})"  # noqa: S608
+INSERT_EACH = f"{_INTO.replace('INSERT', 'INSERT OR FAIL')} VALUES ({', '.join('?' for _ in COLUMNS)})"  # noqa: S608

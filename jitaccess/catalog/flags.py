@@ -6,6 +6,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from uuid import UUID
 
 import re2  # type: ignore[import-untyped]  # it ships no types
 
@@ -26,13 +27,21 @@ _INSTRUCTIONS = re2.compile(
     r"|exfiltrat|act as )"
 )
 _ESCAPES = re2.compile("\x1b|\u009b")
+# Letters of other scripts that look like Latin ones, inside of Latin words; and Latin ones in disguise (Unicode
+# Technical Standard 39).
+_FOREIGN = "\u0400-\u052fαεικνορτυχΑΒΕΖΗΙΚΜΝΟΡΤΥΧ"  # noqa: RUF001 - that is what they are for
+_CONFUSABLE = re2.compile(f"[A-Za-z][{_FOREIGN}]|[{_FOREIGN}][A-Za-z]|[\uff21-\uff5a\U0001d400-\U0001d7ff]")
+_BODY = ("description", "inputSchema", "outputSchema")
+_TELLING = 20  # characters: a shorter description says too little to be told by
 _NAMES = re2.compile(r"[A-Za-z0-9_.-]{3,128}")
 _ALIKE = str.maketrans({"0": "o", "1": "l", "i": "l", "5": "s", "_": "", "-": "", ".": ""})
 
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """`code` is hidden, escapes, instructions, same_name, look_alike or mentions; `text` one inert sentence."""
+    """`code` is hidden, escapes, confusable, instructions, same_name, look_alike, same_body or mentions; `text` is one
+    inert sentence.
+    """
 
     code: str
     text: str
@@ -49,12 +58,15 @@ class Neighbours:
             self._exact[tool].add(server)
             for key in _keys(tool):
                 self._alike[key].add((server, tool))
+        self._bodies: dict[UUID, Mapping[str, set[str]]] | None = None
 
     @classmethod
     def read(cls) -> Neighbours:
         """Those of the enabled servers, from the database."""
         rows = Tool.objects.filter(present=True, server__in=Server.objects.filter(enabled=True))
-        return cls(rows.values_list("server__slug", "name"))
+        found = cls(rows.values_list("server__slug", "name"))
+        found._bodies = {}
+        return found
 
     def same(self, server: str, tool: str) -> list[str]:
         """The other servers that offer a tool of this very name."""
@@ -64,6 +76,21 @@ class Neighbours:
         """Tools of other servers with a name that one could take for this one, as "server/tool"."""
         found = {pair for key in _keys(tool) for pair in self._alike.get(key, ())}
         return sorted(f"{there}/{name}" for there, name in found if there != server and name != tool)
+
+    def same_body(self, tool: Tool) -> list[str]:
+        """Other tools of its server, gone ones too, that say word for word what this one says under its name."""
+        body = _body(tool.definition)
+        if not body or self._bodies is None:
+            return []
+        if tool.server_id not in self._bodies:
+            bodies: Mapping[str, set[str]] = defaultdict(set)
+            for name, pinned, offered in Tool.objects.filter(server=tool.server_id).values_list(
+                "name", "pinned_definition", "definition"
+            ):
+                for text in {pinned, offered}:
+                    bodies[_body(text)].add(name)
+            self._bodies[tool.server_id] = bodies
+        return sorted(self._bodies[tool.server_id].get(body, set()) - {tool.name})
 
     def elsewhere(self, server: str, word: str) -> bool:
         """Whether this is the name of a tool of other servers only."""
@@ -84,6 +111,8 @@ def flags_of(tool: Tool, neighbours: Neighbours) -> list[Flag]:
         found.append(Flag("same_name", f"{_list(others)} offers a tool of the same name."))
     if alike := neighbours.alike(slug, tool.name):
         found.append(Flag("look_alike", f"Its name looks like {_list(alike)}."))
+    if not tool.pin and (bodies := neighbours.same_body(tool)):
+        found.append(Flag("same_body", f"It is word for word what {_list(bodies)} is or was: a tool under a new name?"))
     return list(dict.fromkeys(found))
 
 
@@ -95,6 +124,9 @@ def _in_text(member: str, text: str) -> Iterator[tuple[str, str]]:
         points = hidden_in(text)
         more = ", …" if len(points) > 5 else ""
         yield "hidden", f"{where} holds characters that cannot be seen: {', '.join(points[:5])}{more}"
+    if match := _CONFUSABLE.search(text):
+        foreign = ", ".join(f"U+{ord(char):04X}" for char in text[match.start() : match.end()] if not char.isascii())
+        yield "confusable", f"{where} has letters that look like others: {foreign}"
     if match := _INSTRUCTIONS.search(text):
         quoted = visible(" ".join(text[match.start() : match.start() + _EXCERPT].split()), limit=_EXCERPT + 40)
         yield "instructions", f"{where} reads like instructions to a model: “{quoted}”"
@@ -137,6 +169,15 @@ def _parsed(definition: str) -> Json:
     except (ValueError, RecursionError):
         return definition
     return value
+
+
+def _body(definition: str) -> str:
+    """What a definition says apart from its name, "" when that is too little to tell it by."""
+    value = _parsed(definition)
+    description = value.get("description") if isinstance(value, dict) else None
+    if not isinstance(value, dict) or not isinstance(description, str) or len(description) < _TELLING:
+        return ""
+    return json.dumps([value.get(member) for member in _BODY], sort_keys=True)
 
 
 def _keys(name: str) -> set[str]:

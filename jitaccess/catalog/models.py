@@ -157,6 +157,8 @@ class ServerHealth(models.Model):
     tools = models.PositiveIntegerField(null=True)
     reported_name = models.CharField(max_length=100, blank=True)
     reported_version = models.CharField(max_length=100, blank=True)
+    # The capabilities it announces besides tools, as far as they are relayed; None while it never did.
+    announces = models.JSONField(null=True, editable=False)
 
     class Meta:
         verbose_name_plural = "server health"

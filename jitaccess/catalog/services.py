@@ -13,7 +13,7 @@ from jitaccess.audit.models import Entry
 from jitaccess.audit.recorder import Actor, Facts, record
 from jitaccess.catalog import options
 from jitaccess.catalog.accepting import accept
-from jitaccess.catalog.models import AccessClass, Server, Tool
+from jitaccess.catalog.models import AccessClass, Server, ServerHealth, Tool
 from jitaccess.catalog.options import ServerOptions
 from jitaccess.catalog.pins import acceptable_name, misshapen, pin_of
 from jitaccess.kernel import strictjson
@@ -184,6 +184,12 @@ def _note(event: Event, server: Server, tool: str, operator: Actor, data: dict[s
             data=data,
         )
     )
+
+
+def announced_by(slug: str) -> JsonObject | None:
+    """The capabilities that a server announced when it was asked last, tools aside; None when it never was."""
+    known = ServerHealth.objects.filter(server__slug=slug).values_list("announces", flat=True).first()
+    return known if isinstance(known, dict) else None
 
 
 def server_by_slug(slug: str) -> Server:

@@ -297,7 +297,8 @@ class Client:
             ssl=self._tls if secure else None,
             server_hostname=target.host if secure else None,
         )
-        self._open.add(connection)
+        if not connection.closed:
+            self._open.add(connection)
         return connection
 
     def _lost(self, connection: Connection) -> None:

@@ -306,12 +306,12 @@ class Admission:
     def _commit(self, intents: list[Intent], endings: Sequence[Ending] = ()) -> list[Admitted]:
         metrics.BATCH_SIZE.observe(len(intents))
         with metrics.BATCH_SECONDS.time():
-            looked = self._look_after_connection()
+            self._look_after_connection()
             try:
                 answers = self._admit(intents, endings)
             except AWAY:
                 # Nothing of it is on record. It may be that only the connection has gone since it was last used.
-                if looked or not byhand.is_lost():
+                if not byhand.is_lost():
                     raise
                 close_old_connections()
                 answers = self._admit(intents, endings)
@@ -328,16 +328,14 @@ class Admission:
             endings=endings,
         )
 
-    def _look_after_connection(self) -> bool:
+    def _look_after_connection(self) -> None:
         """Close it where it is due or broken, as Django does between requests. Not a moment after it worked: whether it
-        does takes as long to ask as to write a small batch. Returns whether it was asked.
+        does takes as long to ask as to write a small batch.
         """
         now = time.monotonic()
         due = connection.close_at is not None and now >= connection.close_at
-        looks = due or connection.errors_occurred or now - self._worked > TRUSTED_SECONDS
-        if looks:
+        if due or connection.errors_occurred or now - self._worked > TRUSTED_SECONDS:
             close_old_connections()
-        return looks
 
 
 def _tell(endings: Sequence[Ending]) -> None:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import re
 from dataclasses import replace
-from uuid import uuid4
 
 from django.conf import settings
 from django.db import Error as DatabaseTrouble
@@ -25,10 +25,11 @@ from jitaccess.gateway.context import Context
 from jitaccess.gateway.core import Clock, Gateway, Seen
 from jitaccess.gateway.elsewhere import Elsewhere
 from jitaccess.gateway.endpoint import PATH, PREFIX, Endpoint, Target
-from jitaccess.gateway.http import Receive, Scope, Send, disconnected, read_body, send_empty, send_json
+from jitaccess.gateway.http import Receive, Scope, Send, read_body, send_empty, send_json
 from jitaccess.gateway.limits import MAX_IN_FLIGHT, MAX_READING, RETRY_AFTER, one_more
 from jitaccess.gateway.listening import listen_legacy, listen_modern
 from jitaccess.gateway.methods import METHODS, Method, initialize
+from jitaccess.gateway.presence import Presences
 from jitaccess.gateway.relay import Reply
 from jitaccess.gateway.sessions import Session, resume_session, unknown_session
 from jitaccess.gateway.wire import Headers, Message, RpcError, read_message
@@ -51,6 +52,8 @@ class Application:
     def __init__(self, gateway: Gateway) -> None:
         self.gateway = gateway
         gateway.elsewhere = Elsewhere(gateway, forward_call)
+        self._presences = Presences()
+        self._numbers = itertools.count()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = False
@@ -179,14 +182,15 @@ class Application:
             await self._answered(message.answer, principal, session_id)
             await send_empty(send, 202)
             return
-        principal = replace(principal, client=principal.client or message.client)
-        context = replace(context, principal=principal, message=message)
+        if not principal.client and message.client:
+            principal = replace(principal, client=message.client)
+        seen = (self.gateway, principal, context.endpoint, message, context.snapshot, context.clock)
         if message.id is None:
-            self._notified(context, session_id)
+            self._notified(Context(*seen), session_id)
             await send_empty(send, 202)
             return
         if message.method == "initialize" and not message.modern:
-            value, session_id = await initialize(context)
+            value, session_id = await initialize(Context(*seen))
             await send_json(send, 200, wire.result(message.id, value), {"mcp-session-id": session_id})
             return
         handler = METHODS[message.modern].get(message.method)
@@ -199,7 +203,7 @@ class Application:
         level = self._level(message, principal.key, session_id)
         caller = Caller(message, principal.key, session_id, reply, carried(declared), level)
         try:
-            await self._run(replace(context, caller=caller), session_id, handler, reply, receive)
+            await self._run(Context(*seen, caller), session_id, handler, reply, receive)
         finally:
             await reply.drop()
 
@@ -213,7 +217,8 @@ class Application:
     async def _run(self, context: Context, session_id: str, handler: Method, reply: Reply, receive: Receive) -> None:
         """Answer when the work is done. A modern client that leaves has cancelled; an older one only by saying so."""
         message = context.message
-        key = (context.principal.key, session_id or uuid4().hex, repr(message.id))
+        # Without a session every request is one of its own.
+        key = (context.principal.key, session_id or f"#{next(self._numbers)}", repr(message.id))
         if key in self.gateway.in_flight:
             raise RpcError(wire.INVALID_REQUEST, "A request with this id is in progress in this session.", status=400)
         with one_more(self.gateway.limits.busy, context.principal.key, limit=MAX_IN_FLIGHT):
@@ -222,29 +227,27 @@ class Application:
     async def _work(
         self, context: Context, key: tuple[str, str, str], handler: Method, reply: Reply, receive: Receive
     ) -> None:
-        message = context.message
-        task = asyncio.create_task(_finish(handler, context, reply))
+        message, task = context.message, asyncio.current_task()
+        assert task is not None
         self.gateway.in_flight[key] = task
-        gone = asyncio.create_task(disconnected(receive))
-        try:
+        with self._presences.of(task, receive) as client:
             # A wait that nobody waits for is over, in every era.
-            ends_with_client = message.modern or _waits(message.params)
-            ends = {task, gone, reply.lost} if ends_with_client else {task}
-            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            if not task.done():
-                task.cancel()
-            await asyncio.wait({task})
-            if not task.cancelled():
-                task.result()
-            elif self.gateway.over:
-                said = "The gateway is being stopped; whether this was carried out is not known."
-                await _fail(reply, message, RpcError(wire.INTERNAL_ERROR, said, status=503))
-            elif not gone.done() and not reply.lost.done():
-                await _fail(reply, message, RpcError(wire.INVALID_REQUEST, "Cancelled."))
-        finally:
-            task.cancel()  # not done only when the process stops: the call ends with us, on record
-            gone.cancel()
-            self.gateway.in_flight.pop(key, None)
+            if message.modern or _waits(message.params):
+                client.watch()
+                reply.on_lost = client.left
+            try:
+                await _finish(handler, context, reply)
+            except asyncio.CancelledError:
+                self.gateway.in_flight.pop(key, None)
+                while task.uncancel():  # whoever cancels it means the work, not the answer
+                    pass
+                if self.gateway.over:
+                    said = "The gateway is being stopped; whether this was carried out is not known."
+                    await _fail(reply, message, RpcError(wire.INTERNAL_ERROR, said, status=503))
+                elif not client.gone:
+                    await _fail(reply, message, RpcError(wire.INVALID_REQUEST, "Cancelled."))
+            finally:
+                self.gateway.in_flight.pop(key, None)
 
     async def _answered(self, message: JsonObject, principal: Principal, session_id: str) -> None:
         """An older client answers what it was asked by this process or another."""

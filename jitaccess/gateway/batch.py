@@ -138,7 +138,7 @@ class Ending:
         return Continued(self.continuation, before.call if before else intent.call, intent.principal.key, counted)
 
 
-_OPEN_ALL = f"INSERT INTO {OpenCall._meta.db_table} (call, instance) SELECT unnest(%s::uuid[]), %s::uuid"
+_OPEN_ALL = f"INSERT INTO {OpenCall._meta.db_table} (call, instance) SELECT unnest($1::uuid[]), $2::uuid"
 _OPEN_EACH = f"INSERT INTO {OpenCall._meta.db_table} (call, instance) VALUES (?, ?)"  # noqa: S608 - our own names
 
 
@@ -159,7 +159,10 @@ def admit_batch(
 
     Raises Unavailable past the lease, UnheardCommit when the database is gone before it says that this is on record.
     """
-    begin = lambda: _Attempt(intents, endings, instance, _read_at(lease_until()))  # noqa: E731
+
+    def begin() -> _Attempt:
+        return _Attempt(intents, endings, instance, _read_at(lease_until()))
+
     for number in range(1, TRIES + 1):
         snapshot, still = store.current, number == TRIES
         attempt: _Attempt | None = None
@@ -171,7 +174,7 @@ def admit_batch(
                 with store.steady if still else nullcontext():
                     attempt = begin()
                     # Nobody else writes to SQLite meanwhile.
-                    if snapshot.stamp != attempt.now.stamp and (still or connection.vendor == "sqlite"):
+                    if snapshot.stamp != attempt.now.stamp and (still or byhand.on_sqlite()):
                         snapshot = store.catch_up(attempt.now)
                 if snapshot.stamp == attempt.now.stamp:
                     attempt.write(snapshot, guard, commit=outermost)
@@ -211,8 +214,8 @@ class _Attempt:
             head = byhand.execute(HEAD)
             live = ask_live({intent.principal.token_hash for intent in intents})
             ends.send()
-        self.now: Head = head_of(head.fetchone())
-        self._live = {hashed for (hashed,) in live.fetchall()}
+        self.now: Head = head_of(head.rows[0])
+        self._live = {hashed for (hashed,) in live.rows}
         ends.settle()
         self.answers: list[Admitted] | None = None
         self.written = False
@@ -230,13 +233,13 @@ class _Attempt:
         allowed = [one.intent.call.hex for one in answers if one.allowed]
         with byhand.round_trip():
             write_rows(rows)
-            if allowed and connection.vendor == "sqlite":
+            if allowed and byhand.on_sqlite():
                 byhand.execute_each(_OPEN_EACH, [(call, self._instance.hex) for call in allowed])
             elif allowed:
                 byhand.execute(_OPEN_ALL, (byhand.array(allowed, quoted=False), self._instance.hex))
             step("admit.written")
             self.answers = answers
-            if commit and connection.vendor == "postgresql":
+            if commit and not byhand.on_sqlite():
                 byhand.commit()
         self.written = True
 

@@ -10,116 +10,30 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from jitaccess.audit.events import Event, Outcome
-from jitaccess.audit.redact import redact
 from jitaccess.gateway import rounds, tracing
-from jitaccess.gateway.batch import TRIES, Admitted, Intent
-from jitaccess.gateway.caller import Caller
-from jitaccess.gateway.core import Clock, Gateway
-from jitaccess.gateway.endpoint import Target
-from jitaccess.gateway.forwarding import MISSING_CAPABILITY, Forwarding, TooLate, broken, failure
+from jitaccess.gateway.batch import TRIES, Admitted
+from jitaccess.gateway.between import ask, hand_over, unaskable
+from jitaccess.gateway.call import Asking, Call, Known, kept
+from jitaccess.gateway.core import Gateway
+from jitaccess.gateway.forwarding import Forwarding, TooLate, broken
 from jitaccess.gateway.parked import ParkedCall
 from jitaccess.gateway.refusing import no_server, refusal, refused
 from jitaccess.gateway.repeating import REPEATED, too_often
-from jitaccess.gateway.rounds import Subject, Turn, Wanted
+from jitaccess.gateway.rounds import Turn, Wanted
 from jitaccess.gateway.upstream.connection import Connection
 from jitaccess.gateway.upstream.errors import RemoteError, UpstreamError
-from jitaccess.gateway.wire import INTERNAL_ERROR, INVALID_PARAMS, RpcError
-from jitaccess.identity.principal import Principal
-from jitaccess.kernel import strictjson
-from jitaccess.kernel.canonical import digest
+from jitaccess.gateway.wire import INVALID_PARAMS, RpcError
 from jitaccess.kernel.discreet import is_about
 from jitaccess.kernel.errors import Invalid, Unavailable
 from jitaccess.kernel.ids import uuid7
 from jitaccess.kernel.steps import step
-from jitaccess.kernel.strictjson import Json, JsonObject
-from jitaccess.kernel.text import visible
+from jitaccess.kernel.strictjson import JsonObject
 from jitaccess.policy.engine.decide import Who, decide
 
-# Arguments up to this many bytes are digested where they are: a thread costs more.
-SMALL = 4096
-# Before a server is asked again that has no question.
-PAUSE_SECONDS = 0.1
-
 __all__ = ["Call", "forward_call", "no_server", "record_knock"]
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """What a client wants done: exactly which tool, resource or prompt, with which arguments.
-
-    `arguments` are what is decided on and recorded; `params` what is sent, None: name and arguments. `clock` is the
-    database's, as read when the request came. `caller` None: a client that can be told nothing before the result.
-    `carried`: another process brought it here.
-    """
-
-    principal: Principal
-    target: Target
-    arguments: JsonObject
-    clock: Clock
-    caller: Caller | None = None
-    method: str = "tools/call"
-    params: JsonObject | None = None
-    carried: bool = False
-
-    @property
-    def modern(self) -> bool:
-        """Whether the client speaks 2026-07-28."""
-        return self.caller is None or self.caller.modern
-
-    @property
-    def sent(self) -> JsonObject:
-        return self.params if self.params is not None else {"name": self.target.tool, "arguments": self.arguments}
-
-    @property
-    def capabilities(self) -> JsonObject:
-        return self.caller.capabilities if self.caller is not None else {}
-
-    def subject(self, args_digest: str) -> Subject:
-        target = self.target
-        return Subject(self.principal.key, target.server, self.method, target.tool, args_digest)
-
-    def intent(self, args_digest: str, shown: Json, turn: Turn | None = None, *, barred: str = "") -> Intent:
-        """`shown` is what the ledger shows of the arguments."""
-        target = self.target
-        return Intent(
-            self.principal,
-            target.server,
-            target.server_name,
-            target.tool,
-            args_digest,
-            shown,
-            given=self.arguments,
-            kind=target.kind,
-            continues=turn.continues if turn else None,
-            answers=turn is not None and turn.responses is not None,
-            barred=barred,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class _Asking:
-    """A call that cannot go on before its client has answered. `parked`: it waits at the server meanwhile."""
-
-    want: Wanted
-    forwarding: Forwarding
-    parked: ParkedCall | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """What is worked out once for all rounds of a call."""
-
-    gateway: Gateway
-    call: Call
-    digest: str
-    shown: Json
-
-    @property
-    def subject(self) -> Subject:
-        return self.call.subject(self.digest)
 
 
 async def forward_call(gateway: Gateway, call: Call) -> JsonObject:
@@ -128,30 +42,30 @@ async def forward_call(gateway: Gateway, call: Call) -> JsonObject:
     Raises RpcError for what the protocol calls an error.
     """
     try:
-        args_digest, shown = await _kept(gateway, call.arguments)
+        args_digest, shown = await kept(gateway, call.arguments)
     except Invalid as error:
         raise RpcError(INVALID_PARAMS, error.detail) from error
-    known = _Known(gateway, call, args_digest, shown)
+    known = Known(gateway, call, args_digest, shown)
     given = call.caller.message.params if call.caller is not None and call.method in rounds.METHODS else {}
     turn = rounds.begin(given, known.subject, now=call.clock.now()) if given else Turn()
     if turn.parked is not None:
         outcome = await _resume(known, turn)
     else:
         outcome = await _round(known, turn)
-    while isinstance(outcome, _Asking):
-        refused = _unaskable(known, outcome)
+    while isinstance(outcome, Asking):
+        refused = unaskable(known, outcome)
         if refused is not None:
             return refused
         if call.modern:
-            return await _hand_over(known, outcome)
-        answered = await _ask(known, outcome)
+            return await hand_over(known, outcome)
+        answered = await ask(known, outcome)
         if not isinstance(answered, Turn):
             return answered
         outcome = await _round(known, answered)
     return outcome
 
 
-async def _round(known: _Known, turn: Turn) -> JsonObject | _Asking:
+async def _round(known: Known, turn: Turn) -> JsonObject | Asking:
     """Decide, record, forward: once, unless it took too long to be still good."""
     gateway, call = known.gateway, known.call
     barred = ""
@@ -182,7 +96,7 @@ async def _round(known: _Known, turn: Turn) -> JsonObject | _Asking:
     return refusal(call, "policy_busy", None, None)
 
 
-async def _admit(known: _Known, turn: Turn, barred: str = "") -> Admitted | JsonObject:
+async def _admit(known: Known, turn: Turn, barred: str = "") -> Admitted | JsonObject:
     """Let through and on record, or what the client is told instead."""
     gateway, call = known.gateway, known.call
     try:
@@ -202,7 +116,7 @@ async def _admit(known: _Known, turn: Turn, barred: str = "") -> Admitted | Json
     return admitted
 
 
-async def _forward(known: _Known, forwarding: Forwarding) -> JsonObject | _Asking:
+async def _forward(known: Known, forwarding: Forwarding) -> JsonObject | Asking:
     connection, call = forwarding.connection, known.call
     asks = bool(call.capabilities) and not forwarding.modern and not connection.server.shared
     if asks and call.modern:
@@ -212,21 +126,21 @@ async def _forward(known: _Known, forwarding: Forwarding) -> JsonObject | _Askin
     return _asking(outcome, forwarding, None)
 
 
-async def _send(known: _Known, forwarding: Forwarding, *, asks: bool) -> JsonObject | Wanted:
+async def _send(known: Known, forwarding: Forwarding, *, asks: bool) -> JsonObject | Wanted:
     gateway = known.gateway
 
-    async def ask(method: str, params: JsonObject) -> JsonObject:
-        assert known.call.caller is not None
-        if not forwarding.may_answer():
-            raise RemoteError(INTERNAL_ERROR, "This call was approved as it is: nothing can be added to it.")
-        return await known.call.caller.ask(
-            method, forwarding.shown(params), questions=gateway.questions, instance=gateway.instance
+    async def relayed(method: str, params: JsonObject) -> JsonObject:
+        caller = known.call.caller
+        assert caller is not None
+        shown = forwarding.shown(params)
+        return await forwarding.relay(
+            method, lambda: caller.ask(method, shown, questions=gateway.questions, instance=gateway.instance)
         )
 
     try:
         async with asyncio.timeout(None) as scope:
             with gateway.calls.one(forwarding.admitted, scope):
-                answer = await forwarding.send(ask if asks else None)
+                answer = await forwarding.send(relayed if asks else None)
                 step("forward.answered")
     except RemoteError as error:
         return forwarding.outcome(_raising(error))
@@ -235,9 +149,9 @@ async def _send(known: _Known, forwarding: Forwarding, *, asks: bool) -> JsonObj
     return forwarding.outcome(lambda: answer)
 
 
-def _asking(outcome: JsonObject | Wanted, forwarding: Forwarding, parked: ParkedCall | None) -> JsonObject | _Asking:
+def _asking(outcome: JsonObject | Wanted, forwarding: Forwarding, parked: ParkedCall | None) -> JsonObject | Asking:
     if isinstance(outcome, Wanted):
-        return _Asking(outcome, forwarding, parked if parked is not None and parked.under_way else None)
+        return Asking(outcome, forwarding, parked if parked is not None and parked.under_way else None)
     return outcome
 
 
@@ -248,104 +162,7 @@ def _raising(error: Exception) -> Callable[[], JsonObject]:
     return result
 
 
-def _unaskable(known: _Known, asking: _Asking) -> JsonObject | None:
-    """What the client is told instead, when what the server asks cannot be asked of it. Raises RpcError."""
-    call, forwarding = known.call, asking.forwarding
-    detail = ""
-    missing: JsonObject = {}
-    try:
-        missing = rounds.missing(asking.want, call.capabilities)
-    except UpstreamError as error:
-        detail = error.detail
-    if missing and not call.modern:
-        detail = "The server asks for what this client did not declare: " + ", ".join(missing)
-    if forwarding.turn.number + 1 >= rounds.MAX_ROUNDS:
-        detail = f"The server asked {rounds.MAX_ROUNDS} times and still wants more."
-    if not detail and not missing:
-        return None
-    if asking.parked is not None:
-        asking.parked.stop()
-    if detail:
-        return forwarding.broken(UpstreamError("upstream.invalid_response", detail, sent=True))
-    forwarding.lacking(missing)
-    raise RpcError(
-        MISSING_CAPABILITY,
-        "The server needs what this client did not declare.",
-        status=400,
-        data={"requiredCapabilities": missing},
-    )
-
-
-async def _hand_over(known: _Known, asking: _Asking) -> JsonObject:
-    """Give the questions to a client of the newer era, with what it needs to go on."""
-    gateway, forwarding, parked = known.gateway, asking.forwarding, asking.parked
-    turn = Turn(forwarding.turn.number + 1, bindings=forwarding.admitted.verdict.bindings, state=asking.want.state)
-    if parked is not None:
-        parked.park(turn.number)
-        turn = replace(turn, parked=parked.name, holder=gateway.instance)
-    else:
-        turn = replace(turn, continues=uuid7())
-        assert turn.continues is not None
-        try:
-            await gateway.admission.pause(forwarding.admitted, _paused(asking), continuation=turn.continues)
-        except Unavailable:
-            return refusal(known.call, "unavailable", None, None)
-    result: JsonObject = {
-        "resultType": "input_required",
-        "requestState": rounds.seal(known.subject, turn, now=known.call.clock.now()),
-    }
-    return result | ({"inputRequests": asking.want.requests} if asking.want.requests else {})
-
-
-def _paused(asking: _Asking) -> dict[str, Json]:
-    """What the ledger keeps of a round that ended with questions."""
-    asked: list[Json] = [str(one["method"]) for one in asking.want.requests.values() if isinstance(one, dict)]
-    return {"input_required": asked, "round": asking.forwarding.turn.number}
-
-
-async def _ask(known: _Known, asking: _Asking) -> Turn | JsonObject:
-    """Ask a client of the older era itself; the round to go on with, or the failure when it does not answer."""
-    gateway, call, forwarding = known.gateway, known.call, asking.forwarding
-    if asking.want.requests and not forwarding.may_answer():
-        detail = "The server asks for more, but this call was approved as it is: nothing can be added to it."
-        return forwarding.broken(UpstreamError("upstream.invalid_response", detail, sent=True))
-    continues = uuid7()
-    gateway.admission.finish(
-        forwarding.admitted, Event.CALL_COMPLETED, Outcome.ALLOWED, _paused(asking), continuation=continues
-    )
-    if not asking.want.requests:
-        await asyncio.sleep(PAUSE_SECONDS)  # the server only wants to be asked again
-    questions = {key: asyncio.create_task(_question(known, one)) for key, one in asking.want.requests.items()}
-    try:
-        answers = await asyncio.gather(*questions.values())
-    except RemoteError as error:
-        said = visible(error.message, limit=300)
-        return failure(call, f"The client did not answer what the server asked: {said}", code="unanswered", sent=True)
-    finally:
-        for question in questions.values():
-            question.cancel()
-    responses: JsonObject = dict(zip(questions, answers, strict=True))
-    return Turn(
-        forwarding.turn.number + 1,
-        continues,
-        forwarding.admitted.verdict.bindings,
-        responses or None,
-        asking.want.state,
-    )
-
-
-async def _question(known: _Known, one: Json) -> JsonObject:
-    assert isinstance(one, dict)
-    params = one.get("params", {})
-    assert isinstance(params, dict)
-    assert known.call.caller is not None
-    gateway = known.gateway
-    return await known.call.caller.ask(
-        str(one["method"]), params, questions=gateway.questions, instance=gateway.instance
-    )
-
-
-async def _resume(known: _Known, turn: Turn) -> JsonObject | _Asking:
+async def _resume(known: Known, turn: Turn) -> JsonObject | Asking:
     """Go on with a call that waits at its server, if it is let through once more."""
     gateway, call = known.gateway, known.call
     assert turn.parked is not None
@@ -390,26 +207,14 @@ async def _resume(known: _Known, turn: Turn) -> JsonObject | _Asking:
 
 async def record_knock(gateway: Gateway, call: Call) -> None:
     """Put a call of a closed server on record. It is never forwarded, whatever opens meanwhile."""
-    args_digest, shown = await _kept(gateway, call.arguments)
+    args_digest, shown = await kept(gateway, call.arguments)
     with contextlib.suppress(Unavailable):
         admitted = await gateway.admission.admit(call.intent(args_digest, shown))
         if admitted.allowed:
             gateway.admission.not_sent(admitted, "the server was closed when the call came")
 
 
-async def _kept(gateway: Gateway, arguments: JsonObject) -> tuple[str, Json]:
-    """What the ledger keeps of arguments: the digest of the whole, and a redacted view.
-
-    Large ones in a thread, one at a time: they must hold up neither the event loop nor, several at once, everybody.
-    """
-    if len(strictjson.encode(arguments)) <= SMALL:
-        return digest(arguments, domain="jitaccess-args-v1"), redact(arguments)
-    async with gateway.large:
-        whole = await asyncio.to_thread(digest, arguments, domain="jitaccess-args-v1")
-    return whole, redact(arguments)
-
-
-def _seems_allowed(known: _Known) -> bool:
+def _seems_allowed(known: Known) -> bool:
     """By policy as this process knows it: a guess about what the batch will say, which alone decides."""
     call = known.call
     assert call.principal.agent
@@ -430,7 +235,7 @@ async def _connect(gateway: Gateway, call: Call) -> Connection | UpstreamError:
     """A connection, or why there is none."""
     try:
         return await gateway.pool.connection(
-            call.target.server_name, call.principal.key, capabilities=call.capabilities
+            call.target.server_name, call.principal.key, capabilities=call.capabilities, older=not call.modern
         )
     except UpstreamError as error:
         return error

@@ -21,6 +21,7 @@ from django.db import DatabaseError, close_old_connections, connections, transac
 from jitaccess.audit.recorder import Actor
 from jitaccess.catalog.models import Server, ServerHealth
 from jitaccess.catalog.services import import_tools, register_server, server_by_slug
+from jitaccess.gateway.offers import noted
 from jitaccess.gateway.upstream.confidence import inert, masked
 from jitaccess.gateway.upstream.config import ServerConfig
 from jitaccess.gateway.upstream.connection import open_connection
@@ -57,6 +58,7 @@ class Offer:
     name: str
     version: str
     tools: list[JsonObject]
+    announces: JsonObject = field(default_factory=dict)
 
 
 async def ask(config: ServerConfig) -> Offer:
@@ -67,7 +69,7 @@ async def ask(config: ServerConfig) -> Offer:
             offered = await connection.list_tools(timeout=LIST_SECONDS)
             # A definition goes to every agent that may see it.
             tools = [tool for one in offered if isinstance(tool := masked(one, config), dict)]
-            era, info = connection.era, connection.server_info
+            era, info, announces = connection.era, connection.server_info, noted(connection.capabilities)
         finally:
             await connection.close()
     except (JitAccessError, RemoteError) as error:
@@ -76,7 +78,7 @@ async def ask(config: ServerConfig) -> Offer:
             raise Unavailable("upstream.invalid_response", inert(said, config)) from error
         hints = {name: error.params[name] for name in ("entry", "setting") if name in error.params}
         raise Unavailable(error.code, inert(error.detail, config), **hints) from error
-    return Offer(era, _claim(info.get("name")), _claim(info.get("version")), tools)
+    return Offer(era, _claim(info.get("name")), _claim(info.get("version")), tools, announces)
 
 
 def take_over(config: ServerConfig, offer: Offer, *, operator: Actor, register: bool = True) -> dict[str, int]:
@@ -109,6 +111,7 @@ def _note_health(server: Server, *, ok: bool, detail: str, offer: Offer | None) 
             "tools": len(offer.tools),
             "reported_name": offer.name,
             "reported_version": offer.version,
+            "announces": offer.announces,
         }
     moment = now()
     same = known is not None and all(getattr(known, name) == value for name, value in state.items())

@@ -8,7 +8,6 @@ import contextvars
 import logging
 import os
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -37,6 +36,7 @@ from jitaccess.gateway.streams import RESOURCES, TOOLS, Streams
 from jitaccess.gateway.subscribing import Subscriptions
 from jitaccess.gateway.upstream.config import ServerConfig
 from jitaccess.gateway.upstream.pool import Pool
+from jitaccess.gateway.waits import Waits
 from jitaccess.gateway.watches import Watches
 from jitaccess.identity.principal import Principal
 from jitaccess.identity.services import authenticate, ended_tokens
@@ -46,6 +46,7 @@ from jitaccess.policy.engine.rules import Snapshot, Subject
 from jitaccess.policy.snapshots import SnapshotStore
 from jitaccess.store.host_clock import steady
 from jitaccess.store.wakeups import Wakeups
+from requests_app.selectors import still_open
 
 if TYPE_CHECKING:
     from jitaccess.gateway.elsewhere import Elsewhere
@@ -97,7 +98,7 @@ class Gateway:
     in_flight: dict[tuple[str, str, str], asyncio.Task[None]] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits.configured)
     large: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
-    waits: Counter[str] = field(default_factory=Counter)
+    waits: Waits = field(default_factory=Waits)
     mail: Postbox = field(default_factory=Postbox)
     elsewhere: Elsewhere = field(init=False)
     questions: Questions = field(default_factory=Questions)
@@ -184,6 +185,7 @@ class Gateway:
         """Streams end first: an open one would hold the server's graceful stop until its timeout."""
         self._running = False
         self.streams.shut()
+        self.waits.end()
 
     def cut(self) -> None:
         """Cancel the calls that have not ended in the time they were given: their clients are told, and the ledger."""
@@ -289,10 +291,14 @@ class Gateway:
 
     async def _check_streams(self) -> float:
         """Returns after how many seconds to look again."""
-        limited, tokens = self.streams.limited(), self.streams.tokens()
-        snapshot, clock = await self._run(self._own, lambda: self._look(limited))
-        ended = await self._run(self._own, lambda: ended_tokens(tokens))
-        self.mail.deliver(await self._run(self._own, lambda: self.mail.take(self.instance)))
+        limited, tokens, waited = self.streams.limited(), self.streams.tokens(), self.waits.requests()
+
+        def read() -> tuple[Seen, set[str], list[JsonObject], set[UUID]]:
+            return self._look(limited), ended_tokens(tokens), self.mail.take(self.instance), still_open(waited)
+
+        (snapshot, clock), ended, mail, open_ = await self._run(self._own, read)
+        self.mail.deliver(mail)
+        self.waits.settle(waited, open_)
         self.calls.check(snapshot, clock.now())
         edge = await self.streams.refresh(snapshot, clock.now(), ended)
         self.subscriptions.sweep(snapshot, clock.now())

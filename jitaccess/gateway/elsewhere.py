@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 from jitaccess.gateway import mail
+from jitaccess.gateway.call import Call
 from jitaccess.gateway.caller import Caller
 from jitaccess.gateway.endpoint import Target
 from jitaccess.gateway.sessions import Session
@@ -24,7 +25,6 @@ from jitaccess.policy.engine.decide import Kind
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from jitaccess.gateway.calls import Call
     from jitaccess.gateway.core import Gateway
 
 log = logging.getLogger(__name__)
@@ -45,6 +45,7 @@ class Elsewhere:
         gateway.mail.on("result", self._result)
         gateway.mail.on("cancel", self._cancel)
         gateway.mail.on("answer", self._answer)
+        gateway.mail.on("level", self._level)
         gateway.mail.on("ended", self._ended)
 
     async def answer(self, holder: UUID, message: JsonObject, *, principal: str, session: str) -> None:
@@ -60,6 +61,11 @@ class Elsewhere:
     def _ended(self, content: JsonObject) -> None:
         self._gateway.ended.add(str(content["session"]))
         self._gateway.streams.end_session(str(content["session"]))
+
+    async def tell_level(self, principal: str, session: str, level: str) -> None:
+        """Tell the other processes which log messages a session wants. One that begins later does not know it."""
+        content: JsonObject = {"kind": "level", "principal": principal, "session": session, "level": level}
+        await self._gateway.db(mail.tell_others, self._gateway.instance, content)
 
     async def carry(self, call: Call, holder: UUID) -> JsonObject:
         """The answer to a call that the process `holder` goes on with. A client that leaves cancels it there too.
@@ -119,9 +125,10 @@ class Elsewhere:
         assert isinstance(message, dict)
         self._gateway.questions.take(message, principal=str(content["principal"]), session=str(content["session"]))
 
-    async def _unpacked(self, content: JsonObject) -> Call:
-        from jitaccess.gateway.calls import Call  # each needs the other
+    def _level(self, content: JsonObject) -> None:
+        self._gateway.levels.set(str(content["principal"]), str(content["session"]), str(content["level"]))
 
+    async def _unpacked(self, content: JsonObject) -> Call:
         packed: Any = content
         given: dict[str, Any] = {name: _restored(name, value) for name, value in packed["principal"].items()}
         principal = Principal(**given)
@@ -138,7 +145,8 @@ class Elsewhere:
 def _packed(call: Call) -> JsonObject:
     assert call.caller is not None
     target = call.target
-    principal: JsonObject = {name: _plain(value) for name, value in asdict(call.principal).items()}
+    kept = asdict(call.principal).items()
+    principal: JsonObject = {name: _plain(value) for name, value in kept if not name.startswith("_")}
     return {
         "principal": principal,
         "target": [

@@ -6,14 +6,15 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import UUID
 
-from django.db import connection, transaction
+from django.db import transaction
 
 from jitaccess.audit.events import Event
 from jitaccess.audit.models import Entry
 from jitaccess.audit.recorder import (
+    COLUMNS,
     INSERT_FRESH,
     Row,
     actor_columns,
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 _TABLE = OpenCall._meta.db_table
 # Entries of those calls only that are open, which they then are no more.
 _END_ALL = (
-    f"WITH gone AS (DELETE FROM {_TABLE} WHERE call = ANY(%s::uuid[]) RETURNING call) "  # noqa: S608 - our own names
+    f"WITH gone AS (DELETE FROM {_TABLE} WHERE call = ANY(${len(COLUMNS) + 1}::uuid[]) RETURNING call) "  # noqa: S608 - our own names
     f"{INSERT_FRESH} JOIN gone ON gone.call = fresh.call RETURNING call"
 )
 _CLOSE = f"DELETE FROM {_TABLE} WHERE call IN (SELECT value FROM json_each(?)) RETURNING call"  # noqa: S608
@@ -73,7 +74,7 @@ class Ends:
     def __init__(self, endings: Sequence[Ending], instance: UUID) -> None:
         self._endings, self._instance = endings, instance
         self._rows = [_row(one, instance) for one in endings]
-        self._result: Any = None
+        self._closed = byhand.Result()
 
     def __len__(self) -> int:
         return len(self._endings)
@@ -83,26 +84,24 @@ class Ends:
         if not self._endings:
             return
         calls = [one.admitted.intent.call.hex for one in self._endings]
-        if connection.vendor == "postgresql":
-            self._result = byhand.execute(_END_ALL, (byhand.array(calls, quoted=False), *as_arrays(self._rows)))
+        if not byhand.on_sqlite():
+            self._closed = byhand.execute(_END_ALL, (*as_arrays(self._rows), byhand.array(calls, quoted=False)))
             return
-        self._result = {call for (call,) in byhand.execute(_CLOSE, (json.dumps(calls),)).fetchall()}
-        write_rows([row for row, call in zip(self._rows, calls, strict=True) if call in self._result])
+        self._closed = byhand.execute(_CLOSE, (json.dumps(calls),))
+        closed = {call for (call,) in self._closed.rows}
+        write_rows([row for row, call in zip(self._rows, calls, strict=True) if call in closed])
 
     def settle(self) -> None:
         """After that: the late ones, uses and continuations."""
         if not self._endings:
             return
         ended = list(self._endings)
-        if connection.vendor == "postgresql":
-            if self._result.rowcount != len(ended):
-                gone = {call for (call,) in self._result.fetchall()}
-                ended = [one for one in ended if one.admitted.intent.call in gone]
+        if self._closed.count != len(ended):
+            closed = {UUID(call) for (call,) in self._closed.rows}
+            ended = [one for one in ended if one.admitted.intent.call in closed]
+            _record_late([one for one in self._endings if one.admitted.intent.call not in closed], self._instance)
+        if not byhand.on_sqlite():
             count_rows(self._rows)
-        else:
-            ended = [one for one in ended if one.admitted.intent.call.hex in self._result]
-        if len(ended) != len(self._endings):
-            _record_late([one for one in self._endings if one not in ended], self._instance)
         _settle(ended)
         step("complete.written")
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from jitaccess.audit.events import Event, Outcome
 from jitaccess.gateway import denials, identity, rounds, tracing
 from jitaccess.gateway.batch import Admitted
 from jitaccess.gateway.caller import LEVELS
-from jitaccess.gateway.results import check, cleared, without_our_words
+from jitaccess.gateway.results import check, check_size, cleared, without_our_words
 from jitaccess.gateway.rounds import Turn, Wanted
 from jitaccess.gateway.running import still
 from jitaccess.gateway.upstream.asked import Ask, Told
@@ -28,7 +28,7 @@ from jitaccess.kernel.strictjson import Json, JsonObject
 from jitaccess.kernel.text import visible
 
 if TYPE_CHECKING:
-    from jitaccess.gateway.calls import Call
+    from jitaccess.gateway.call import Call
     from jitaccess.gateway.core import Gateway
 
 LEVEL_SECONDS = 5.0
@@ -54,6 +54,7 @@ class Forwarding:
     turn: Turn
     started: float
     begun: bool = False
+    asked: list[Json] = field(default_factory=list)
 
     @property
     def modern(self) -> bool:
@@ -92,7 +93,7 @@ class Forwarding:
             answered = UpstreamError("upstream.cancelled", "It says nothing about the server.")
             raise
         finally:
-            self.gateway.pool.answered(self.connection, answered)
+            self.gateway.pool.answered(self.connection, answered, self.call.principal.key)
 
     def _may_start(self) -> bool:
         self.begun = self.admitted.may_start()
@@ -141,8 +142,22 @@ class Forwarding:
             with contextlib.suppress(RemoteError, UpstreamError):
                 await self.connection.request("logging/setLevel", {"level": level}, timeout=LEVEL_SECONDS)
 
+    async def relay(self, method: str, ask: Callable[[], Awaitable[JsonObject]]) -> JsonObject:
+        """The client's answer to a question, got by `ask`: not for a call that was approved word by word, nor after the
+        right to it has ended meanwhile. Raises RemoteError.
+        """
+        self.asked.append(method)
+        self._require_answers()
+        answer = await ask()
+        self._require_answers()
+        return answer
+
+    def _require_answers(self) -> None:
+        if not self.may_answer():
+            raise RemoteError(INTERNAL_ERROR, "This call was approved as it is: nothing can be added to it.")
+
     def may_answer(self) -> bool:
-        """Whether the call may carry answers to the server's questions: not one that was approved word by word."""
+        """Whether the call may carry answers to the server's questions."""
         return still(self.gateway.store.current, self.admitted, self.call.clock.now(), answers=True).allowed
 
     def may_go_on(self) -> bool:
@@ -176,6 +191,7 @@ class Forwarding:
     def completed(self, answer: JsonObject) -> JsonObject | Wanted:
         """The result as the client gets it. A question is not an end yet: see `paused`. Raises UpstreamError."""
         if self.modern and answer.get("resultType") == "input_required" and self.call.method in rounds.METHODS:
+            check_size(answer, limit=self.limit)
             return rounds.wanted(self.shown(answer))
         size = check(self.call.method, answer, limit=self.limit)
         data: dict[str, Json] = {
@@ -183,6 +199,8 @@ class Forwarding:
             "bytes": size,
             "ms": round((time.monotonic() - self.started) * 1000),
         }
+        if self.asked:
+            data["asked"] = self.asked
         self.gateway.admission.finish(self.admitted, Event.CALL_COMPLETED, Outcome.ALLOWED, data)
         shown = masked(answer, self.connection.server)
         assert isinstance(shown, dict)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any
 
 from jitaccess.gateway.wire import INVALID_REQUEST, RpcError, encoded
+from jitaccess.kernel.deadline import deadline
 from jitaccess.kernel.strictjson import JsonObject
 
 Scope = MutableMapping[str, Any]
@@ -25,7 +25,7 @@ _JSON = (*_EVERYWHERE, (b"content-type", b"application/json"))
 async def read_body(receive: Receive, *, limit: int = MAX_BODY, seconds: float = BODY_SECONDS) -> bytes:
     """The body. Raises RpcError: 413 beyond `limit` bytes (whatever Content-Length claims), 408 after `seconds`."""
     try:
-        async with asyncio.timeout(seconds):
+        with deadline(seconds):
             return await _read(receive, limit)
     except TimeoutError:
         raise RpcError(INVALID_REQUEST, f"The body did not arrive within {seconds:.0f} seconds.", status=408) from None
@@ -72,7 +72,7 @@ async def send_json(send: Send, status: int, value: JsonObject, headers: dict[st
 async def patience() -> AsyncIterator[None]:
     """For what a client has to read. Raises ConnectionError when it takes nothing of it for SLOW_SECONDS."""
     try:
-        async with asyncio.timeout(SLOW_SECONDS):
+        with deadline(SLOW_SECONDS):
             yield
     except TimeoutError:
         raise ConnectionError("the client does not read") from None

@@ -6,11 +6,10 @@ processes a principal may have up to N times as much.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from django.conf import settings
 
@@ -114,18 +113,24 @@ class Limits:
             raise too_many("rate", f"At most {self.rate.per_minute} requests a minute are served here.", wait)
 
 
-@contextlib.contextmanager
-def one_more(counter: Counter[str], key: str, *, limit: int) -> Iterator[None]:
+class one_more:  # noqa: N801 - read like a function
     """Count a principal's request while it lasts. Raises RpcError(429) when there are `limit` already."""
-    if counter[key] >= limit:
-        raise too_many("at_once", f"At most {limit} requests may be in progress at once.", 1.0)
-    counter[key] += 1
-    try:
-        yield
-    finally:
-        counter[key] -= 1
-        if not counter[key]:
-            del counter[key]
+
+    __slots__ = ("_counter", "_key", "_limit")
+
+    def __init__(self, counter: Counter[str], key: str, *, limit: int) -> None:
+        self._counter, self._key, self._limit = counter, key, limit
+
+    def __enter__(self) -> None:
+        now = self._counter[self._key]
+        if now >= self._limit:
+            raise too_many("at_once", f"At most {self._limit} requests may be in progress at once.", 1.0)
+        self._counter[self._key] = now + 1
+
+    def __exit__(self, *_: object) -> None:
+        self._counter[self._key] -= 1
+        if not self._counter[self._key]:
+            del self._counter[self._key]
 
 
 def too_many(limit: str, detail: str, wait: float) -> RpcError:
@@ -134,7 +139,7 @@ def too_many(limit: str, detail: str, wait: float) -> RpcError:
     seconds = max(math.ceil(wait), 1)
     return RpcError(
         wire.INVALID_REQUEST,
-        f"{detail} Wait {seconds} seconds, then try again.",
+        f"{detail} Wait {seconds} second{'s' * (seconds > 1)}, then try again.",
         status=429,
         data={"reason_code": "rate_limited", RETRY_AFTER: seconds},
     )

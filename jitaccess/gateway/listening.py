@@ -13,8 +13,7 @@ from jitaccess.gateway.endpoint import Endpoint
 from jitaccess.gateway.http import EventStream, Receive, Send, disconnected
 from jitaccess.gateway.offers import relayed
 from jitaccess.gateway.streams import PROMPTS, RESOURCES, TOOLS, Frames, Stream
-from jitaccess.gateway.upstream.listener import lists
-from jitaccess.gateway.watches import ACKNOWLEDGED
+from jitaccess.gateway.upstream.listener import ACKNOWLEDGED, lists
 from jitaccess.gateway.wire import Message, RpcError
 from jitaccess.identity.principal import Principal
 from jitaccess.kernel.strictjson import Json, JsonObject
@@ -73,7 +72,7 @@ async def _lists(gateway: Gateway, endpoint: Endpoint) -> set[str]:
     """Which list_changed notifications there are here."""
     if endpoint.server is None:
         return {TOOLS, PROMPTS}
-    offered = relayed(await gateway.offers.announced(gateway.pool, endpoint.slug) or {})
+    offered = relayed(await gateway.offers.announced(gateway, endpoint.slug) or {})
     named = (("tools", TOOLS), ("prompts", PROMPTS), ("resources", RESOURCES))
     return {list_ for name, list_ in named if name in offered}
 
@@ -104,5 +103,5 @@ def _tellers(gateway: Gateway, stream: Stream, snapshot: Snapshot) -> list[str]:
     """The servers to be followed for this stream: those that tell when a list changes that it wants to hear of."""
     wanted = {name for name, list_ in (("prompts", PROMPTS), ("resources", RESOURCES)) if list_ in stream.lists}
     servers = stream.endpoint.servers(snapshot, stream.who) if wanted else []
-    announced = {server.slug: gateway.pool.announced(server.slug) or {} for server in servers}
+    announced = {server.slug: gateway.offers.known(gateway.pool, server.slug) or {} for server in servers}
     return [slug for slug, capabilities in announced.items() if wanted.intersection(lists(capabilities))]

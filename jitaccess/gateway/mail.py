@@ -59,6 +59,13 @@ def is_alive(instance: UUID) -> bool:
     return GatewayInstance.objects.filter(pk=instance, lease_until__gt=JitNow()).exists()
 
 
+def tell_others(instance: UUID, content: JsonObject) -> None:
+    """Send it to every other process."""
+    others = GatewayInstance.objects.filter(lease_until__gt=JitNow()).exclude(pk=instance)
+    for other in others.values_list("pk", flat=True):
+        send(other, content)
+
+
 def sweep() -> None:
     """What nobody took in time."""
     old = Mail.objects.filter(until__lt=now())

@@ -10,6 +10,7 @@ from jitaccess.gateway import mirrored, offering, offers, tracing, wire
 from jitaccess.gateway.asking import carried
 from jitaccess.gateway.builtin import access
 from jitaccess.gateway.builtin.definitions import DEFINITIONS, INSTRUCTIONS, NAMES, CallTool
+from jitaccess.gateway.caller import level_of
 from jitaccess.gateway.calls import Call, forward_call
 from jitaccess.gateway.context import SERVER_INFO, Context, complete
 from jitaccess.gateway.listing import ttl_ms
@@ -49,11 +50,11 @@ async def _capabilities(context: Context) -> tuple[JsonObject, bool]:
     """What can be had here, and whether that is known: of a server that does not tell in time, only tools are."""
     gateway, endpoint = context.gateway, context.endpoint
     if endpoint.server is not None:
-        announced = await gateway.offers.announced(gateway.pool, endpoint.slug)
+        announced = await gateway.offers.announced(gateway, endpoint.slug)
         return offers.relayed(announced or {}), announced is not None
     servers = endpoint.servers(context.snapshot, context.who)
     announced = {"prompts": {}}
-    if any("completions" in (gateway.pool.announced(server.slug) or {}) for server in servers):
+    if any("completions" in (gateway.offers.known(gateway.pool, server.slug) or {}) for server in servers):
         announced["completions"] = {}
     return offers.relayed(announced), True
 
@@ -98,7 +99,8 @@ async def _call_tool(context: Context) -> JsonObject:
         if name == "call_tool":
             raise RpcError(wire.INVALID_PARAMS, "call_tool does not call itself.")
     if name in NAMES:
-        asked = access.Asked(context.gateway, context.principal, context.endpoint, arguments)
+        progress = context.caller.progress if context.caller and context.caller.wants_progress else None
+        asked = access.Asked(context.gateway, context.principal, context.endpoint, arguments, progress)
         return complete(context, await access.use(name, asked))
     target = context.endpoint.target(context.snapshot, name)
     if context.message.modern and name == params["name"]:  # nobody repeats what is inside of call_tool
@@ -128,6 +130,18 @@ def _instructions(context: Context) -> str:
     return "\n".join([INSTRUCTIONS, *said])[:MAX_INSTRUCTIONS].strip()
 
 
+async def _set_level(context: Context) -> JsonObject:
+    """2025-11-25, "Logging": for the session, whose id all processes know; servers hear of it with the next call."""
+    if context.endpoint.server is None:
+        raise offers.not_offered(modern=context.message.modern)
+    await offers.require(context.gateway, context.endpoint.slug, "logging", modern=context.message.modern)
+    assert context.caller is not None
+    level = level_of(context.message.params.get("level"))
+    context.gateway.levels.set(context.principal.key, context.caller.session, level)
+    await context.gateway.elsewhere.tell_level(context.principal.key, context.caller.session, level)
+    return {}
+
+
 Method = Callable[[Context], Awaitable[JsonObject]]
 _COMMON: dict[str, Method] = {
     "tools/call": _call_tool,
@@ -137,5 +151,5 @@ _COMMON: dict[str, Method] = {
 # By whether the message is modern.
 METHODS: dict[bool, dict[str, Method]] = {
     True: {"server/discover": _discover, **_COMMON},
-    False: {"ping": _ping, **offering.LEGACY_METHODS, **_COMMON},
+    False: {"ping": _ping, "logging/setLevel": _set_level, **offering.LEGACY_METHODS, **_COMMON},
 }

@@ -57,7 +57,7 @@ async def _list_all(context: Context, kept: Kept) -> JsonObject:
         raise RpcError(wire.INVALID_PARAMS, "There is one page only; this cursor is not from here.", status=400)
     gateway, endpoint, who = context.gateway, context.endpoint, context.who
     servers = endpoint.servers(context.snapshot, who)
-    lists = await asyncio.gather(*(gateway.offers.whole(gateway.pool, server.slug, kept) for server in servers))
+    lists = await asyncio.gather(*(gateway.offers.whole(gateway, server.slug, kept) for server in servers))
     snapshot, clock = await gateway.look(context.principal)
     at = clock.now()
     found: list[Json] = [
@@ -77,10 +77,10 @@ def _kept_for(page: JsonObject, most: int) -> JsonObject:
 
 
 async def _read_resource(context: Context) -> JsonObject:
+    await _require(context, "resources")
     uri = context.message.params.get("uri")
     if not isinstance(uri, str):
         raise _invalid("resources/read needs `uri`, a text.")
-    await _require(context, "resources")
     target = Target(context.endpoint.server, context.endpoint.slug, uri, uri, Kind.RESOURCE)
     value = await _forward(context, "resources/read", target, {}, {"uri": uri})
     if not context.message.modern or value.get("resultType", "complete") != "complete":
@@ -89,11 +89,11 @@ async def _read_resource(context: Context) -> JsonObject:
 
 
 async def _get_prompt(context: Context) -> JsonObject:
+    await _require(context, "prompts")
     params = context.message.params
     name, arguments = params.get("name"), params.get("arguments", {})
     if not isinstance(name, str) or not isinstance(arguments, dict):
         raise _invalid("prompts/get needs `name`, a text, and `arguments`, an object, if any.")
-    await _require(context, "prompts")
     target = _prompt(context, name)
     sent: JsonObject = {"name": target.tool} | ({"arguments": arguments} if "arguments" in params else {})
     return await _forward(context, "prompts/get", target, arguments, sent)
@@ -101,6 +101,7 @@ async def _get_prompt(context: Context) -> JsonObject:
 
 async def _complete_argument(context: Context) -> JsonObject:
     """Decided as the prompt, or as the resource of this template, with the arguments that are known so far."""
+    await _require(context, "completions")
     params = context.message.params
     ref, argument, more = params.get("ref"), params.get("argument"), params.get("context", {})
     if not isinstance(ref, dict) or not isinstance(argument, dict) or not isinstance(more, dict):
@@ -110,7 +111,6 @@ async def _complete_argument(context: Context) -> JsonObject:
     if not isinstance(name, str) or not isinstance(value, str) or not isinstance(known, dict):
         raise _invalid("`argument` needs `name` and `value`, texts; `context.arguments` is an object.")
     target, sent = _referred(context, ref)
-    await _require(context, "completions")
     sent["argument"] = {"name": name, "value": value}
     if known:
         sent["context"] = {"arguments": known}

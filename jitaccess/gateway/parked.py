@@ -22,7 +22,7 @@ from jitaccess.gateway.wire import INTERNAL_ERROR, INVALID_PARAMS, METHOD_NOT_FO
 from jitaccess.kernel.strictjson import Json, JsonObject
 
 if TYPE_CHECKING:
-    from jitaccess.gateway.calls import Call
+    from jitaccess.gateway.call import Call
 
 PARK_SECONDS = 300.0
 # Of one principal, and of all, in one process.
@@ -143,9 +143,10 @@ class ParkedCall:
         caller = self.forwarding.call.caller
         if caller is None or lacking(method, params, caller.capabilities):
             raise RemoteError(METHOD_NOT_FOUND, "The client did not declare that it can be asked this.")
-        if not self.forwarding.may_answer():
-            raise RemoteError(INTERNAL_ERROR, "This call was approved as it is: nothing can be added to it.")
         self._calls.check(self.subject.principal)
+        return await self.forwarding.relay(method, lambda: self._answered(method, params))
+
+    async def _answered(self, method: str, params: JsonObject) -> JsonObject:
         self._count += 1
         key = f"question-{self._count}"
         answer: asyncio.Future[JsonObject] = asyncio.get_running_loop().create_future()

@@ -15,7 +15,7 @@ from jitaccess.store.clock import JitNow
 from requests_app import selectors
 
 if TYPE_CHECKING:
-    from jitaccess.gateway.calls import Call
+    from jitaccess.gateway.call import Call
     from jitaccess.gateway.core import Gateway
 
 # Not about what was asked for: the same may be asked again.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
 from jitaccess.gateway.http import EventStream, Send, event, patience, send_json
 from jitaccess.kernel.strictjson import JsonObject
@@ -29,8 +30,9 @@ class Reply:
         self._more = asyncio.Event()
         self._over = False
         self._stream: asyncio.Task[None] | None = None
-        # Settled when the client is found to read no more.
-        self.lost: asyncio.Future[None] = loop.create_future()
+        # Set, and called, when the client is found to read no more.
+        self.lost = False
+        self.on_lost: Callable[[], None] | None = None
         self._late = loop.call_later(KEEP_ALIVE_SECONDS, self._open) if events else None
 
     @property
@@ -40,7 +42,7 @@ class Reply:
     def tell(self, message: JsonObject) -> bool:
         """Say it before the result. False when it cannot be said: no event stream, or too much waits already."""
         frame = event(message)
-        if not self._events or self._over or self.lost.done() or self._held + len(frame) > MAX_HELD:
+        if not self._events or self._over or self.lost or self._held + len(frame) > MAX_HELD:
             return False
         self._add(frame)
         self._open()
@@ -80,8 +82,10 @@ class Reply:
             self._stream.add_done_callback(self._ended)
 
     def _ended(self, stream: asyncio.Task[None]) -> None:
-        if not stream.cancelled() and stream.exception() and not self.lost.done():
-            self.lost.set_result(None)
+        if not stream.cancelled() and stream.exception() and not self.lost:
+            self.lost = True
+            if self.on_lost is not None:
+                self.on_lost()
 
     async def _run(self) -> None:
         out = EventStream(self._send)

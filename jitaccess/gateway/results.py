@@ -21,7 +21,12 @@ def check(method: str, answer: JsonObject, *, limit: int) -> int:
     """The size of a usable result, in bytes. Raises UpstreamError for one that no client could use."""
     if answer.get("resultType", "complete") != "complete" or not _is_usable(method, answer):
         raise _invalid(f"The server's answer is not {_CALLED[method]}.")
-    size = len(strictjson.encode(answer))
+    return check_size(answer, limit=limit)
+
+
+def check_size(answer: JsonObject, *, limit: int) -> int:
+    """The size in bytes. Raises UpstreamError beyond `limit`."""
+    size = len(strictjson.encode_read(answer))
     if size > limit:
         raise _invalid(f"The result has {size} bytes; {limit} are passed on.")
     return size

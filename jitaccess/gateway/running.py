@@ -39,6 +39,8 @@ class RunningCalls:
     def __init__(self, store: SnapshotStore) -> None:
         self._store = store
         self._calls: set[RunningCall] = set()
+        # Let through by a batch that may have been a moment behind what was checked last.
+        self._fresh: set[RunningCall] = set()
         self._stamp = ""
 
     def __len__(self) -> int:
@@ -49,24 +51,27 @@ class RunningCalls:
         """Watch this call while it lasts."""
         running = RunningCall(admitted, scope)
         self._calls.add(running)
+        self._fresh.add(running)
         self._arm(running, admitted.verdict.until)
         try:
             yield running
         finally:
             self._calls.discard(running)
+            self._fresh.discard(running)
             self._disarm(running)
 
     def go_on(self, running: RunningCall, admitted: Admitted) -> None:
         """The same work goes on under a new admission."""
         running.admitted = admitted
+        self._fresh.add(running)
         self._arm(running, admitted.verdict.until)
 
     def check(self, snapshot: Snapshot, at: datetime) -> None:
         """Cut every call that may not be made any more. Called whenever policy was read."""
-        if snapshot.stamp == self._stamp:
-            return
+        due = list(self._fresh if snapshot.stamp == self._stamp else self._calls)
         self._stamp = snapshot.stamp
-        for running in list(self._calls):
+        self._fresh.clear()
+        for running in due:
             self._look(running, snapshot, at)
 
     def _look(self, running: RunningCall, snapshot: Snapshot, at: datetime) -> None:

@@ -19,7 +19,7 @@ from uuid import UUID
 
 from jitaccess.gateway.endpoint import Endpoint
 from jitaccess.gateway.http import EventStream, patience
-from jitaccess.gateway.wire import INVALID_REQUEST, RpcError
+from jitaccess.gateway.limits import too_many
 from jitaccess.identity.principal import Principal
 from jitaccess.kernel.strictjson import JsonObject
 from jitaccess.policy.engine.decide import END_OF_TIME, Kind, Who, bindings_of, next_edge
@@ -284,7 +284,7 @@ class Streams:
         """Watch for this stream from now on. Raises RpcError(429) when the principal has too many."""
         principal = stream.principal
         if self._mine[principal.key] >= MAX_PER_PRINCIPAL:
-            raise RpcError(INVALID_REQUEST, f"At most {MAX_PER_PRINCIPAL} streams may be open at once.", status=429)
+            raise too_many("streams", f"At most {MAX_PER_PRINCIPAL} streams may be open at once.", 1.0)
         group = stream.group = self._group(stream)
         group.streams.add(stream)
         if snapshot.version >= group.version:

@@ -66,6 +66,10 @@ class Subscriber:
         assert self.principal.agent
         return Who(self.principal.agent, self.principal.user)
 
+    @property
+    def place(self) -> Place:
+        return Place(self.endpoint.slug, self.principal.key, self.capabilities, older=bool(self.session))
+
     def may_read(self, snapshot: Snapshot, at: datetime, uris: list[str]) -> set[str]:
         return readable(snapshot, who=self.who, server=self.server, at=at, kind=Kind.RESOURCE, names=uris)
 
@@ -90,7 +94,7 @@ class Subscriptions:
         """Whether the server behind this endpoint tells when a resource changes."""
         if endpoint.server is None:
             return False
-        announced = await self._gateway.offers.announced(self._gateway.pool, endpoint.slug)
+        announced = await self._gateway.offers.announced(self._gateway, endpoint.slug)
         resources = relayed(announced or {}).get("resources")
         return isinstance(resources, dict) and resources.get("subscribe") is True
 
@@ -156,19 +160,18 @@ class Subscriptions:
         """Raises RpcError when it is refused, or the server does not do it."""
         if uri in subscriber.held:
             return
-        gateway, endpoint, principal = self._gateway, subscriber.endpoint, subscriber.principal
+        gateway = self._gateway
         if subscriber.may_read(gateway.store.current, gateway.clock.now(), [uri]):
             # Before admission: a start may take longer than an admission stays good.
             with contextlib.suppress(UpstreamError):
-                await gateway.pool.connection(endpoint.slug, principal.key, capabilities=subscriber.capabilities)
+                await gateway.watches.ready(subscriber.place)
         admitted = await self._admit(subscriber, uri)
 
         def told(updated: str) -> None:
             self._told(subscriber, updated)
 
         try:
-            place = Place(endpoint.slug, principal.key, subscriber.capabilities)
-            release = await gateway.watches.subscribe(place, uri, told, admitted.may_start)
+            release = await gateway.watches.subscribe(subscriber.place, uri, told, admitted.may_start)
         except BaseException as error:
             self._not_done(admitted, error)
             raise _failed(error) from error

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from jitaccess.gateway.streams import PROMPTS, RESOURCES, UPDATED
 from jitaccess.gateway.upstream.connection import Connection
 from jitaccess.gateway.upstream.errors import RemoteError, UpstreamError
 from jitaccess.gateway.upstream.handshake import MODERN
+from jitaccess.gateway.upstream.listener import ACKNOWLEDGED
 from jitaccess.gateway.upstream.process import logger
 from jitaccess.kernel import strictjson
 from jitaccess.kernel.strictjson import JsonObject
@@ -34,7 +35,6 @@ CALM_SECONDS = 1.0
 MAX_WATCHED = 64
 # A request that ends when we say so.
 _FOR_EVER = 10 * 365 * 86_400.0
-ACKNOWLEDGED = "notifications/subscriptions/acknowledged"
 
 Permit = Callable[[], bool]
 Told = Callable[[str], None]
@@ -42,17 +42,18 @@ Told = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Which connection to a server: that of a principal whose client declared these capabilities (as calls would use
-    it), the gateway's own, or where there is one for all, that (`whose` None).
+    """Which connection to a server, as calls would use it: of a principal whose client declared these capabilities, and
+    is of the older era or not; the gateway's own; or where there is one for all, that (`whose` None).
     """
 
     slug: str
     whose: str | None
     capabilities: JsonObject = field(default_factory=dict)
+    older: bool = False
 
     @property
-    def key(self) -> tuple[str, str | None, str]:
-        return self.slug, self.whose, strictjson.encode(self.capabilities).decode()
+    def key(self) -> tuple[str, str | None, str, bool]:
+        return self.slug, self.whose, strictjson.encode(self.capabilities).decode(), self.older
 
 
 @dataclass(eq=False, slots=True)
@@ -111,7 +112,7 @@ class Watches:
 
     def __init__(self, pool: Pool, changed: Callable[[str, str | None, str], None]) -> None:
         self._pool, self._changed = pool, changed
-        self._lines: dict[tuple[str, str | None, str], _Line] = {}
+        self._lines: dict[tuple[str, str | None, str, bool], _Line] = {}
         self._parting: set[asyncio.Task[None]] = set()
         # Told a moment ago; True: and changed again since.
         self._calm: dict[tuple[str, str | None, str], bool] = {}
@@ -160,6 +161,10 @@ class Watches:
         line.lists -= 1
         self._let_go(line)
 
+    async def ready(self, place: Place) -> None:
+        """Open the connection, should there be none yet. Raises UpstreamError."""
+        await self._connection(place)
+
     async def subscribe(self, place: Place, uri: str, told: Told, permit: Permit) -> Callable[[], None]:
         """Call `told` with what was updated from now on, until the returned function is called. Nothing is sent to the
         server for what is watched already.
@@ -168,7 +173,8 @@ class Watches:
         """
         async with asyncio.timeout(SUBSCRIBE_SECONDS):
             connection = await self._connection(place)
-        line = self._line(place if self._pool.apart(place.slug) else Place(place.slug, None))
+        apart = self._pool.apart(place.slug, older=place.older)
+        line = self._line(place if apart else replace(place, whose=None, capabilities={}))
         if line.connection is not connection:
             line.hold(connection)
         watch = line.watches.get(uri)
@@ -218,7 +224,8 @@ class Watches:
         return self._lines.setdefault(place.key, _Line(place))
 
     async def _connection(self, place: Place) -> Connection:
-        return await self._pool.connection(place.slug, place.whose or OWN, capabilities=place.capabilities)
+        whose = place.whose or OWN
+        return await self._pool.connection(place.slug, whose, capabilities=place.capabilities, older=place.older)
 
     def _let_go(self, line: _Line) -> None:
         if line.idle:

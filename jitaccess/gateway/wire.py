@@ -222,8 +222,8 @@ def encoded(message: JsonObject) -> bytes:
     """The JSON of an answer."""
     value = message.get("result")
     if isinstance(value, Written):
-        return b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (strictjson.encode(message["id"]), value.raw)
-    body = strictjson.encode(message)
+        return b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (strictjson.encode_read(message["id"]), value.raw)
+    body = strictjson.encode_read(message)
     if not isinstance(value, Spliced):
         return body
     # The result is the last member of its message, and the new one the last of the result.

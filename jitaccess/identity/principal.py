@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from functools import lru_cache
 from uuid import UUID
 
 from jitaccess.audit.recorder import Actor
 from jitaccess.identity.models import User
-
-
-@lru_cache(maxsize=16_384)  # asked for many times in each request, and UUIDs are slow to write
-def _key(agent: UUID | None, user: UUID | None) -> str:
-    return f"{agent or '-'}/{user or '-'}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,11 +26,14 @@ class Principal:
     token_hash: str = ""
     token_expires_at: datetime | None = None
     issued_by: UUID | None = None
+    _key: str = field(default="", init=False, repr=False, compare=False)
 
     @property
     def key(self) -> str:
         """Identifies who acts across tokens, clients and processes: grants and sessions belong to it."""
-        return _key(self.agent, self.user)
+        if not self._key:  # asked for many times in each request, and UUIDs are slow to write
+            object.__setattr__(self, "_key", f"{self.agent or '-'}/{self.user or '-'}")
+        return self._key
 
     @property
     def label(self) -> str:

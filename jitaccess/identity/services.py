@@ -6,7 +6,6 @@ import json
 from collections.abc import Collection, Iterable, Sequence
 from datetime import timedelta
 from functools import cache
-from typing import Any
 from uuid import UUID
 
 from django.contrib.auth.hashers import make_password
@@ -140,9 +139,9 @@ def ended_tokens(hashes: Sequence[str]) -> set[str]:
     return set(hashes) - set(live.values_list("hash", flat=True).iterator(chunk_size=2000))
 
 
-def ask_live(hashes: Collection[str]) -> Any:
-    """A cursor with the rows (hash,) of those that are live tokens', asked by hand: every batch of calls asks it."""
-    if connection.vendor == "postgresql":
+def ask_live(hashes: Collection[str]) -> byhand.Result:
+    """The rows (hash,) of those that are live tokens', asked by hand: every batch of calls asks it."""
+    if not byhand.on_sqlite():
         return byhand.execute(_live_among(), (byhand.array(tuple(hashes), quoted=True),))
     return byhand.execute(_live_among(), (json.dumps(list(hashes)),))
 
@@ -151,7 +150,7 @@ def ask_live(hashes: Collection[str]) -> Any:
 def _live_among() -> str:
     statement, parameters = live_tokens().order_by().values_list("hash").query.sql_with_params()
     assert not parameters
-    among = "= ANY(%s::text[])" if connection.vendor == "postgresql" else "IN (SELECT value FROM json_each(?))"
+    among = "= ANY($1::text[])" if not byhand.on_sqlite() else "IN (SELECT value FROM json_each(?))"
     # The clock once, not for every row.
     statement = statement.replace("jit_now()", "(SELECT jit_now())")
     return f'{statement} AND "{AccessToken._meta.db_table}"."hash" {among}'

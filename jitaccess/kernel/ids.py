@@ -20,9 +20,14 @@ class _Clock:
         self.lock = threading.Lock()
         self.millis = -1
         self.counter = 0
+        self.tails = b""
 
-    def tick(self) -> tuple[int, int]:
+    def tick(self) -> tuple[int, int, int]:
+        """Milliseconds, counter, and a random tail."""
         with self.lock:
+            if not self.tails:
+                self.tails = os.urandom(1024)  # many at once: each asking of the system costs more than all the rest
+            tail, self.tails = int.from_bytes(self.tails[:4]), self.tails[4:]
             now = time.time_ns() // 1_000_000
             if now > self.millis:
                 # The top bit of the seed stays clear so that a busy millisecond has 2^41 steps of room.
@@ -31,7 +36,7 @@ class _Clock:
                 self.counter += 1
                 if self.counter >> _COUNTER_BITS:
                     self.millis, self.counter = self.millis + 1, 0
-            return self.millis, self.counter
+            return self.millis, self.counter, tail
 
 
 _clock = _Clock()
@@ -50,10 +55,10 @@ def uuid7_hex() -> str:
 
 
 def _next() -> int:
-    millis, counter = _clock.tick()
+    millis, counter, tail = _clock.tick()
     value = (millis & ((1 << 48) - 1)) << 80
     value |= 0x7 << 76 | (counter >> 30) << 64
-    return value | 0b10 << 62 | (counter & ((1 << 30) - 1)) << _TAIL_BITS | secrets.randbits(_TAIL_BITS)
+    return value | 0b10 << 62 | (counter & ((1 << 30) - 1)) << _TAIL_BITS | tail
 
 
 def new_token(prefix: str) -> str:

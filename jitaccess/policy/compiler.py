@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -73,10 +73,10 @@ def head() -> Head:
         return head_of(cursor.fetchone())
 
 
-def head_of(row: tuple[int, str, datetime | str]) -> Head:
+def head_of(row: Sequence[Any]) -> Head:
     """What `HEAD` gave."""
     version, stamp, clock = row
-    return Head(version, stamp, as_utc(clock))
+    return Head(int(version), stamp, as_utc(clock))
 
 
 def compile_snapshot() -> Snapshot:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from random import getrandbits
 from typing import Any
 
 from jitaccess.gateway.http import Receive, Scope, Send
@@ -36,7 +36,7 @@ class Front:
             return
         if self._proxies:
             believe(scope, self._proxies)
-        name = trace_id(_header(scope, b"traceparent").decode("latin-1")) or os.urandom(16).hex()
+        name = trace_id(_header(scope, b"traceparent").decode("latin-1")) or f"{getrandbits(128):032x}"
         status, started = 0, time.monotonic()
 
         async def answering(event: Any) -> None:

@@ -22,7 +22,9 @@ _DROPPED = frozenset(
         "tools", "trust", "includeTools", "excludeTools", "disabledTools", "startup_timeout_sec", "transport", "name",
     }
 )  # fmt: skip
-_KEPT = frozenset({"command", "args", "env", "cwd", "era", "shared", "url", "headers", "serverUrl", "httpUrl"})
+_KEPT = frozenset(
+    {"command", "args", "env", "cwd", "era", "shared", "limits", "url", "headers", "serverUrl", "httpUrl"}
+)
 _PLACEHOLDER = re.compile(r"\$\{[^}]*\}")
 
 
@@ -95,7 +97,9 @@ def _read(name: str, slug: str, entry: Any) -> Found:
         raise Invalid("import.sse", "it uses the old HTTP+SSE transport; ask for its streamable HTTP address")
     _refuse_placeholders(entry)
     if url is None:
-        wanted = {key: entry[key] for key in ("command", "args", "env", "cwd", "era", "shared") if key in entry}
+        wanted = {
+            key: entry[key] for key in ("command", "args", "env", "cwd", "era", "shared", "limits") if key in entry
+        }
         parse_entry(slug, wanted)
         return Found(name, slug, stdio=wanted)
     if "command" in entry:

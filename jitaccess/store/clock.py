@@ -30,10 +30,9 @@ def now() -> datetime:
 
 
 def as_utc(value: datetime | str) -> datetime:
-    """What a cursor gives for jit_now(): PostgreSQL a time, SQLite a text."""
-    if isinstance(value, datetime):
-        return value.astimezone(UTC)
-    return datetime.fromisoformat(value).replace(tzinfo=UTC)
+    """What a cursor gives for jit_now(): PostgreSQL a time, or a text with its offset, SQLite a text without."""
+    found = value if isinstance(value, datetime) else datetime.fromisoformat(value)
+    return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def _sqlite_now() -> str:

@@ -17,10 +17,21 @@ from bench.place import choose, place
 # Those that start their own processes come last.
 SCENARIOS: dict[str, dict[str, Any]] = {
     "capacity": {"seconds": 0.3, "rounds": 1, "sessions": "1,40"},
-    "lists": {"seconds": 0.2, "sessions": "2", "tools": "10,100", "small": 1},
+    "lists": {"seconds": 0.2, "sessions": "2", "tools": "10,100", "small": 1, "large": 0},
+    "streams": {"streams": 40, "changes": 2, "seconds": 0.2, "small": 1},
     "latency": {"trials": 3, "small": 1},
     "profile": {"seconds": 0.7, "sessions": "1,8"},
     "startup": {"repeat": 1},
+    "gateway": {
+        "seconds": 0.2,
+        "rounds": 1,
+        "sessions": "1,4",
+        "peers": "passthrough",
+        "peer_seconds": 0.2,
+        "peers_cache": "",
+        "twin": 0,
+        "small": 1,
+    },
     "workflow_scale": {"requests": 1000, "due": 120, "looks": 1, "small": 1},
 }
 
@@ -36,7 +47,7 @@ def main() -> None:
         build(SMALL)
         here.start(gateways=2)
         for name, options in SCENARIOS.items():
-            if name in {"profile", "startup", "workflow_scale"}:
+            if name in {"profile", "startup", "gateway", "workflow_scale"}:
                 here.stop()
             report = importlib.import_module(f"bench.scenarios.{name}").run(here, Namespace(**options))
             told[name] = {

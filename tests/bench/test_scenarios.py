@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bench import peers
 from bench.checks import check_upstream
 from bench.client import ALLOWED, Answer, Wrong, outcome
+from bench.load import PLACE, Line, Tally
 from bench.report import ROOT, Report, quantiles, side_by_side
 from bench.sampler import place_of
+from bench.targets import Failed
 from jitaccess.kernel import strictjson
 from jitaccess.kernel.strictjson import JsonObject
 from tests.installation import ON_POSTGRESQL, eventually
@@ -56,7 +61,9 @@ def rows(told: dict[str, Any], number: int = 0) -> list[list[str]]:
 
 
 @pytest.mark.pure
-@pytest.mark.parametrize("scenario", ["capacity", "lists", "latency", "profile", "startup", "workflow_scale"])
+@pytest.mark.parametrize(
+    "scenario", ["capacity", "lists", "latency", "streams", "profile", "startup", "gateway", "workflow_scale"]
+)
 def test_what_is_measured_breaks_no_guarantee(small: dict[str, Any], scenario: str) -> None:
     assert small[scenario]["violations"] == []
     assert small[scenario]["tables"]
@@ -104,6 +111,22 @@ def test_starts_are_timed_until_a_call_is_answered(small: dict[str, Any]) -> Non
     commands = {row[0] for row in rows(small["startup"])}
     assert commands == {"jitaccess gateway" if ON_POSTGRESQL else "jitaccess up", "jitaccess --help"}
     assert all(float(value) > 0 for row in rows(small["startup"]) for value in row[2:])
+
+
+@pytest.mark.pure
+def test_the_gateway_is_measured_beside_what_does_less(small: dict[str, Any]) -> None:
+    told = small["gateway"]
+    ways = ("direct", "bare pass-through", "jitaccess")
+    assert [tuple(row[:2]) for row in rows(told)] == [(count, way) for count in ("1", "4") for way in ways]
+    assert told["figures"]["jitaccess at 4"]["cpu_us"] > told["figures"]["bare pass-through at 4"]["cpu_us"] > 0
+    assert (told["figures"]["jitaccess at 4"]["database_us"] > 0) == ON_POSTGRESQL
+    assert told["figures"]["commit_p50_ms"] > 0
+    assert [row[0] for row in rows(told, 3)] == ["added latency at 1 session, p50", "memory of the gateway"]
+
+
+@pytest.mark.pure
+def test_every_stream_is_told_of_every_change(small: dict[str, Any]) -> None:
+    assert small["streams"]["figures"]["told"] == [40, 40]
 
 
 @pytest.mark.pure
@@ -167,6 +190,8 @@ def test_under_policy_writes_every_agent_gets_calls_through_and_revokes_bind(tmp
         "2",
         "--writes",
         "20",
+        "--revokes",
+        "1",
         "--callers",
         "4",
         "--share",
@@ -222,6 +247,65 @@ def test_the_client_tells_a_result_from_a_refusal() -> None:
     for result, code in ((RIGHT, ALLOWED), (denied, "revoked")):
         body = json.dumps({"id": NONCE, "result": result}).encode()
         assert outcome(b"HTTP/1.1 200 OK\r\n\r\n", body, NONCE) == code
+
+
+class Wire:
+    """What a connection is to the load, without a network: keeps what was sent."""
+
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        self.sent.append(data)
+
+
+def http(text: str, nonce: str, *, chunked: bool = False) -> bytes:
+    answer = {"jsonrpc": "2.0", "id": nonce, "result": {"content": [{"type": "text", "text": text}]}}
+    body = json.dumps(answer).encode()
+    if not chunked:
+        return b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
+    head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ncontent-type: text/event-stream\r\n\r\n"
+    event = b"event: message\r\ndata: " + body + b"\r\n\r\n"
+    return head + b"%x\r\n%b\r\n0\r\n\r\n" % (len(event), event)
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_the_load_takes_no_answer_of_another_call_even_once_it_knows_how_answers_look(chunked: bool) -> None:
+    async def calls() -> Tally:
+        line = Line({"url": "http://127.0.0.1:1/mcp", "tool": "echo", "era": "modern", "tokens": []}, 0)
+        wire = Wire()
+        line.connection_made(wire)
+        request = line.message("tools/call", {"name": "echo", "arguments": {"nonce": PLACE}}, PLACE)
+        line.parts = request.split(PLACE.encode())
+        tally = Tally(time.monotonic() + 60, 0.0)
+        running = asyncio.create_task(line.run(tally, 0.0))
+        await asyncio.sleep(0)
+        for turn in range(4):
+            nonce = line.nonce.decode()
+            assert wire.sent[-1].count(line.nonce) == 2, "id and argument"
+            answer = http(nonce if turn < 3 else "n00000000000", nonce, chunked=chunked)
+            line.data_received(answer[:70])
+            line.data_received(answer[70:])
+        line.data_received(http(line.nonce.decode(), "n00000000000", chunked=chunked))
+        tally.until = 0.0
+        line.data_received(http(line.nonce.decode(), line.nonce.decode(), chunked=chunked))
+        await running
+        return tally
+
+    tally = asyncio.run(calls())
+    assert tally.codes == {ALLOWED: 4, "wrong": 2}
+    assert len(tally.latencies) == 4
+    assert tally.inside == 3
+
+
+def test_a_peer_that_cannot_be_installed_is_told_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(peers.PEERS, "nobody", peers.Peer(("no such name",), lambda _: [], "never"))
+    monkeypatch.setattr(peers, "_create", lambda _: None)
+    with pytest.raises(Failed, match="cannot be installed"):
+        peers.install("nobody", tmp_path)
+    assert not list(tmp_path.rglob("installed.json"))
 
 
 def test_a_violation_is_counted_and_told() -> None:

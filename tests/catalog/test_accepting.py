@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from jitaccess.audit.models import Entry
+from jitaccess.catalog.flags import Neighbours, flags_of
 from jitaccess.catalog.models import AccessClass, Server, Tool
 from jitaccess.catalog.services import classify_tool, import_tools, register_server, set_options
 from jitaccess.kernel.strictjson import JsonObject
@@ -113,3 +114,28 @@ def test_trust_that_begins_takes_over_what_waited(server: Server) -> None:
     assert tool("read_file").quarantined, "by the server's next answer, not by the switch"
     offer(server, definition("read_file"))
     assert not tool("read_file").quarantined
+
+
+def test_a_tool_under_a_new_name_is_recognised_and_waits(server: Server) -> None:
+    """A rule that denies `delete_all` must not be passed by calling it otherwise."""
+    said = {"description": "Deletes every file below a folder.", "inputSchema": {"type": "object", "title": "x"}}
+    offer(server, definition("delete_all", **said), definition("ping", description="Pings."))
+    offer(server, definition("tidy_up", **said), definition("pong", description="Pings."))
+    assert (tool("delete_all").present, tool("tidy_up").quarantined, tool("pong").quarantined) == (False, True, False)
+    [flag] = flags_of(tool("tidy_up"), Neighbours.read())
+    assert (flag.code, "delete_all" in flag.text) == ("same_body", True)
+    classify_tool(tool=tool("tidy_up"), access=AccessClass.DESTRUCTIVE, operator=OPERATOR)
+    assert flags_of(tool("tidy_up"), Neighbours.read()) == [], "somebody has seen it"
+
+
+def test_a_tool_that_comes_back_as_it_was_reviewed_needs_no_review(server: Server) -> None:
+    set_options(server=server, changes={"accept_definitions": False}, operator=OPERATOR)
+    offer(server, definition("read_file"))
+    classify_tool(tool=tool("read_file"), access=AccessClass.READ, operator=OPERATOR)
+    offer(server)
+    assert not tool("read_file").present
+    offer(server, definition("read_file"))
+    assert (tool("read_file").present, tool("read_file").quarantined) == (True, False)
+    offer(server)
+    offer(server, definition("read_file", description="Something else under an old name"))
+    assert tool("read_file").quarantined

@@ -120,6 +120,11 @@ def test_a_number_and_its_text_are_different() -> None:
         ("x\u202ey", "hidden"),
         ("tag\U000e0041", "hidden"),
         ("\x1b[31mred", "escapes"),
+        ("\x9b31mred", "escapes"),
+        ("the p\u0430ssword", "confusable"),
+        ("\u03bfpen", "confusable"),
+        ("\uff52\uff4d -rf", "confusable"),
+        ("\U0001d42b\U0001d426", "confusable"),
     ],
 )
 @pytest.mark.parametrize("place", ["description", "schema", "name of a member", "list"])
@@ -138,6 +143,13 @@ def test_what_is_written_for_a_model_or_hidden_is_flagged_wherever_it_stands(tex
 def test_an_ordinary_definition_has_no_flags() -> None:
     plain = tool(description="Reads a file.\nReturns its content. Use list_files first.", title="Read")
     assert codes(plain, ("files", "list_files"), ("git", "git_log")) == set()
+
+
+@pytest.mark.parametrize(
+    "text", ["Читает файл.txt", "Διαβάζει ένα αρχείο", "Waits 5 μs, Δt or Ω", "naïve café", "读取 a.txt"]
+)
+def test_other_scripts_are_no_disguise(text: str) -> None:
+    assert codes(tool(description=text)) == set()
 
 
 @pytest.mark.parametrize(

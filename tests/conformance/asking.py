@@ -1,4 +1,6 @@
-"""Tools that ask their client in the middle of a call: by requests (2025-11-25) and by rounds (2026-07-28)."""
+"""Tools that ask their client in the middle of a call, by rounds (2026-07-28): a call answers with what it needs and is
+made again. Where the connection is of an older revision, `settled` asks by requests instead.
+"""
 
 from __future__ import annotations
 
@@ -63,41 +65,36 @@ def said(answer: object, name: str) -> object:
     return answer.content.get(name) if isinstance(answer, types.ElicitResult) and answer.content else None
 
 
-# By requests of the server
-
-
 @tools.tool("test_sampling", "Asks the client's model", strings("prompt"))
 async def _sampling(ctx: Context, params: types.CallToolRequestParams) -> Answer:
-    asked = sample(str((params.arguments or {}).get("prompt")), 100).params
-    answer = await ctx.session.create_message(
-        asked.messages, max_tokens=asked.max_tokens, related_request_id=ctx.request_id
-    )
+    answer = (params.input_responses or {}).get("model")
+    if not isinstance(answer, types.CreateMessageResult):
+        return asks(model=sample(str((params.arguments or {}).get("prompt")), 100))
     words = answer.content.text if answer.content.type == "text" else "nothing in words"
     return f"LLM response: {words}"
 
 
-async def _elicited(ctx: Context, message: str, schema: dict[str, Any]) -> str:
-    answer = await ctx.session.elicit_form(message, schema, related_request_id=ctx.request_id)
-    return f"action={answer.action}, content={json.dumps(answer.content or {})}"
+def _elicited(params: types.CallToolRequestParams, words: str, message: str, schema: dict[str, Any]) -> Answer:
+    answer = (params.input_responses or {}).get("person")
+    if not isinstance(answer, types.ElicitResult):
+        return asks(person=ask(message, schema))
+    return f"{words}: action={answer.action}, content={json.dumps(answer.content or {})}"
 
 
 @tools.tool("test_elicitation", "Asks the person", strings("message"))
 async def _elicitation(ctx: Context, params: types.CallToolRequestParams) -> Answer:
     message = str((params.arguments or {}).get("message"))
-    return "User response: " + await _elicited(ctx, message, strings("username", "email"))
+    return _elicited(params, "User response", message, strings("username", "email"))
 
 
 @tools.tool("test_elicitation_sep1034_defaults", "Asks the person, with defaults of every type (SEP-1034)")
 async def _defaults(ctx: Context, params: types.CallToolRequestParams) -> Answer:
-    return "Elicitation completed: " + await _elicited(ctx, "Please provide user information", DEFAULTS)
+    return _elicited(params, "Elicitation completed", "Please provide user information", DEFAULTS)
 
 
 @tools.tool("test_elicitation_sep1330_enums", "Asks the person to choose (SEP-1330)")
 async def _enums(ctx: Context, params: types.CallToolRequestParams) -> Answer:
-    return "Elicitation completed: " + await _elicited(ctx, "Please choose", ENUMS)
-
-
-# By rounds (SEP-2322): the call answers with what it needs and is sent again
+    return _elicited(params, "Elicitation completed", "Please choose", ENUMS)
 
 
 @tools.tool("test_input_required_result_elicitation", "One question to the person")
@@ -171,6 +168,8 @@ async def _tampered(ctx: Context, params: types.CallToolRequestParams) -> Answer
 
 @tools.tool("test_input_required_result_capabilities", "Asks only for what the client declared")
 async def _declared(ctx: Context, params: types.CallToolRequestParams) -> Answer:
+    if params.input_responses:
+        return "All that could be asked was answered."
     declared = ctx.session.client_capabilities
     requests: dict[str, Any] = {}
     if declared is None or declared.sampling is not None:

@@ -10,6 +10,7 @@ from typing import Any
 import mcp_types as types
 from mcp.server.context import ServerRequestContext
 from mcp.shared.exceptions import MCPError
+from mcp.shared.message import ServerMessageMetadata
 
 Context = ServerRequestContext[Any, Any]
 Answer = types.CallToolResult | types.InputRequiredResult | list[types.ContentBlock] | str
@@ -18,6 +19,11 @@ Handler = Callable[[Context, types.CallToolRequestParams], Awaitable[Answer]]
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8DwHwAFBQIAX8jx0gAAAABJRU5ErkJggg=="
 SILENCE = "UklGRiYAAABXQVZFZm10IBAAAAABAAEAQB8AAAB9AAACABAAZGF0YQIAAAA="
 MISSING_CAPABILITY = -32021
+RESULTS: dict[str, Any] = {
+    "elicitation/create": types.ElicitResult,
+    "sampling/createMessage": types.CreateMessageResult,
+    "roots/list": types.ListRootsResult,
+}
 
 # What the suite wants to find unharmed in the list (SEP-1613, SEP-2106).
 WHOLE_SCHEMA: dict[str, Any] = {
@@ -69,10 +75,27 @@ class Tools:
     async def call(self, ctx: Context, params: types.CallToolRequestParams) -> Any:
         if params.name not in self.all:
             raise MCPError(types.INVALID_PARAMS, f"Unknown tool: {params.name}")
-        answer = await self.all[params.name][1](ctx, params)
+        answer = await settled(ctx, params, self.all[params.name][1])
         if isinstance(answer, str):
             answer = [text(answer)]
         return types.CallToolResult(content=answer) if isinstance(answer, list) else answer
+
+
+async def settled(ctx: Context, params: Any, handler: Callable[[Context, Any], Awaitable[Any]]) -> Any:
+    """What comes of a call that may take rounds. A client of an older revision knows none, and is asked by requests."""
+    answer = await handler(ctx, params)
+    while isinstance(answer, types.InputRequiredResult) and ctx.session.can_send_request:
+        requests = answer.input_requests or {}
+        said = await asyncio.gather(*(_ask(ctx, request) for request in requests.values()))
+        given = {"input_responses": dict(zip(requests, said, strict=True)), "request_state": answer.request_state}
+        params = params.model_copy(update=given)
+        answer = await handler(ctx, params)
+    return answer
+
+
+async def _ask(ctx: Context, request: types.InputRequest) -> Any:
+    metadata = ServerMessageMetadata(related_request_id=ctx.request_id)
+    return await ctx.session.send_request(request, RESULTS[request.method], metadata=metadata)
 
 
 def text(words: str) -> types.TextContent:

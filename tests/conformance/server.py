@@ -11,7 +11,7 @@ import json
 import re
 import sys
 import warnings
-import weakref
+from collections import deque
 from typing import Any
 
 import mcp_types as types
@@ -25,7 +25,7 @@ from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, Pro
 from mcp.shared.exceptions import MCPError
 
 from tests.conformance import asking
-from tests.conformance.fixtures import PIXEL, Answer, Context, embedded, strings, text, tools
+from tests.conformance.fixtures import PIXEL, Answer, Context, embedded, settled, strings, text, tools
 
 NAME = "conformance-fixture"
 TEMPLATE = re.compile(r"test://template/([^/]+)/data")
@@ -51,7 +51,7 @@ PROMPTS = {
 DYNAMIC = "test_dynamic_prompt"
 bus = InMemorySubscriptionBus()
 # Of connections that were opened by a handshake; they are told of changes without asking.
-opened: weakref.WeakSet[ServerSession] = weakref.WeakSet()
+opened: deque[ServerSession] = deque(maxlen=100)
 
 
 async def list_tools(ctx: Context, params: object) -> types.ListToolsResult:
@@ -89,7 +89,11 @@ async def list_prompts(ctx: Context, params: object) -> types.ListPromptsResult:
     return types.ListPromptsResult(prompts=[PROMPTS[name] for name in sorted(PROMPTS)])
 
 
-async def get_prompt(
+async def get_prompt(ctx: Context, params: types.GetPromptRequestParams) -> Any:
+    return await settled(ctx, params, _prompt)
+
+
+async def _prompt(
     ctx: Context, params: types.GetPromptRequestParams
 ) -> types.GetPromptResult | types.InputRequiredResult:
     given, said = params.arguments or {}, list[types.ContentBlock]()
@@ -127,7 +131,7 @@ async def accept(ctx: Context, params: object) -> types.EmptyResult:
 
 
 async def remember(ctx: Context, params: object) -> None:
-    opened.add(ctx.session)
+    opened.append(ctx.session)
 
 
 async def _tell(event: ToolsListChanged | PromptsListChanged) -> None:
@@ -139,7 +143,7 @@ async def _tell(event: ToolsListChanged | PromptsListChanged) -> None:
         try:
             await send()
         except Exception:  # noqa: BLE001 - of a connection that is gone, whatever it raises
-            opened.discard(session)
+            opened.remove(session)
 
 
 async def _dynamic(ctx: Context, params: types.CallToolRequestParams) -> Answer:

@@ -7,6 +7,7 @@ import contextlib
 import signal
 
 import httpx2
+import psutil
 
 from tests.installation import Installation, eventually
 
@@ -32,6 +33,7 @@ def test_after_kill_nine_nothing_acknowledged_is_missing_and_open_calls_are_clos
     process = installation.up()
     token = installation.token()
     answered: list[str] = []
+    children: list[psutil.Process] = []
 
     async def calls() -> None:
         async with httpx2.AsyncClient(headers=HEADERS | {"Authorization": f"Bearer {token}"}, timeout=20) as http:
@@ -47,10 +49,13 @@ def test_after_kill_nine_nothing_acknowledged_is_missing_and_open_calls_are_clos
             workers = [asyncio.create_task(one(worker)) for worker in range(8)]
             while len(answered) < 50:
                 await asyncio.wait(workers, timeout=0.02)
+            children.extend(psutil.Process(process.popen.pid).children(recursive=True))
             process.popen.send_signal(signal.SIGKILL)
             await asyncio.gather(*workers)
 
     asyncio.run(calls())
+    assert children
+    assert psutil.wait_procs(children, timeout=10)[1] == [], "no server outlives its gateway"
     process.stop()
     authorized = {row["call"] for row in installation.ledger("call.authorized")}
     # Every call that was answered had its authorization on record before it was forwarded.

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import socket
 import time
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx2
@@ -17,9 +19,12 @@ from tests.mcp_client import LEGACY, MODERN, connect
 
 @pytest.mark.pure
 def test_slow_bodies_and_readers_take_no_thread_from_the_pages(installation: Installation) -> None:
-    url = installation.up("--no-worker").url
-    parts = urlsplit(url)
+    process = installation.up("--no-worker")
+    url, parts = process.url, urlsplit(process.url)
     address = (str(parts.hostname), int(parts.port or 0))
+    limits = Path(f"/proc/{process.popen.pid}/limits").read_text()
+    soft, hard = re.search(r"Max open files\s+(\S+)\s+(\S+)", limits).groups()  # type: ignore[union-attr]
+    assert soft == hard, "each client is a file, so it opens as many as it may"
     form = (
         f"POST /accounts/login/ HTTP/1.1\r\nHost: {parts.netloc}\r\nOrigin: {url}\r\nCookie: csrftoken={'a' * 32}\r\n"
         "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 100000\r\n\r\na"
@@ -34,6 +39,11 @@ def test_slow_bodies_and_readers_take_no_thread_from_the_pages(installation: Ins
         started = time.monotonic()
         assert httpx2.get(f"{url}/accounts/login/", timeout=10).status_code == 200
         assert time.monotonic() - started < 5
+        endless = stack.enter_context(socket.create_connection(address, timeout=10))
+        with pytest.raises(ConnectionError):
+            endless.sendall(b"GET / HTTP/1.1\r\n")
+            for _ in range(10_000):
+                endless.sendall(b"X-More: %s\r\n" % (b"y" * 8000))
 
 
 @pytest.mark.pure

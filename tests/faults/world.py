@@ -289,7 +289,7 @@ class World:
         message = agent.message("tools/call", {"name": tool, "arguments": arguments})
         try:
             response = agent.post(message)
-            kind, detail = _understood(response)
+            kind, detail = understood(response)
         except (httpx2.HTTPError, ValueError) as error:
             kind, detail = "lost", repr(error)
         return Answer(nonce, kind, detail, time.monotonic() - begun)
@@ -370,7 +370,7 @@ class World:
         raise Away
 
 
-def _understood(response: httpx2.Response) -> tuple[str, str]:
+def understood(response: httpx2.Response) -> tuple[str, str]:
     if response.status_code in {401, 503}:
         return "refused", str(response.status_code)
     if response.status_code != 200:

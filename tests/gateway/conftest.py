@@ -27,7 +27,7 @@ def sent(record: Path) -> Callable[[], list[dict[str, Any]]]:
     def read() -> list[dict[str, Any]]:
         whole, _, _ = record.read_bytes().rpartition(b"\n")  # the last line may be half written
         messages = [json.loads(line) for line in whole.split(b"\n") if line]
-        return [message["params"] for message in messages if message["method"] == "tools/call"]
+        return [message["params"] for message in messages if message.get("method") == "tools/call"]
 
     return read
 

@@ -326,12 +326,13 @@ def data(entry: Entry) -> dict[str, Any]:
     return dict(json.loads(entry.data))
 
 
+NO_ENDS = {"call.authorized", "call.denied", "call.denied_again", "call.repeated"}
+
+
 def settled() -> bool:
     """Whether every authorized call has its end on record, exactly one, and none is open."""
     begun = Counter(entry.call for entry in ledger("call.authorized"))
-    ended = Counter(
-        entry.call for entry in ledger() if entry.event not in {"call.authorized", "call.denied", "call.denied_again"}
-    )
+    ended = Counter(entry.call for entry in ledger() if entry.event not in NO_ENDS)
     return begun == ended and not OpenCall.objects.exists()
 
 

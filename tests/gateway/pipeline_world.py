@@ -16,7 +16,19 @@ from jitaccess.catalog import models as catalog
 from jitaccess.identity import models as identity
 from jitaccess.policy import models as policy
 from tests.policy import model
-from tests.policy.worlds import CLASSES, HORIZON, random_binding, random_lock, random_role, random_world
+from tests.policy.worlds import (
+    CALLS,
+    CLASSES,
+    CONSTRAINTS,
+    HORIZON,
+    NAMES,
+    random_binding,
+    random_lock,
+    random_role,
+    random_world,
+)
+
+Question = tuple[int, int | None, int, str, model.Arguments]
 
 
 def key(number: int) -> UUID:
@@ -45,15 +57,11 @@ class Placed:
 def placed(random: Random, size: int, began: datetime) -> Placed:
     """A world with nothing disabled yet, in an empty database."""
     here = Placed(random, size, began)
-    here.world = random_world(random, size)
+    # Of some worlds the one in which most is allowed: in most of them hardly anything is.
+    here.world = max((_everybody(random_world(random, size)) for _ in range(12)), key=lambda one: len(allowed(one, 10)))
     found = {id(one.role): one.role for one in here.world.bindings if one.role}
     here.roles = list(found.values()) or [random_role(random, 1)]
     here.world.bindings, bindings = [], here.world.bindings
-    here.world.locks = []
-    for user in here.world.users.values():
-        user.active = True
-    for agent in here.world.agents.values():
-        agent.enabled = True
     with transaction.atomic():
         _people(here)
         for number, server in here.world.servers.items():
@@ -63,6 +71,29 @@ def placed(random: Random, size: int, began: datetime) -> Placed:
         for binding in bindings:
             bind(here, binding)
     return here
+
+
+def _everybody(world: model.World) -> model.World:
+    """Nobody is locked or disabled."""
+    world.locks = []
+    for person in world.users.values():
+        person.active = True
+    for one in (*world.agents.values(), *world.servers.values()):
+        one.enabled = True
+    return world
+
+
+def allowed(world: model.World, at: float) -> list[Question]:
+    """Every call that is allowed at a second."""
+    return [
+        (agent, user, server, name, arguments)
+        for agent in world.agents
+        for user in (None, *world.users)
+        for server in world.servers
+        for name in NAMES
+        for arguments in CALLS
+        if arguments is not None and model.allowed(world, agent, user, server, name, at, arguments)
+    ]
 
 
 def _people(here: Placed) -> None:
@@ -192,6 +223,20 @@ def _another_binding(here: Placed, at: float) -> None:
     bind(here, binding)
 
 
+def _grant_a_tool(here: Placed, at: float) -> None:
+    """To one principal for some seconds, perhaps with certain arguments, perhaps for some calls."""
+    number = max((one.id for one in here.world.bindings), default=0) + 1
+    agent, user = here.random.choice(list(here.world.agents)), here.random.choice((None, *here.world.users))
+    tool = here.random.choice([tool for server in here.world.servers.values() for tool in server.tools])
+    whose = ("pair", agent, user) if user else ("agent", agent)
+    until = int(at) + here.random.randint(2, 15)
+    arguments = here.random.choice((None, None, *CONSTRAINTS))
+    bind(
+        here,
+        model.Binding(number, whose, "grant", None, {tool.id: tool.pin}, int(at), until, None, arguments=arguments),
+    )
+
+
 def _end_a_binding(here: Placed, at: float) -> None:
     live = [one for one in here.world.bindings if one.live(at)]
     if live:
@@ -239,12 +284,8 @@ def _switch_a_user(here: Placed, at: float) -> None:
 
 
 def _everybody_is_back(here: Placed, at: float) -> None:
-    for agent in here.world.agents.values():
-        agent.enabled = True
-    for user in here.world.users.values():
-        user.active = True
-    for server in here.world.servers.values():
-        server.enabled = True
+    locks, here.world.locks = here.world.locks, []
+    _everybody(here.world).locks = locks
     identity.Agent.objects.update(enabled=True)
     identity.User.objects.update(is_active=True)
     catalog.Server.objects.update(enabled=True)
@@ -261,6 +302,8 @@ def _rewrite_a_role(here: Placed, at: float) -> None:
     place = here.random.randrange(len(here.roles))
     old = here.roles[place]
     new = here.roles[place] = random_role(here.random, old.id)
+    if here.random.random() < 0.5:
+        new = here.roles[place] = model.Role(old.allow, [model.Rule(["*"], [here.random.choice(NAMES)], [])], old.id)
     head = policy.Role.objects.get(pk=key(old.id)).head + 1
     _role(new, head=head)
     for binding in here.world.bindings:
@@ -269,6 +312,6 @@ def _rewrite_a_role(here: Placed, at: float) -> None:
 
 
 CHANGES: tuple[Callable[[Placed, float], None], ...] = (
-    *[_another_binding] * 6, *[_end_a_binding] * 3, *[_change_a_tool] * 2, _lock, *[_lift_all_locks] * 2, _switch_an_agent,
-    _switch_a_user, _switch_a_server, *[_everybody_is_back] * 3, _rewrite_a_role,
+    *[_another_binding] * 3, *[_grant_a_tool] * 5, *[_end_a_binding] * 3, *[_change_a_tool] * 2, _lock, *[_lift_all_locks] * 2, _switch_an_agent,
+    _switch_a_user, _switch_a_server, *[_rewrite_a_role] * 3, *[_everybody_is_back] * 4,
 )  # fmt: skip

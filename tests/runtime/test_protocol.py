@@ -45,10 +45,11 @@ class World:
 
 @asynccontextmanager
 async def serving() -> AsyncIterator[World]:
-    """/long answers with a megabyte, /wait when there is nothing more to read, anything else at once, unread."""
+    """/long answers with megabytes, anything else with a word, at once and unread."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": []})
+        size = b"4194308" if scope["path"] == "/long" else b"4"
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", size)]})
         if scope["path"] == "/long":
             for _ in range(64):
                 await send({"type": "http.response.body", "body": b"x" * 65536, "more_body": True})
@@ -62,6 +63,7 @@ async def serving() -> AsyncIterator[World]:
         lambda: Protocol(config=config, server_state=state, app_state={}), "127.0.0.1", 0
     )
     world = World(server.sockets[0].getsockname(), state)
+    server.sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)
     try:
         yield world
     finally:
@@ -163,10 +165,12 @@ def test_a_client_that_reads_slowly_is_served() -> None:
         reader, writer = await world.connect()
         writer.write(GET % b"long")
         size = moment = 0
+        await reader.readuntil(b"\r\n\r\n")
         while size < 64 * 65536:
-            size += len(await reader.read(150_000))
+            size += len(await reader.readexactly(262_144))
             moment += int(protocol.STALL_SECONDS) - 1
             world.later(moment)
+        assert await reader.readexactly(4) == b"done"
         assert world.ended == ["/long"]
         writer.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -41,20 +42,19 @@ from requests_app.services import (
 )
 from requests_app.services.submit import DEFAULT_SECONDS
 
-POLL_SECONDS = 0.4
-# Of one principal in one process; one more is answered at once.
-MAX_WAITS = 4
+PROGRESS_SECONDS = 5.0
 T = TypeVar("T", bound=d.Arguments)
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One use of an access tool, on one endpoint."""
+    """One use of an access tool, on one endpoint. `progress` tells the client of it, if it wants to hear."""
 
     gateway: Gateway
     principal: Principal
     endpoint: Endpoint
     arguments: JsonObject
+    progress: Callable[[JsonObject], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,23 +171,25 @@ def _would_be(request: AccessRequest) -> JsonObject:
 async def _check_request(asked: Asked) -> Reply:
     arguments = _parse(d.CheckRequest, asked.arguments)
     request_id = _uuid(arguments.request_id, "request")
-    waits, key = asked.gateway.waits, asked.principal.key
-    patience = arguments.wait_seconds if waits[key] < MAX_WAITS else 0
-    waits[key] += 1
-    try:
-        await _until_decided(asked, request_id, patience)
-    finally:
-        waits[key] -= 1
+    patience = arguments.wait_seconds if asked.gateway.waits.has_room(asked.principal.key) else 0
+    await _until_decided(asked, request_id, patience)
     data = await asked.gateway.db(_state, asked.principal, request_id)
     return Reply(_sentence(data), data)
 
 
 async def _until_decided(asked: Asked, request_id: UUID, patience: float) -> None:
-    deadline = time.monotonic() + patience
-    while (left := deadline - time.monotonic()) > 0 and asked.gateway.running:
-        if not await asked.gateway.db(lambda: selectors.is_open(asked.principal, request_id)):
-            return
-        await asyncio.sleep(min(POLL_SECONDS, left))
+    """Wait for a decision, with a sign of progress now and then for a client that wants it."""
+    began = time.monotonic()
+    with asked.gateway.waits.one(asked.principal.key, request_id) as decided:
+        while (left := began + patience - time.monotonic()) > 0 and asked.gateway.running and not decided.is_set():
+            # Also after the first time: a request of somebody else must not be waited for.
+            if not await asked.gateway.db(lambda: selectors.is_open(asked.principal, request_id)):
+                return
+            if asked.progress is not None:
+                waited: JsonObject = {"progress": round(time.monotonic() - began, 1), "total": patience}
+                asked.progress(waited | {"message": "Still pending: nobody has decided yet."})
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(decided.wait(), min(PROGRESS_SECONDS, left))
 
 
 async def _list_requestable(asked: Asked) -> Reply:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from .errors import RemoteError
 from .process import logger
 
 MAX_QUESTIONS = 8  # open at once, of one request
+MAX_ASKED = 64  # in all
 
 Ask = Callable[[str, JsonObject], Awaitable[JsonObject]]
 
@@ -34,6 +35,15 @@ class Told:
 NOBODY = Told()
 
 
+def whose(calls: Iterable[Asked]) -> Asked | None:
+    """Which of a connection's calls, oldest first, a question is about that does not say so.
+
+    A server that does one thing after another asks about the oldest that does not wait for an answer already.
+    """
+    may = [one for one in calls if one.answers]
+    return next((one for one in may if not one.waits), may[-1] if may else None)
+
+
 class Asked:
     """The questions of a server of the older era within one request. The time they take is not the server's."""
 
@@ -44,6 +54,7 @@ class Asked:
         self._open: dict[str | int, asyncio.Task[None]] = {}
         self._since = 0.0
         self._spent = 0.0
+        self._count = 0
 
     def progress(self, params: JsonObject) -> None:
         self._safely(self._told.progress, params)
@@ -59,12 +70,18 @@ class Asked:
     def answers(self) -> bool:
         return self._told.ask is not None
 
+    @property
+    def waits(self) -> bool:
+        """Whether the server waits for an answer."""
+        return bool(self._open)
+
     def ask(self, method: str, params: JsonObject, call_id: str | int) -> None:
         """A request of the server: the answer goes back once there is one."""
         if call_id in self._open or self._told.ask is None:
             return
-        if len(self._open) >= MAX_QUESTIONS:
-            detail = f"At most {MAX_QUESTIONS} questions may be open at once."
+        self._count += 1
+        if len(self._open) >= MAX_QUESTIONS or self._count > MAX_ASKED:
+            detail = f"At most {MAX_QUESTIONS} questions may be open at once, and {MAX_ASKED} asked in all."
             self._answer({"jsonrpc": "2.0", "id": call_id, "error": {"code": -32603, "message": detail}})
             return
         if not self._open:

@@ -16,7 +16,8 @@ from jitaccess.kernel import strictjson
 from jitaccess.kernel.errors import Invalid
 from jitaccess.kernel.text import visible
 
-Era = Literal["auto", "modern", "legacy"]
+# `older` is never configured: a server of either era that is greeted for a client of the older one.
+Era = Literal["auto", "modern", "legacy", "older"]
 
 _SLUG = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

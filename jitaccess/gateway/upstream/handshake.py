@@ -54,6 +54,11 @@ async def greet(post: Post, notify: Notify, era: Era, announced: JsonObject | No
     """
     if era == "legacy":
         return await _initialize(post, notify, announced or {})
+    if era == "older":
+        try:
+            return await _initialize(post, notify, announced or {})
+        except RemoteError:
+            era = "modern"  # if anything, for it does not know the handshake
     probe = _discover(post)
     try:
         if era == "modern":

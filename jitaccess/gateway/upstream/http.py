@@ -19,13 +19,13 @@ from jitaccess.kernel.text import visible
 
 from . import headers as mcp_headers
 from .answers import Exchange, SessionLost
-from .asked import NOBODY, Asked, Told
+from .asked import NOBODY, Asked, Told, whose
 from .bounds import CLOSED, Bounds
 from .config import Era, HttpServer
 from .errors import TOO_LATE, RemoteError, UpstreamError
 from .handshake import MODERN, Greeting, greet
 from .identity import as_header
-from .listener import listen, tells
+from .listener import concerns, listen, tells
 from .messages import (
     LOGGED,
     MAX_PENDING,
@@ -257,7 +257,7 @@ class HttpConnection:
         """Take a notification. What the listener does with it harms nobody else."""
         if method == "notifications/tools/list_changed":
             self._mirrors = None
-        if self._on_notification is None:
+        if self._on_notification is None or not concerns(method, params):
             return
         try:
             self._on_notification(method, params)
@@ -265,15 +265,13 @@ class HttpConnection:
             logger.exception("server %s: a notification could not be handled", self.server.slug)
 
     def question(self, method: str, params: JsonObject, call_id: str | int, asked: Asked | None) -> None:
-        """Relay or refuse the server's own request, which only servers of the older era may send.
-
-        On a stream that belongs to no call, nothing says which it is about: a server that does one thing after another
-        asks about the oldest.
+        """Relay or refuse the server's own request, which only servers of the older era may send. `asked` None: it came
+        on a stream that belongs to no call.
         """
         if self.modern:
             return
         if asked is None:
-            asked = next((one for one in self._open_calls() if one.answers), None)
+            asked = whose(self._open_calls())
         if asked is not None and asked.answers and method in QUESTIONS:
             asked.ask(method, params, call_id)
         else:
@@ -415,8 +413,9 @@ class HttpConnection:
             )
             result = await Exchange(self, call_id, None).answer(response)
         except UpstreamError as error:
-            # Not a recognised modern error, so perhaps a server of the older era, which is asked next.
-            if probing and era == "auto" and error.sent and error.params.get("status") != 401:
+            # No answer of the era that was asked, so perhaps a server of the other one, which is asked next.
+            first = "auto" if probing else "older"
+            if era == first and error.sent and error.params.get("status") != 401:
                 raise RemoteError(-32600, error.detail) from error
             raise
         if not probing:

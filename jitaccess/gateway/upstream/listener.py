@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 WAIT_SECONDS = (1.0, 60.0)  # before the second stream, and at most
 LONG_SECONDS = 30.0  # a stream that lasted so long was a good one
 
+ACKNOWLEDGED = "notifications/subscriptions/acknowledged"
+
 _EVENTS = {"Accept": "text/event-stream"}
 _UNSUPPORTED = frozenset({400, 404, 405, 501})
 
@@ -41,6 +43,12 @@ def tells(capabilities: JsonObject, *, modern: bool) -> bool:
     resources = capabilities.get("resources")
     updates = not modern and isinstance(resources, dict) and resources.get("subscribe") is True
     return updates or bool(lists(capabilities))
+
+
+def concerns(method: str, params: JsonObject) -> bool:
+    """Whether a notification says anything: of acknowledgements those that are about resources somebody waits for."""
+    honoured = params.get("notifications")
+    return method != ACKNOWLEDGED or (isinstance(honoured, dict) and "resourceSubscriptions" in honoured)
 
 
 async def listen(connection: HttpConnection) -> None:

@@ -25,8 +25,9 @@ from .process import logger
 QUICK_DEATH_SECONDS = 10.0
 EVICTABLE_SECONDS = 10.0  # who was handed a connection a moment ago may be about to use it
 
-# Slug, principal (None: shared), and what a server of the older era was told that its client can be asked.
-Key: TypeAlias = "tuple[str, str | None, str]"
+# Slug, principal (None: shared), what a server of the older era was told that its client can be asked, and whether it
+# was greeted in the older way first.
+Key: TypeAlias = "tuple[str, str | None, str, bool]"
 PoolNotification: TypeAlias = "Callable[[str, str | None, str, JsonObject], None]"
 
 
@@ -88,14 +89,18 @@ class Pool:
         self._clock = clock
         self._slots: dict[Key, _Slot] = {}
         self._eras: dict[str, tuple[ServerConfig, Era]] = {}
+        self._older: dict[str, tuple[ServerConfig, Era]] = {}
         self._announced: dict[str, tuple[ServerConfig, JsonObject]] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._closed = False
 
-    async def connection(self, slug: str, principal_key: str, *, capabilities: JsonObject | None = None) -> Connection:
+    async def connection(
+        self, slug: str, principal_key: str, *, capabilities: JsonObject | None = None, older: bool = False
+    ) -> Connection:
         """Return a live connection for this principal, started if need be; concurrent callers share one start.
 
-        A server of the older era that is not shared is told that its client has exactly these `capabilities`.
+        A server of the older era that is not shared is told that its client has exactly these `capabilities`. `older`:
+        for a client of the older era, whom a server of both shall meet as it would without us.
 
         Raises UpstreamError with sent=False: upstream.unavailable (unknown, cannot be started, or waiting to be tried
         again: param retry_in, seconds) or upstream.busy (max_connections or max_http_connections are in use).
@@ -103,16 +108,18 @@ class Pool:
         server = self._servers(slug)
         if server is None or self._closed:
             raise UpstreamError("upstream.unavailable", f'There is no server "{slug}" to connect to.', server=slug)
-        announced = self._tells(server, capabilities or {})
-        key: Key = (slug, principal_key if self.apart(slug) else None, strictjson.encode(announced).decode())
+        older = older and server.era == "auto"
+        announced = self._tells(server, capabilities or {}, older=older)
+        whose = principal_key if self.apart(slug, older=older) else None
+        key: Key = (slug, whose, strictjson.encode(announced).decode(), older)
         slot = self._slot(key, server)
         if slot.connection is not None:
             if slot.connection.alive:
-                self._check(slot)
+                self._check(slot, principal_key)
                 return slot.connection
             self._bury(slot)
         if slot.starting is None:
-            self._check(slot)
+            self._check(slot, principal_key)
             self._make_room(slot)
             slot.starting = asyncio.get_running_loop().create_task(self._start(key, slot, announced))
             slot.starting.add_done_callback(lambda task: task.cancelled() or task.exception())
@@ -128,10 +135,13 @@ class Pool:
                 raise UpstreamError("upstream.unavailable", detail, server=slug) from None
             raise
 
-    def apart(self, slug: str) -> bool:
+    def apart(self, slug: str, *, older: bool = False) -> bool:
         """Whether each principal has a connection of its own to this server, as far as it is known by now."""
         server = self._servers(slug)
-        return server is not None and not server.shared and not self._stateless(server)
+        if server is None or server.shared:
+            return False
+        # 2026-07-28 over HTTP: requests have nothing in common but the URL.
+        return not (isinstance(server, HttpServer) and self._speaks_modern(server, older=older))
 
     def announced(self, slug: str) -> JsonObject | None:
         """The capabilities that the server told of in its last greeting; None when it has not been greeted as it is
@@ -140,17 +150,20 @@ class Pool:
         server, capabilities = self._announced.get(slug, (None, None))
         return capabilities if server is not None and server == self._servers(slug) else None
 
-    def answered(self, connection: Connection, error: UpstreamError | None) -> None:
-        """Tell what came of a call: None when the server answered, whatever it said. Failures in a row make it be left
-        alone for a while; a process that runs, and never answers in time, is started anew after that.
+    def answered(self, connection: Connection, error: UpstreamError | None, principal_key: str) -> None:
+        """Tell what came of a call of this principal: None when the server answered, whatever it said. Failures in a
+        row make it be left alone for a while; a process that runs and never answers in time is started anew after that.
         """
         slot = self._used.get(connection)
         if slot is None:
             return
         if error is None and not slot.breaker.failures:
             return
-        opened = slot.breaker.answered(error)
-        if opened and not slot.over_http and slot.connection is connection:
+        if error is not None and not slot.over_http and error.code in ("upstream.died", "upstream.unavailable"):
+            return  # the end of a process counts when it is buried
+        opened = slot.breaker.answered(error, principal_key)
+        theirs = slot.breaker.for_everybody or not slot.server.shared
+        if opened and theirs and not slot.over_http and slot.connection is connection:
             slot.connection = None
             self._close_later(None, connection)
         self._judged(slot, opened=opened)
@@ -189,14 +202,13 @@ class Pool:
         await asyncio.gather(*self._closing)
         await self._client.close()
 
-    def _stateless(self, server: ServerConfig) -> bool:
-        """Whether it is known to speak 2026-07-28 over HTTP, where requests have nothing in common but the URL."""
-        return isinstance(server, HttpServer) and self._eras.get(server.slug) == (server, "modern")
+    def _speaks_modern(self, server: ServerConfig, *, older: bool) -> bool:
+        """Whether it is known by now to speak 2026-07-28, when greeted so."""
+        return (self._older if older else self._eras).get(server.slug) == (server, "modern")
 
-    def _tells(self, server: ServerConfig, capabilities: JsonObject) -> JsonObject:
+    def _tells(self, server: ServerConfig, capabilities: JsonObject, *, older: bool) -> JsonObject:
         """What is told in the handshake: nothing where principals share it, or each request says it anew."""
-        modern = self._eras.get(server.slug) == (server, "modern")
-        return {} if server.shared or modern else capabilities
+        return {} if server.shared or self._speaks_modern(server, older=older) else capabilities
 
     def _slot(self, key: Key, server: ServerConfig) -> _Slot:
         slot = self._slots.get(key)
@@ -239,9 +251,9 @@ class Pool:
         else:  # one accident is repaired at once
             self._judged(slot, opened=slot.breaker.failed("it ended soon after its start", free=1))
 
-    def _check(self, slot: _Slot) -> None:
+    def _check(self, slot: _Slot, caller: str) -> None:
         """Raises UpstreamError while the server is left alone."""
-        if wait := slot.breaker.wait():
+        if wait := slot.breaker.wait(caller):
             slug = slot.server.slug
             detail = f'The server "{slug}" is tried again in {wait:.0f} seconds at the earliest: {slot.breaker.reason}'
             raise UpstreamError("upstream.unavailable", detail, server=slug, retry_in=round(wait, 1))
@@ -262,28 +274,30 @@ class Pool:
         self._discard(*min(idle, key=lambda entry: entry[1].last_used))
 
     async def _start(self, key: Key, slot: _Slot, announced: JsonObject) -> Connection:
-        server = slot.server
-        known, era = self._eras.get(server.slug, (None, server.era))
+        server, older = slot.server, key[3]
+        eras, unknown = (self._older, "older") if older else (self._eras, server.era)
+        known, era = eras.get(server.slug, (None, unknown))
         if key[1] is None and not server.shared:
             # What principals share because it has no sessions must not become one session of theirs, should another
             # start have found meanwhile that the server is not what it was.
             known, era = server, "modern"
         try:
             connection = await open_connection(
-                replace(server, era=era if known == server else server.era),
+                replace(server, era=era if known == server else unknown),
                 client=self._client,
                 on_notification=self._listener(key),
                 capabilities=announced,
             )
         except UpstreamError as error:
-            self._eras.pop(server.slug, None)  # the remembered era may be what is wrong: ask again next time
+            eras.pop(server.slug, None)  # the remembered era may be what is wrong: ask again next time
             self._judged(slot, opened=slot.breaker.failed(error.detail))
             raise
         finally:
             slot.starting = None
         # 2026-07-28 versioning: the era belongs to the server, so it is asked once per configuration.
-        self._eras[server.slug] = (server, "modern" if connection.era == MODERN else "legacy")
-        self._announced[server.slug] = (server, connection.capabilities)
+        eras[server.slug] = (server, "modern" if connection.era == MODERN else "legacy")
+        if not older:
+            self._announced[server.slug] = (server, connection.capabilities)
         slot.connection, slot.started_at = connection, self._clock()
         self._used[connection] = slot
         self._settle(key, slot)
@@ -294,15 +308,15 @@ class Pool:
 
     def _settle(self, key: Key, slot: _Slot) -> None:
         """A server found to be of the newer era is for every client of its principal, whatever it can be asked."""
-        after: Key = (*key[:2], "{}")
-        if self._eras[slot.server.slug][1] == "modern" and self._slots.get(key) is slot and after not in self._slots:
+        after: Key = (*key[:2], "{}", key[3])
+        if self._speaks_modern(slot.server, older=key[3]) and self._slots.get(key) is slot and after not in self._slots:
             self._slots[after] = self._slots.pop(key)
 
     def _listener(self, key: Key) -> Callable[[str, JsonObject], None] | None:
         relay = self._on_notification
         if relay is None:
             return None
-        slug, principal_key, _ = key
+        slug, principal_key, *_ = key
         return lambda method, params: relay(slug, principal_key, method, params)
 
 

@@ -12,11 +12,11 @@ from jitaccess.kernel.steps import step
 from jitaccess.kernel.strictjson import Json, JsonObject
 from jitaccess.kernel.text import visible
 
-from .asked import NOBODY, Asked, Told
+from .asked import NOBODY, Asked, Told, whose
 from .config import Era, StdioServer
 from .errors import TOO_LATE, RemoteError, UpstreamError
 from .handshake import MODERN, Greeting, greet, modern_meta
-from .listener import asked_for, lists
+from .listener import asked_for, concerns, lists
 from .messages import (
     LOGGED,
     MAX_PENDING,
@@ -92,10 +92,11 @@ class StdioConnection:
                 try:
                     return await cls._open(server, server.era, on_notification, announced)
                 except (RemoteError, _Died):
-                    if server.era != "auto":
+                    if server.era not in ("auto", "older"):
                         raise
-                    # Some legacy servers end, or refuse all that follows, when `initialize` is not the first request.
-                    return await cls._open(server, "legacy", on_notification, announced)
+                    # Some servers end, or refuse all that follows, when the first request is not of their era.
+                    other: Era = "legacy" if server.era == "auto" else "modern"
+                    return await cls._open(server, other, on_notification, announced)
         except TimeoutError:
             reason = f"did not finish the handshake within {server.start_timeout:g} seconds"
         except RemoteError as error:
@@ -299,14 +300,11 @@ class StdioConnection:
         return True
 
     def _question(self, method: str, params: JsonObject, call_id: Json) -> bool:
-        """Relay the server's own request, or refuse it at once, so that it does not wait for somebody who is not there.
-
-        Nothing says to which call it belongs: a server that does one thing after another asks about the oldest.
-        """
+        """Relay the server's own request, or refuse it, so that it does not wait for somebody who is not there."""
         if self._modern or not isinstance(call_id, int | str) or isinstance(call_id, bool):
             # 2026-07-28 stdio: servers MUST NOT send requests and clients MUST NOT write responses.
             return False
-        asked = next((call.asked for call in self._calls.values() if call.asked.answers), None)
+        asked = whose(call.asked for call in self._calls.values())
         if asked is not None and method in QUESTIONS:
             asked.ask(method, params, call_id)
         else:
@@ -323,7 +321,7 @@ class StdioConnection:
             any(call.asked.withdrawn(params.get("requestId")) for call in list(self._calls.values()))
         elif method == LOGGED and (asked := self._listener()) is not None:
             asked.log(params)
-        elif self._on_notification is not None:
+        elif self._on_notification is not None and concerns(method, params):
             self._on_notification(method, params)
 
     def _listener(self) -> Asked | None:

@@ -99,7 +99,7 @@ def test_a_process_that_never_answers_is_left_alone_then_started_anew_and_others
             assert await pool.connection("git", "alice") is alice
             with pytest.raises(UpstreamError) as caught:
                 await alice.request("tools/call", {"name": "never", "arguments": {}}, timeout=0.02)
-            pool.answered(alice, caught.value)
+            pool.answered(alice, caught.value, "alice")
         assert caught.value.code == "upstream.timeout"
         error = await refusal(pool, "git", "alice")
         assert (error.code, error.params["retry_in"]) == ("upstream.unavailable", 1.0)
@@ -113,10 +113,35 @@ def test_a_process_that_never_answers_is_left_alone_then_started_anew_and_others
         assert anew.pid != first
         assert (await refusal(pool, "git", "alice")).params["retry_in"] == PROBE_SECONDS
         await call(anew, "echo")
-        pool.answered(anew, None)
+        pool.answered(anew, None, "alice")
         assert await pool.connection("git", "alice") is anew
         assert is_open() == 0
         await pool.close()
         assert is_gone(first)
 
     run(work())
+
+
+def test_who_waits_in_vain_alone_is_left_alone_himself_and_takes_the_server_from_nobody() -> None:
+    clock = Clock()
+    breaker = Breaker(clock)
+    for _ in range(3 * FREE_CALLS):
+        breaker.answered(TIMEOUT, "mallory")
+        clock.now += 100
+    clock.now -= 100
+    assert breaker.wait("mallory") > 0
+    assert breaker.wait("alice") == 0.0
+    breaker.answered(None, "alice")
+    assert breaker.closed, "it answered somebody, so it is there"
+    for _ in range(FREE_CALLS + 1):
+        breaker.answered(TIMEOUT, "mallory")
+    breaker.answered(TIMEOUT, "alice")
+    assert breaker.wait("bob") > 0, "two of them, and nobody had an answer in between"
+
+
+def test_a_server_that_is_not_there_is_so_for_everybody() -> None:
+    breaker = Breaker(Clock())
+    gone = UpstreamError("upstream.died", "The connection broke.", sent=True)
+    for _ in range(FREE_CALLS + 1):
+        breaker.answered(gone, "alice")
+    assert breaker.wait("bob") == 1.0

@@ -150,7 +150,8 @@ def test_a_value_that_could_end_a_header_is_refused_and_not_shown(tmp_path: Path
 @pytest.mark.parametrize(
     "name",
     ["Host", "content-length", "Transfer-Encoding", "Connection", "Mcp-Session-Id", "MCP-Protocol-Version", "mcp-name",
-     "Accept", "Content-Type", "accept-encoding", "Content-Encoding", "Last-Event-ID", "Expect", "TE"],
+     "Accept", "Content-Type", "accept-encoding", "Content-Encoding", "Last-Event-ID", "Expect", "TE",
+     "X-JitAccess-Identity"],
 )  # fmt: skip
 def test_a_header_that_is_the_gateways_is_refused(tmp_path: Path, name: str) -> None:
     entry = {"url": "https://example.com/mcp", "headers": {name: "x"}}

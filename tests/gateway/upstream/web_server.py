@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -156,6 +157,31 @@ async def serving(server: WebServer) -> AsyncIterator[WebServer]:
         yield server
     finally:
         await runner.cleanup()
+
+
+@contextlib.contextmanager
+def threaded(*servers: WebServer) -> Iterator[tuple[WebServer, ...]]:
+    """Serve them in a thread of their own."""
+    ready, done = threading.Event(), asyncio.Event()
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    async def run() -> None:
+        loops.append(asyncio.get_running_loop())
+        async with contextlib.AsyncExitStack() as stack:
+            for server in servers:
+                await stack.enter_async_context(serving(server))
+            ready.set()
+            await done.wait()
+
+    thread = threading.Thread(target=lambda: asyncio.run(run()), daemon=True)
+    thread.start()
+    assert ready.wait(10)
+    try:
+        yield servers
+    finally:
+        loops[0].call_soon_threadsafe(done.set)
+        thread.join(10)
+        assert not thread.is_alive()
 
 
 def _app(server: WebServer) -> web.Application:

@@ -1,0 +1,110 @@
+"""A call as it is known before anything is decided: who wants what done, and how the client may be spoken to."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from jitaccess.audit.redact import redact
+from jitaccess.gateway.batch import Intent
+from jitaccess.gateway.caller import Caller
+from jitaccess.gateway.core import Clock, Gateway
+from jitaccess.gateway.endpoint import Target
+from jitaccess.gateway.forwarding import Forwarding
+from jitaccess.gateway.parked import ParkedCall
+from jitaccess.gateway.rounds import Subject, Turn, Wanted
+from jitaccess.identity.principal import Principal
+from jitaccess.kernel import strictjson
+from jitaccess.kernel.canonical import digest
+from jitaccess.kernel.strictjson import Json, JsonObject
+
+# Arguments up to this many bytes are digested where they are: a thread costs more.
+SMALL = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What a client wants done: exactly which tool, resource or prompt, with which arguments.
+
+    `arguments` are what is decided on and recorded; `params` what is sent, None: name and arguments. `clock` is the
+    database's, as read when the request came. `caller` None: a client that can be told nothing before the result.
+    `carried`: another process brought it here.
+    """
+
+    principal: Principal
+    target: Target
+    arguments: JsonObject
+    clock: Clock
+    caller: Caller | None = None
+    method: str = "tools/call"
+    params: JsonObject | None = None
+    carried: bool = False
+
+    @property
+    def modern(self) -> bool:
+        """Whether the client speaks 2026-07-28."""
+        return self.caller is None or self.caller.modern
+
+    @property
+    def sent(self) -> JsonObject:
+        return self.params if self.params is not None else {"name": self.target.tool, "arguments": self.arguments}
+
+    @property
+    def capabilities(self) -> JsonObject:
+        return self.caller.capabilities if self.caller is not None else {}
+
+    def subject(self, args_digest: str) -> Subject:
+        target = self.target
+        return Subject(self.principal.key, target.server, self.method, target.tool, args_digest)
+
+    def intent(self, args_digest: str, shown: Json, turn: Turn | None = None, *, barred: str = "") -> Intent:
+        """`shown` is what the ledger shows of the arguments."""
+        target = self.target
+        return Intent(
+            self.principal,
+            target.server,
+            target.server_name,
+            target.tool,
+            args_digest,
+            shown,
+            given=self.arguments,
+            kind=target.kind,
+            continues=turn.continues if turn else None,
+            answers=turn is not None and turn.responses is not None,
+            barred=barred,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """A call that cannot go on before its client has answered. `parked`: it waits at the server meanwhile."""
+
+    want: Wanted
+    forwarding: Forwarding
+    parked: ParkedCall | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is worked out once for all rounds of a call."""
+
+    gateway: Gateway
+    call: Call
+    digest: str
+    shown: Json
+
+    @property
+    def subject(self) -> Subject:
+        return self.call.subject(self.digest)
+
+
+async def kept(gateway: Gateway, arguments: JsonObject) -> tuple[str, Json]:
+    """What the ledger keeps of arguments: the digest of the whole, and a redacted view.
+
+    Large ones in a thread, one at a time: they must hold up neither the event loop nor, several at once, everybody.
+    """
+    if len(strictjson.encode_read(arguments)) <= SMALL:
+        return digest(arguments, domain="jitaccess-args-v1"), redact(arguments)
+    async with gateway.large:
+        whole = await asyncio.to_thread(digest, arguments, domain="jitaccess-args-v1")
+    return whole, redact(arguments)
