@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from bench.place import choose, describe_database, place
-from bench.report import machine, side_by_side
+from bench.report import machine, publish, side_by_side
 
 # The databases each can run on: two gateway processes need PostgreSQL.
 BOTH, POSTGRESQL = ("sqlite", "postgresql"), ("postgresql",)
@@ -94,10 +94,14 @@ def _run(name: str, arguments: list[str]) -> int:
     for option, (default, what) in options.items():
         parser.add_argument(f"--{option}", type=type(default), default=default, help=f"{what} (default {default})")
     parser.add_argument("--json", type=Path, help="write figures and violations to this file too")
+    parser.add_argument("--into", type=Path, help="a page with a place for it, such as docs/performance.md")
     chosen = parser.parse_args(arguments)
     with place() as here:
         report = scenario.run(here, chosen)
-        print(report.markdown(), machine(describe_database()), sep="\n\n", flush=True)
+        about = machine(describe_database())
+        print(report.markdown(), about, sep="\n\n", flush=True)
+    if chosen.into:
+        publish(chosen.into, report, about)
     if chosen.json:
         missed = {"violations": report.violations, "goals_missed": report.goals_missed}
         chosen.json.write_text(json.dumps({"database": report.database, "figures": report.figures} | missed))

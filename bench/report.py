@@ -102,6 +102,21 @@ def machine(database: str) -> str:
     return "\n".join(f"- {name}: {value}" for name, value in lines.items())
 
 
+def publish(path: Path, report: Report, about: str) -> None:
+    """Put tables and circumstances between the marks that the page has for this scenario and database.
+
+    The marks are `<!-- bench: gateway postgresql -->` and the next `<!-- end -->`. Raises SystemExit without them.
+    """
+    mark, end = f"<!-- bench: {report.scenario} {report.database.lower()} -->", "<!-- end -->"
+    before, found, rest = path.read_text().partition(mark)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise SystemExit(f"{path} has no place for this: {mark} … {end}")
+    missed = [f"- goal missed: {one}" for one in report.goals_missed]
+    parts = [about, *report.tables, f"Violations: {len(report.violations)}.", *(["\n".join(missed)] if missed else [])]
+    path.write_text("\n\n".join([before + mark, *parts, end]) + after)
+
+
 def _output(*command: str) -> str:
     return subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=False).stdout.strip()
 

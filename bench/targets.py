@@ -74,7 +74,11 @@ class Target:
     @property
     def memory(self) -> float:
         """MiB that all of its processes hold."""
-        return sum(float(one.memory_info().rss) for one in family(self.process)) / 2**20
+        held = 0.0
+        for one in family(self.process):
+            with suppress(psutil.NoSuchProcess):
+                held += one.memory_info().rss
+        return held / 2**20
 
 
 def free_port() -> int:

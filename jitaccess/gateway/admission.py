@@ -309,9 +309,9 @@ class Admission:
             self._look_after_connection()
             try:
                 answers = self._admit(intents, endings)
-            except AWAY:
+            except AWAY as error:
                 # Nothing of it is on record. It may be that only the connection has gone since it was last used.
-                if not byhand.is_lost():
+                if not byhand.is_lost(error):
                     raise
                 close_old_connections()
                 answers = self._admit(intents, endings)

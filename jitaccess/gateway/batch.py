@@ -184,7 +184,7 @@ def admit_batch(
                 step("admit.committed")
                 return attempt.answers
         except AWAY as error:
-            if attempt is not None and attempt.answers is not None and (attempt.written or byhand.is_lost()):
+            if attempt is not None and attempt.answers is not None and (attempt.written or byhand.is_lost(error)):
                 raise UnheardCommit(attempt.answers) from error
             if not still or not was_overtaken(error):
                 raise

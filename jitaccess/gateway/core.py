@@ -39,7 +39,7 @@ from jitaccess.gateway.upstream.pool import Pool
 from jitaccess.gateway.waits import Waits
 from jitaccess.gateway.watches import Watches
 from jitaccess.identity.principal import Principal
-from jitaccess.identity.services import authenticate, ended_tokens
+from jitaccess.identity.services import authenticate, ended_tokens, revoked_since
 from jitaccess.kernel.strictjson import JsonObject
 from jitaccess.policy.engine.decide import reachable
 from jitaccess.policy.engine.rules import Snapshot, Subject
@@ -60,6 +60,8 @@ POLL_SECONDS = float(os.environ.get("JITACCESS_TEST_POLL_SECONDS", "1"))  # test
 HOUSEKEEPING_SECONDS = 5.0
 RENEW_SECONDS = 300.0
 DB_THREADS = 8
+# Longer than a transaction may last that revokes a token.
+REVOKED_WITHIN = timedelta(minutes=10)
 END_SECONDS = 2.0  # a lease that is not ended runs out
 
 
@@ -292,9 +294,13 @@ class Gateway:
     async def _check_streams(self) -> float:
         """Returns after how many seconds to look again."""
         limited, tokens, waited = self.streams.limited(), self.streams.tokens(), self.waits.requests()
+        many = self.streams.many
 
         def read() -> tuple[Seen, set[str], list[JsonObject], set[UUID]]:
-            return self._look(limited), ended_tokens(tokens), self.mail.take(self.instance), still_open(waited)
+            seen = self._look(limited)
+            # Who is not among those whose turn it is would be found late.
+            revoked = revoked_since(seen[1].at - REVOKED_WITHIN) if many else set[str]()
+            return seen, ended_tokens(tokens) | revoked, self.mail.take(self.instance), still_open(waited)
 
         (snapshot, clock), ended, mail, open_ = await self._run(self._own, read)
         self.mail.deliver(mail)

@@ -61,6 +61,7 @@ class Elsewhere:
     def _ended(self, content: JsonObject) -> None:
         self._gateway.ended.add(str(content["session"]))
         self._gateway.streams.end_session(str(content["session"]))
+        self._gateway.subscriptions.end_session(str(content["session"]))
 
     async def tell_level(self, principal: str, session: str, level: str) -> None:
         """Tell the other processes which log messages a session wants. One that begins later does not know it."""

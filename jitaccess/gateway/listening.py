@@ -17,6 +17,7 @@ from jitaccess.gateway.upstream.listener import ACKNOWLEDGED, lists
 from jitaccess.gateway.wire import Message, RpcError
 from jitaccess.identity.principal import Principal
 from jitaccess.kernel.strictjson import Json, JsonObject
+from jitaccess.policy.engine.decide import bindings_of
 from jitaccess.policy.engine.rules import Snapshot
 
 _ASKED = {"toolsListChanged": TOOLS, "promptsListChanged": PROMPTS, "resourcesListChanged": RESOURCES}
@@ -80,7 +81,10 @@ async def _lists(gateway: Gateway, endpoint: Endpoint) -> set[str]:
 @contextlib.asynccontextmanager
 async def _entered(gateway: Gateway, stream: Stream) -> AsyncIterator[None]:
     """Entered before the client hears that it listens: a change between the two would be lost."""
-    snapshot, clock = await gateway.look(stream.principal)
+    # As it was read to identify the client; with uses that may be used up, as it is now.
+    snapshot, clock = gateway.store.current, gateway.clock
+    if any(one.max_uses is not None for one in bindings_of(snapshot, stream.who)):
+        snapshot, clock = await gateway.look(stream.principal)
     gateway.streams.enter(stream, snapshot, clock.now())
     followed = _tellers(gateway, stream, snapshot)
     del snapshot  # an open stream must not keep a Snapshot alive

@@ -124,9 +124,7 @@ async def _subscribe(context: Context) -> JsonObject:
         raise _invalid("`uri` must be a text.")
     if not await context.gateway.subscriptions.offered(endpoint):
         raise offers.not_offered(modern=context.message.modern)
-    capabilities = context.caller.capabilities if context.caller else {}
-    subscriber = Subscriber(context.principal, endpoint, capabilities, session=_session(context))
-    await context.gateway.subscriptions.subscribe(subscriber, uri)
+    await context.gateway.subscriptions.subscribe(_subscriber(context), uri)
     return {}
 
 
@@ -136,12 +134,14 @@ async def _unsubscribe(context: Context) -> JsonObject:
         raise _invalid("`uri` must be a text.")
     if not await context.gateway.subscriptions.offered(context.endpoint):
         raise offers.not_offered(modern=context.message.modern)
-    context.gateway.subscriptions.unsubscribe(context.principal, _session(context), uri)
+    await context.gateway.subscriptions.unsubscribe(_subscriber(context), uri)
     return {}
 
 
-def _session(context: Context) -> str:
-    return context.caller.session if context.caller else ""
+def _subscriber(context: Context) -> Subscriber:
+    assert context.caller
+    capabilities, session = context.caller.capabilities, context.caller.session
+    return Subscriber(context.principal, context.endpoint, capabilities, session=session)
 
 
 def _referred(context: Context, ref: JsonObject) -> tuple[Target, JsonObject]:

@@ -7,7 +7,6 @@ calling again with what was sealed for it. What nobody goes on with is cancelled
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import Counter
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
@@ -104,12 +103,16 @@ class ParkedCall:
     def give_up(self, why: str) -> None:
         """Nobody goes on with it: cancelled, and on record."""
         self.attach()
-        if self._work.done():
-            with contextlib.suppress(Exception, asyncio.CancelledError):
-                self._outcome()
-        else:
+        if not self._work.done() or self._asks_again():
             self.forwarding.unknown(why)
         self.stop()
+
+    def _asks_again(self) -> bool:
+        """Say how it ended, unless that is another question."""
+        try:
+            return isinstance(self._outcome(), Wanted)
+        except (Exception, asyncio.CancelledError):  # noqa: BLE001 - it is on record, and nobody waits for it
+            return False
 
     def attached_end(self, why: str) -> None:
         """As `give_up`, of one that its client has come back to."""
@@ -132,7 +135,7 @@ class ParkedCall:
     def _ended_alone(self, work: asyncio.Task[JsonObject]) -> None:
         """A result waits for its client. A failure ends it: its right has ended, or the server has."""
         if work.cancelled() or work.exception() is not None:
-            self.give_up("")
+            self.give_up("the server gave it up")
 
     async def _run(self) -> JsonObject:
         async with asyncio.timeout(None) as scope:

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from jitaccess.gateway.asking import lacking
+from jitaccess.gateway.results import cleared
 from jitaccess.gateway.upstream.errors import RemoteError, UpstreamError
 from jitaccess.gateway.wire import INVALID_PARAMS, RpcError
 from jitaccess.kernel import strictjson
@@ -83,7 +84,12 @@ def wanted(answer: JsonObject) -> Wanted:
     assert isinstance(requests, dict)
     if len(requests) > MAX_QUESTIONS or len(state or "") > MAX_STATE:
         raise UpstreamError("upstream.invalid_response", "The server asks for too much at once.", sent=True)
-    return Wanted(requests, state)
+    cleaned: JsonObject = {}
+    for key, one in requests.items():
+        assert isinstance(one, dict)
+        params = one.get("params")
+        cleaned[key] = one | {"params": cleared(params)} if isinstance(params, dict) else one
+    return Wanted(cleaned, state)
 
 
 def missing(want: Wanted, capabilities: JsonObject) -> JsonObject:

@@ -10,7 +10,7 @@ import asyncio
 import heapq
 import itertools
 import time
-from collections import Counter, defaultdict
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -34,6 +34,7 @@ PAUSE_SECONDS = 0.05
 BLIND_SECONDS = 3.0
 # Groups that are looked at before others get their turn.
 AT_ONCE = 100
+TOKENS_AT_ONCE = 1000
 
 TOOLS, PROMPTS, RESOURCES = (f"notifications/{what}/list_changed" for what in ("tools", "prompts", "resources"))
 UPDATED = "notifications/resources/updated"
@@ -208,7 +209,8 @@ class Streams:
         self._open: set[Stream] = set()
         self._groups: dict[tuple[Who, UUID | None], _Group] = {}
         self._at: defaultdict[UUID | None, set[_Group]] = defaultdict(set)
-        self._of_token: defaultdict[str, set[Stream]] = defaultdict(set)
+        self._of_token: OrderedDict[str, set[Stream]] = OrderedDict()
+        self._ends: list[tuple[datetime, str]] = []
         self._mine: Counter[str] = Counter()
         self._edges: list[tuple[datetime, int, _Group]] = []
         self._turns = itertools.count()
@@ -235,8 +237,18 @@ class Streams:
         return {next(iter(group.streams)).principal for group in self._groups.values() if group.limited}
 
     def tokens(self) -> list[str]:
-        """Those of the open streams, by their hashes."""
-        return list(self._of_token)
+        """Whose turn it is to be looked at among the tokens of the open streams, by their hashes: all, unless there are
+        very many.
+        """
+        turn = list(itertools.islice(self._of_token, TOKENS_AT_ONCE))
+        for token in turn:
+            self._of_token.move_to_end(token)
+        return turn
+
+    @property
+    def many(self) -> bool:
+        """Whether not all tokens have their turn each time."""
+        return len(self._of_token) > TOKENS_AT_ONCE
 
     async def refresh(self, snapshot: Snapshot, at: datetime, ended: Iterable[str]) -> datetime | None:
         """Compare what each listener sees with what it was, tell those for whom it changed, end those whose token is in
@@ -246,8 +258,12 @@ class Streams:
         """
         self._checked = time.monotonic()
         for token in ended:
-            for stream in list(self._of_token.get(token, ())):
+            for stream in self._of_token.get(token, ()):
                 stream.end()
+        while self._ends and self._ends[0][0] <= at:
+            for stream in self._of_token.get(heapq.heappop(self._ends)[1], ()):
+                stream.end()
+        self._prune()
         if snapshot.stamp != self._stamp or snapshot.spent != self._spent:
             self._stamp, self._spent = snapshot.stamp, snapshot.spent
             due = list(self._groups.values())
@@ -260,11 +276,13 @@ class Streams:
                 self._look(group, snapshot, at)
         return self._next_edge()
 
+    def in_session(self, session: str) -> list[Stream]:
+        return [stream for stream in self._open if stream.session == session]
+
     def end_session(self, session: str) -> None:
         """Of an older client, which has ended it."""
-        for stream in list(self._open):
-            if stream.session == session:
-                stream.end()
+        for stream in self.in_session(session):
+            stream.end()
 
     def check_failed(self) -> None:
         """Close every stream once policy could not be checked for three seconds."""
@@ -294,10 +312,13 @@ class Streams:
             group.begin_anew()
         stream.ended = self._over
         self._open.add(stream)
-        self._of_token[principal.token_hash].add(stream)
+        if principal.token_hash not in self._of_token and principal.token_expires_at is not None:
+            heapq.heappush(self._ends, (principal.token_expires_at, principal.token_hash))
+        self._of_token.setdefault(principal.token_hash, set()).add(stream)
         self._mine[principal.key] += 1
         self._wheel[len(self._open) % len(self._wheel)].add(stream)
-        self.wake.set()  # the next edge may be one of this principal's bindings
+        if group.edge == self._next_edge() or group.limited:
+            self.wake.set()  # sooner than anybody has thought of
         return stream
 
     def leave(self, stream: Stream) -> None:
@@ -354,6 +375,13 @@ class Streams:
             if group.edge <= at and group.streams:
                 found[id(group)] = group
         return list(found.values())
+
+    def _prune(self) -> None:
+        """Forget the ends and edges of those who left long before them, once they are most."""
+        if len(self._ends) > 2 * len(self._of_token) + 1000:
+            self._ends = sorted({one for one in self._ends if one[1] in self._of_token})
+        if len(self._edges) > 2 * len(self._groups) + 1000:
+            self._edges = sorted(one for one in self._edges if one[2].streams and one[2].edge == one[0])
 
     def _next_edge(self) -> datetime | None:
         while self._edges and (not self._edges[0][2].streams or self._edges[0][2].edge != self._edges[0][0]):

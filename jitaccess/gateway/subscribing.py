@@ -1,7 +1,7 @@
 """Who listens to which resources: authorized like a read and on record, over when the right to read it is.
 
 A client of the newer era subscribes with a stream, one of the older era in a session, whose updates come on its GET
-stream in the same process. Updates of a resource reach only those who may read it when they come.
+stream; the process that holds the stream subscribes. Updates reach only those who may read the resource when they come.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 from jitaccess.audit.events import Event, Outcome
+from jitaccess.gateway import mail
 from jitaccess.gateway.batch import Admitted, Intent
 from jitaccess.gateway.endpoint import Endpoint
 from jitaccess.gateway.offers import relayed
@@ -89,6 +90,9 @@ class Subscriptions:
         self._gateway = gateway
         self._all: set[Subscriber] = set()
         self._sessions: dict[tuple[str, str], Subscriber] = {}
+        self._brought: set[asyncio.Task[None]] = set()
+        gateway.mail.on("subscribe", self._bring)
+        gateway.mail.on("unsubscribe", self._bring)
 
     async def offered(self, endpoint: Endpoint) -> bool:
         """Whether the server behind this endpoint tells when a resource changes."""
@@ -122,11 +126,36 @@ class Subscriptions:
             raise RpcError(INVALID_PARAMS, f"At most {MAX_RESOURCES} resources may be subscribed to at once.")
         subscriber.heard = time.monotonic()
         await self._add(subscriber, uri)
+        await self._pass_on("subscribe", subscriber, uri)
 
-    def unsubscribe(self, principal: Principal, session: str, uri: str) -> None:
+    async def unsubscribe(self, subscriber: Subscriber, uri: str) -> None:
         """Of what this very session subscribed to, if it did."""
-        if (subscriber := self._sessions.get((principal.key, session))) is not None:
-            subscriber.give_up(uri)
+        if (known := self._sessions.get((subscriber.principal.key, subscriber.session))) is not None:
+            known.give_up(uri)
+        await self._pass_on("unsubscribe", subscriber, uri)
+
+    async def _pass_on(self, kind: str, subscriber: Subscriber, uri: str) -> None:
+        """The session's stream may be open in another process: then that one has to do it."""
+        if self._stream(subscriber) is None:
+            said: JsonObject = {"kind": kind, "session": subscriber.session, "uri": uri}
+            said |= {"principal": subscriber.principal.key, "capabilities": subscriber.capabilities}
+            await self._gateway.db(mail.send_all, self._gateway.instance, said)
+
+    def _bring(self, said: JsonObject) -> None:
+        """What a session whose stream is here said to another process: done here as if it had come here."""
+        session, uri, capabilities = str(said["session"]), str(said["uri"]), said["capabilities"]
+        for stream in self._gateway.streams.in_session(session):
+            if stream.principal.key == said["principal"] and isinstance(capabilities, dict):
+                subscriber = Subscriber(stream.principal, stream.endpoint, capabilities, session=session)
+                done = self.subscribe if said["kind"] == "subscribe" else self.unsubscribe
+                task = asyncio.create_task(_quietly(done(subscriber, uri)))
+                self._brought.add(task)
+                task.add_done_callback(self._brought.discard)
+                return
+
+    def end_session(self, session: str) -> None:
+        for subscriber in [one for one in self._all if one.session == session]:
+            self._forget(subscriber)
 
     def sweep(self, snapshot: Snapshot, at: datetime) -> None:
         """Called now and then: end what may be read no more, and the sessions that nobody listens in."""
@@ -140,9 +169,12 @@ class Subscriptions:
         if self._stream(subscriber) is not None:
             subscriber.heard = time.monotonic()
         elif not subscriber.held or time.monotonic() - subscriber.heard > KEPT_SECONDS:
-            subscriber.close()
-            self._all.discard(subscriber)
-            self._sessions.pop((subscriber.principal.key, subscriber.session), None)
+            self._forget(subscriber)
+
+    def _forget(self, subscriber: Subscriber) -> None:
+        subscriber.close()
+        self._all.discard(subscriber)
+        self._sessions.pop((subscriber.principal.key, subscriber.session), None)
 
     def _stream(self, subscriber: Subscriber) -> Stream | None:
         if subscriber.stream is not None:
@@ -201,6 +233,12 @@ class Subscriptions:
         if not admitted.allowed:
             raise RpcError(INVALID_PARAMS, f"Unknown resource: {visible(uri, limit=200)}")
         return admitted
+
+
+async def _quietly(work: Awaitable[None]) -> None:
+    """The client had its answer from the process that it asked; what fails here is on record."""
+    with contextlib.suppress(RpcError):
+        await work
 
 
 def _failed(error: BaseException) -> BaseException:

@@ -120,6 +120,10 @@ class AccessToken(models.Model):
                 condition=Q(expires_at__gt=models.F("created_at")), name="jit_token_ends_after_start"
             ),
         ]
+        indexes: ClassVar = [
+            # Asked each second by whoever holds open streams of many tokens.
+            models.Index(fields=["revoked_at"], condition=Q(revoked_at__isnull=False), name="jit_token_revoked"),
+        ]
 
     def __str__(self) -> str:
         return f"token of {self.agent} until {self.expires_at:%H:%M} UTC"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cache
 from uuid import UUID
 
@@ -154,6 +154,12 @@ def _live_among() -> str:
     # The clock once, not for every row.
     statement = statement.replace("jit_now()", "(SELECT jit_now())")
     return f'{statement} AND "{AccessToken._meta.db_table}"."hash" {among}'
+
+
+def revoked_since(moment: datetime) -> set[str]:
+    """The hashes of the tokens that were revoked from then on."""
+    revoked = AccessToken.objects.filter(revoked_at__gte=moment, revoked_at__lte=JitNow())
+    return set(revoked.values_list("hash", flat=True))
 
 
 def may_use(*, user: User, agent: Agent) -> bool:

@@ -106,10 +106,15 @@ def commit() -> None:
     _open[connection.connection].commits = True
 
 
-def is_lost() -> bool:
-    """Whether the connection is gone, so that nobody knows what became of a commit."""
-    raw = connection.connection
-    return raw is None or (not on_sqlite() and raw.closed)
+def is_lost(error: Exception) -> bool:
+    """Whether this error means that the session is gone, so that nobody knows what became of a commit. By the time that
+    it is asked Django may have opened another.
+    """
+    if on_sqlite():
+        return False
+    cause: Any = error.__cause__
+    state = getattr(cause, "sqlstate", None)
+    return state is None or cause.diag.severity_nonlocalized in {"FATAL", "PANIC"}
 
 
 @cache

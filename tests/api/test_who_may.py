@@ -134,7 +134,9 @@ def test_strangers_see_nothing_and_change_nothing(cast: Cast, places: dict[str, 
         for path, body in DECIDING:
             sent = {name: value.format(**places) if isinstance(value, str) else value for name, value in body.items()}
             answer = api.post(path.format(**places), sent)
-            assert answer.status_code == (403 if path.split("/")[1] in {"agents", "tools", "servers"} or path == "/locks" else 404), path
+            assert answer.status_code == (
+                403 if path.split("/")[1] in {"agents", "tools", "servers"} or path == "/locks" else 404
+            ), path
     assert state() == before
 
 

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from tests.conformance.behind import prepared_here
-from tests.conformance.comparing import compare_all
+from tests.conformance.comparing import BRIDGED, WAYS, compare_all
 from tests.conformance.report import as_markdown, as_text
 
 
@@ -20,7 +20,7 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="jitaccess-conformance-") as name:
         folder = options.keep or Path(name)
-        outcome = asyncio.run(compare_all(prepared_here(Path(name) / "var"), folder))
+        outcome = asyncio.run(compare_all(prepared_here(Path(name) / "var"), folder, WAYS + BRIDGED))
     print(as_text(outcome))
     if options.page:
         options.page.write_text(as_markdown(outcome))

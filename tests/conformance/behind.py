@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 from tests.installation import ROOT, Installation, free_port, listening
 
 OVER_HTTP, ON_STDIO = "over-http", "on-stdio"
+# The same server, of which the gateway is told that it speaks one era only: clients of the other are bridged.
+ONLY_OLDER, ONLY_NEWER = "only-older", "only-newer"
 AGENT, LIMITED = "everything-agent", "limited-agent"
 # The one tool that LIMITED may not use: of one scenario of the suite only.
 DENIED_TOOL, ITS_SCENARIO = "test_image_content", "tools-call-image"
@@ -53,15 +55,12 @@ spec: {{role: all, as: standing, to: ["agent:{AGENT}", "agent:{LIMITED}"]}}
 kind: binding
 version: v1
 spec: {{role: but-one, as: standing, to: ["agent:{LIMITED}"]}}
+"""
+SERVER = """\
 ---
 kind: server
 version: v1
-metadata: {{name: {OVER_HTTP}}}
-spec: {{access: every-team, options: {{accept_definitions: true}}}}
----
-kind: server
-version: v1
-metadata: {{name: {ON_STDIO}}}
+metadata: {{name: {}}}
 spec: {{access: every-team, options: {{accept_definitions: true}}}}
 """
 
@@ -91,10 +90,11 @@ def fixture_server() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def gateway(installation: Installation, url: str, shims: list[int]) -> Iterator[Behind]:
+def gateway(installation: Installation, url: str, names: set[str], shims: list[int]) -> Iterator[Behind]:
     """As an operator sets it up: describe the servers, trust their definitions, say who may use them; then start.
 
-    `shims` are the ports that the suite comes from: it sends them as its Origin.
+    `names` are those of the servers that there are; `shims` are the ports that the suite comes from: it sends them as
+    its Origin.
     """
     installation.environment |= {
         "JITACCESS_EGRESS_ALLOW": "127.0.0.1/32",
@@ -103,12 +103,22 @@ def gateway(installation: Installation, url: str, shims: list[int]) -> Iterator[
     }
     described, access = installation.var / "conformance.json", installation.var / "access.yaml"
     program = {"command": sys.executable, "args": ["-m", "tests.conformance.server", "stdio"], "cwd": str(ROOT)}
-    described.write_text(json.dumps({"mcpServers": {OVER_HTTP: {"url": url}, ON_STDIO: program}}))
-    access.write_text(ACCESS)
-    installation.cli("servers", "import", str(described))
-    installation.cli("servers", "refresh")
-    installation.cli("apply", "-f", str(access), "--yes")
-    installation.cli("servers", "refresh")  # from now on definitions are pinned as they come
+    servers = {
+        OVER_HTTP: {"url": url},
+        ON_STDIO: program,
+        ONLY_OLDER: {"url": url, "era": "legacy"},
+        ONLY_NEWER: {"url": url, "era": "modern"},
+    }
+    described.write_text(json.dumps({"mcpServers": {name: servers[name] for name in names}}))
+    access.write_text(ACCESS + "".join(map(SERVER.format, sorted(names))))
+    for command in (
+        ("servers", "import", str(described)),
+        ("servers", "refresh"),
+        ("apply", "-f", str(access), "--yes"),
+        ("servers", "refresh"),  # from now on definitions are pinned as they come
+    ):
+        done = installation.cli(*command, check=False)
+        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
     process = installation.up("--no-demo")
     try:
         where = urlsplit(process.url)

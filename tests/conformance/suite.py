@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
@@ -60,6 +60,11 @@ class Run:
     def scenarios(self) -> set[str]:
         return {scenario for scenario, _ in self.checks}
 
+    def with_scenario(self, again: Run) -> Run:
+        """What `again` saw of its scenarios in place of what was seen here."""
+        others = {key: check for key, check in self.checks.items() if key[0] not in again.scenarios}
+        return replace(self, checks=others | again.checks)
+
     def failed(self, scenarios: frozenset[str]) -> list[Key]:
         return [key for key, check in self.checks.items() if not check.passed and key[0] in scenarios]
 
@@ -76,9 +81,10 @@ class Difference:
         return f"{self.scenario:42} {self.check:58} {self.direct!s:8} -> {self.through!s:8} {said}"
 
 
-async def run(url: str, revision: str, folder: Path) -> Run:
-    """Everything that a revision requires of a server, and what is run beside it. Raises Broken."""
-    arguments = ["server", "--url", url, "--requirements", revision, "-o", str(folder), "--timeout", str(TIMEOUT_MS)]
+async def run(url: str, revision: str, folder: Path, *, scenario: str = "") -> Run:
+    """Everything that a revision requires of a server, and what is run beside it; or one scenario. Raises Broken."""
+    what = ["--scenario", scenario, "--spec-version", revision, "--force"] if scenario else ["--requirements", revision]
+    arguments = ["server", "--url", url, *what, "-o", str(folder), "--timeout", str(TIMEOUT_MS)]
     process = await asyncio.create_subprocess_exec(
         peers.NODE, peers.CONFORMANCE, *arguments,
         stdout=asyncio.subprocess.PIPE,
@@ -91,7 +97,7 @@ async def run(url: str, revision: str, folder: Path) -> Run:
             process.kill()
             await process.wait()
     found = read(revision, folder)
-    if missing := listed(revision, "server") - found.scenarios:
+    if missing := (frozenset({scenario}) if scenario else listed(revision, "server")) - found.scenarios:
         raise Broken(f"No checks of {sorted(missing)}:\n{output.decode(errors='replace')[-4000:]}")
     return found
 

@@ -86,6 +86,8 @@ def test_each_part_is_killed_and_frozen_under_load_and_the_guarantees_hold(
                 fault()
                 at_work(whole)  # no decision waits for it
                 mend()
+            redis.ask("FLUSHALL")  # what was queued is gone: the database tells what there is to do
+            at_work(whole)
             for fault, mend in ((server.freeze, server.thaw), (server.kill, server.start)):
                 fault()
                 pause()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from random import Random
 from typing import Any
@@ -71,18 +72,30 @@ def test_visible_is_callable_locked_is_requestable_and_hidden_is_unknown(
                     text = listed.get(tool)
                     state = "hidden" if text is None else "locked" if text.startswith("[LOCKED") else "visible"
                     seen[state] += 1
-                    calls += _agrees(client, tool, state)
+                    calls += _agrees(client, tool, state, through=random.random() < 0.4)
                     assert (tool in asked) is (state == "locked"), (number, tool, state)
+                    found = client.use("list_requestable", search=tool.upper())["tools"] if number % 4 == 0 else []
+                    assert {one["tool"] for one in found} <= {tool} & asked
                     assert (tool in mine["allowed"], tool in mine["locked"]) == (state == "visible", state == "locked")
+                _nowhere(client, set(TOOLS) - set(listed))
     assert sum(seen.values()) == 220
     assert min(seen.values()) > 20, seen
     assert len(sent()) == calls == seen["visible"]
     assert refusals() == seen["locked"] + seen["hidden"]
 
 
-def _agrees(client: Client, tool: str, state: str) -> bool:
-    """Call the tool, ask for it if it is hidden; returns whether the call was allowed."""
-    answer = client.ask("tools/call", {"name": tool, "arguments": {}})
+def _nowhere(client: Client, hidden: set[str]) -> None:
+    """No method tells of what is hidden."""
+    said = [json.dumps(client.call(tool)) for tool in ("list_requestable", "my_access")]
+    said.append(client.post(client.message("tools/list", {})).text)
+    said.append(client.post(client.message("ping" if client.session else "server/discover", {})).text)
+    assert not [(tool, text) for tool in hidden for text in said if f'{tool}"' in text]
+
+
+def _agrees(client: Client, tool: str, state: str, *, through: bool) -> bool:
+    """Call the tool, or have it called `through` call_tool; ask for it if it is hidden. Whether the call was allowed."""
+    plain = {"name": tool, "arguments": {}}
+    answer = client.ask("tools/call", {"name": "call_tool", "arguments": plain} if through else plain)
     result = answer.get("result")
     deny = result.get("_meta", {}).get(DENY) if result else None
     if state == "visible":

@@ -115,7 +115,7 @@ def test_a_right_to_a_resource_that_ends_ends_list_and_read_at_once(cast: Cast, 
 
 @one_way
 def test_on_the_endpoint_of_all_servers_no_resources_are_offered(both: tuple[Client, Client]) -> None:
-    modern, legacy = both
+    modern, _ = both
     listed(modern)
     modern.server = ""
     assert modern.ask("server/discover")["result"]["capabilities"].keys() == {"tools", "prompts", "completions"}

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +18,14 @@ from django.db import OperationalError, connection
 
 from jitaccess.catalog.models import AccessClass
 from jitaccess.catalog.services import classify_tool
+from jitaccess.gateway import http
 from jitaccess.gateway import streams as streams_module
-from jitaccess.identity.services import create_agent, revoke_token, set_agent_enabled
+from jitaccess.gateway.endpoint import Endpoint
+from jitaccess.gateway.http import EventStream
+from jitaccess.gateway.streams import Frames
+from jitaccess.identity.models import AccessToken
+from jitaccess.identity.services import create_agent, issue_token, revoke_token, set_agent_enabled
+from jitaccess.kernel.ids import token_hash
 from requests_app.services import revoke_grant
 from tests.cast import Cast
 from tests.clocks import Clock
@@ -23,6 +33,7 @@ from tests.gateway.harness import Client, Served, Stream, eventually
 from tests.mcp_client import LEGACY, MODERN, connect
 
 pytestmark = pytest.mark.django_db(transaction=True)
+MANY = str(Path(__file__).with_name("many_clients.py"))
 
 
 @contextlib.contextmanager
@@ -100,8 +111,12 @@ def test_a_change_right_after_the_acknowledgement_is_never_lost(
 ) -> None:
     streams, changed = gateway.gateway.streams, threading.Event()
     refresh = streams.refresh
+
+    async def later(*seen: Any) -> Any:
+        return await refresh(*seen) if changed.is_set() else None
+
     # The watcher does not come by between the acknowledgement and the change.
-    monkeypatch.setattr(streams, "refresh", lambda *seen: refresh(*seen) if changed.is_set() else None)
+    monkeypatch.setattr(streams, "refresh", later)
     with agent.listen() as stream:
         cast.grant()
         changed.set()
@@ -243,3 +258,109 @@ def _grant(cast: Cast) -> None:
         cast.grant()
     finally:
         connection.close()
+
+
+def test_a_thousand_streams_cost_little_and_all_hear_of_a_change(cast: Cast, gateway: Served) -> None:
+    agents = [
+        create_agent(name=f"agent-{number}", owner=cast.olga, team=cast.team, operator=cast.operator)
+        for number in range(63)
+    ]
+    tokens = [issue_token(agent=agent, user=None, ttl=3600, operator=cast.operator)[0] for agent in agents]
+    port, streams = gateway.url.rpartition(":")[2], gateway.gateway.streams
+    with subprocess.Popen(
+        [sys.executable, "-I", "-S", MANY, port, "1000"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as clients:
+        assert clients.stdin
+        assert clients.stdout
+        before = resident()
+        print(*(tokens * 16)[:1000], sep="\n", file=clients.stdin, flush=True)
+        assert clients.stdout.readline() == "open\n"
+        assert len(streams) == 1000
+        assert resident() - before < 1000 * 30_000
+        classify_tool(tool=cast.tools["git_add"], access=AccessClass.READ, operator=cast.operator)
+        print(30, file=clients.stdin, flush=True)
+        assert clients.stdout.readline().split()[0] == "1000"
+        # None of them has a task of its own beside the one that serves its request.
+        assert sum(stream.writing is not None for stream in list(streams._open)) == 0
+        revoke = AccessToken.objects.get(hash=token_hash(tokens[0]))
+        revoke_token(token=revoke, operator=cast.operator)
+        eventually(lambda: len(streams) == 1000 - 16)
+    eventually(lambda: not len(streams))
+    assert not streams._groups
+    assert not streams._of_token
+
+
+def test_with_many_tokens_each_has_its_turn_and_a_revoked_one_does_not_wait_for_it(
+    cast: Cast, gateway: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams_module, "TOKENS_AT_ONCE", 1)
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(gateway.client(cast)) for _ in range(4)]
+        opened = [stack.enter_context(client.listen()) for client in clients]
+        gone = clients[2].row
+        assert gone
+        revoke_token(token=gone, operator=cast.operator)
+        assert opened[2].ended.wait(5)
+        AccessToken.objects.filter(pk=clients[1].row.pk).delete()  # type: ignore[union-attr]
+        assert opened[1].ended.wait(10)
+        assert not opened[0].ended.is_set()
+        assert not opened[3].ended.is_set()
+
+
+@pytest.mark.pure
+def test_a_stream_whose_client_does_not_read_is_given_up(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "SLOW_SECONDS", 0.1)
+
+    class Stuck(EventStream):
+        async def open(self) -> None: ...
+
+        async def message(self, value: Any) -> None:
+            await asyncio.Event().wait()
+
+    async def scenario() -> None:
+        stream = streams_module.Stream(cast.principal(), Endpoint())
+
+        async def serve() -> None:
+            await stream.begin(Stuck(None), Frames(lambda method, uri: {}, None))  # type: ignore[arg-type]
+            await asyncio.Event().wait()
+
+        serving = asyncio.create_task(serve())
+        await asyncio.sleep(0)
+        stream.tell("notifications/tools/list_changed")
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(serving, 5)
+        assert stream.lost
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.pure
+def test_what_is_told_while_a_stream_is_written_to_is_said_once(cast: Cast) -> None:
+    said: list[str] = []
+
+    class Out(EventStream):
+        async def open(self) -> None: ...
+
+        async def message(self, value: Any) -> None:
+            said.append(value["method"])
+
+    async def scenario() -> None:
+        stream = streams_module.Stream(cast.principal(), Endpoint())
+        await stream.begin(Out(None), Frames(lambda method, uri: {"method": method}, None))  # type: ignore[arg-type]
+        for _ in range(100):
+            stream.tell("a")
+            stream.tell("b")
+        while len(said) < 2:
+            await asyncio.sleep(0.01)
+        stream.tell("a")
+        while len(said) < 3:
+            await asyncio.sleep(0.01)
+        stream.shut()
+
+    asyncio.run(scenario())
+    assert said == ["a", "b", "a"]
+
+
+def resident() -> int:
+    """Bytes of memory that this process has."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()

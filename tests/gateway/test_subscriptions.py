@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
+import os
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -11,10 +12,10 @@ import pytest
 from jitaccess.gateway import subscribing
 from jitaccess.identity.services import create_agent
 from jitaccess.policy.models import RoleBinding
-from jitaccess.policy.services import bind_role, end_binding, save_role
+from jitaccess.policy.services import bind_role, end_binding
 from tests.cast import Cast
 from tests.gateway.harness import Client, Served, Stream, data, eventually, ledger, refusals, settled
-from tests.gateway.library import ROLE, Library, both, each_way, one_way, running, served, upstream
+from tests.gateway.library import Library, both, each_way, one_way, running, served, upstream
 
 __all__ = ["both", "running", "served", "upstream"]
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -82,7 +83,8 @@ def test_a_subscription_ends_with_the_right_to_read(
         for stream in (first, second):
             # What is readable has changed, so the list has.
             assert stream.next()["method"] == "notifications/resources/list_changed"
-        eventually(lambda: upstream.asked("unsubscribe") == [["unsubscribe", "memo://apples"]])
+        eventually(lambda: ["unsubscribe", "memo://apples"] in upstream.asked("unsubscribe"))
+        assert not any(line.watches for line in served.gateway.watches._lines.values())
         modern.call("git_log", touch="memo://apples")
         cast.grant()  # what the older client hears of next
         while (method := second.next()["method"]) != "notifications/tools/list_changed":
@@ -177,3 +179,48 @@ def test_subscriptions_of_one_stream_are_capped_and_must_be_texts(
     for method in ("resources/subscribe", "resources/unsubscribe"):
         assert legacy.ask(method, {})["error"]["code"] == -32602
         assert modern.post(modern.message(method, {"uri": "memo://apples"})).status_code == 404
+
+
+@one_way
+def test_a_session_subscribes_in_whatever_process_and_hears_where_its_stream_is(
+    cast: Cast, both: tuple[Client, Client], start: Callable[..., Served], upstream: Library
+) -> None:
+    modern, legacy = both
+    other = start({"git": upstream.config})
+    elsewhere = Client(other.url, legacy.token, session=legacy.session)
+    with elsewhere.http, legacy.listen() as stream:
+        assert elsewhere.ask("resources/subscribe", {"uri": "memo://apples"})["result"] == {}
+        # The other process has it too, until it is clear that nobody listens there.
+        eventually(lambda: len(upstream.asked("subscribe")) == 2)
+        modern.call("git_log", touch="memo://apples")
+        assert updates(stream) == "memo://apples"
+        assert elsewhere.ask("resources/unsubscribe", {"uri": "memo://apples"})["result"] == {}
+        eventually(lambda: len(upstream.asked("unsubscribe")) == 2)
+        modern.call("git_log", touch="memo://apples")
+        assert stream.quiet
+
+
+@one_way
+def test_a_session_that_ends_ends_its_subscriptions(both: tuple[Client, Client], served: Served) -> None:
+    _, legacy = both
+    with legacy.listen() as stream:
+        legacy.ask("resources/subscribe", {"uri": "memo://apples"})
+        assert legacy.http.delete(legacy.endpoint, headers=legacy.headers()).status_code == 200
+        assert stream.ended.wait(5)
+    eventually(lambda: not served.gateway.subscriptions._all)
+    assert not any(line.watches for line in served.gateway.watches._lines.values())
+
+
+@pytest.mark.parametrize("upstream", ["stdio modern", "stdio legacy"], indirect=True)
+def test_what_is_watched_is_watched_again_when_its_server_was_gone(
+    both: tuple[Client, Client], upstream: Library, served: Served
+) -> None:
+    modern, _ = both
+    with modern.listen(resourceSubscriptions=["memo://apples"]) as stream:
+        (line,) = [one for one in served.gateway.watches._lines.values() if one.watches]
+        os.killpg(line.connection.pid, signal.SIGKILL)  # type: ignore[union-attr]
+        # What happened meanwhile is not known, so it is told as a change; and the new process tells again.
+        assert updates(stream) == "memo://apples"
+        assert len(upstream.asked("subscribe")) == 2
+        modern.call("git_log", touch="memo://apples")
+        assert updates(stream) == "memo://apples"

@@ -14,7 +14,7 @@ import pytest
 
 from jitaccess.audit.models import Entry
 from jitaccess.catalog.credentials import credentials_of
-from jitaccess.catalog.models import Server, ServerCredential, Tool
+from jitaccess.catalog.models import Server, ServerCredential, ServerHealth, Tool
 from jitaccess.catalog.services import set_server_enabled
 from jitaccess.kernel.errors import JitAccessError
 from jitaccess.kernel.secretbox import generate_key
@@ -253,6 +253,11 @@ def test_the_doctor_has_no_complaint_about_a_good_server(run: Run, cast: Cast, t
                   "may be used by the teams demo", "what may be asked for: 1 rule"):  # fmt: skip
         assert f"ok      {words}" in said
     assert "TROUBLE" not in said
+    ServerHealth.objects.filter(server=server).update(ok=False, detail="5 calls in a row failed")
+    code, said = run("servers", "doctor", "files")
+    assert code == 0, "it answers now"
+    assert "note    a gateway could not use it at" in said
+    assert "UTC: 5 calls in a row failed" in said
 
 
 def test_the_doctor_names_every_trouble_and_what_to_do(run: Run, tmp_path: Path, settings: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from django.db import DatabaseError, IntegrityError, connection, transaction
+from django.db import DatabaseError, IntegrityError, OperationalError, connection, transaction
 
 from jitaccess.policy.models import PolicyVersion
 from jitaccess.store import byhand
@@ -67,25 +67,17 @@ def test_djangos_own_statements_see_what_was_written_by_hand_and_undo_it() -> No
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_connection_that_is_gone_is_known_to_be(postgresql: bool) -> None:
-    connection.ensure_connection()
-    if not postgresql:
-        assert not byhand.is_lost()
-        connection.close()
-        assert byhand.is_lost()
-        return
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_backend_pid()")
-        pid = cursor.fetchone()[0]
-    raw = connection.connection
-    other = type(raw).connect(**connection.get_connection_params(), autocommit=True)
-    try:
-        other.execute("SELECT pg_terminate_backend(%s)", [pid])
-        with pytest.raises(DatabaseError), transaction.atomic():
+def test_an_error_of_a_session_that_is_gone_is_told_from_one_of_a_statement(postgresql: bool) -> None:
+    with pytest.raises(DatabaseError) as wrong, transaction.atomic():
+        byhand.execute("no such statement")
+    assert not byhand.is_lost(wrong.value)
+    if postgresql:
+        raw = connection.connection
+        with type(raw).connect(**connection.get_connection_params(), autocommit=True) as other:
+            other.execute("SELECT pg_terminate_backend(%s)", [raw.info.backend_pid])
+        with pytest.raises(OperationalError) as gone, transaction.atomic():
             byhand.execute("SELECT pg_sleep(5)")
-    finally:
-        other.close()
-    assert byhand.is_lost()
-    connection.close()
+        assert byhand.is_lost(gone.value)
+        connection.close()
     with transaction.atomic():
-        assert byhand.execute("SELECT 1").rows == [("1",)]
+        assert byhand.execute("SELECT 1").count == 1

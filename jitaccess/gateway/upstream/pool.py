@@ -275,7 +275,8 @@ class Pool:
 
     async def _start(self, key: Key, slot: _Slot, announced: JsonObject) -> Connection:
         server, older = slot.server, key[3]
-        eras, unknown = (self._older, "older") if older else (self._eras, server.era)
+        eras = self._older if older else self._eras
+        unknown: Era = "older" if older else server.era
         known, era = eras.get(server.slug, (None, unknown))
         if key[1] is None and not server.shared:
             # What principals share because it has no sessions must not become one session of theirs, should another
