@@ -71,12 +71,18 @@ class Line(asyncio.Protocol):
 
     # once for each session
 
-    async def open(self, *, begin: bool = True) -> None:
-        """Connect; in the older era agree on a session, which outlives the connection."""
-        loop = asyncio.get_running_loop()
+    async def connect(self) -> None:
+        """Anew: servers close a connection that was idle for some seconds, perhaps just now."""
+        self.drop()
         self.buffer = b""
-        await loop.create_connection(lambda: self, *self.address)
-        if begin and not self.modern and not self.parts:
+        await asyncio.get_running_loop().create_connection(lambda: self, *self.address)
+
+    async def begin(self, *, session: bool = True) -> None:
+        """Once: in the older era agree on a session, which outlives the connection."""
+        if self.parts:
+            return
+        if session and not self.modern:
+            await self.connect()
             params = {"protocolVersion": LEGACY, "capabilities": {}, "clientInfo": {"name": "bench", "version": "1"}}
             head, body = await self.ask("initialize", params, "initialize")
             agreed = read_answer(head, body, "initialize").get("result", {}).get("protocolVersion")
@@ -84,9 +90,8 @@ class Line(asyncio.Protocol):
                 raise Wrong(f"initialize: {head[:200]!r} {body[:400]!r}")
             self.session = headers_of(head).get("mcp-session-id", "")
             await self.ask("notifications/initialized", {}, "")
-        if not self.parts:
-            request = self.message("tools/call", {"name": self.tool, "arguments": {"nonce": PLACE}}, PLACE)
-            self.parts = request.split(PLACE.encode())
+        request = self.message("tools/call", {"name": self.tool, "arguments": {"nonce": PLACE}}, PLACE)
+        self.parts = request.split(PLACE.encode())
 
     def message(self, method: str, params: dict[str, Any], message_id: str) -> bytes:
         """A request as it goes out; without an id a notification."""
@@ -139,7 +144,9 @@ class Line(asyncio.Protocol):
             self.tally = None
 
     def fire(self) -> None:
-        assert self.transport
+        if self.transport is None:
+            self.again()
+            return
         self.nonce = nonce = b"n%011d" % next(_nonces)
         if not self.tally or not self.tally.interval:
             self.due = time.monotonic()
@@ -200,8 +207,6 @@ class Line(asyncio.Protocol):
         else:
             self.fire()
 
-    # the connection
-
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
 
@@ -216,7 +221,7 @@ class Line(asyncio.Protocol):
 
     def again(self) -> None:
         async def reopen() -> None:
-            await self.open()
+            await self.connect()
             self.fire()
 
         self.reconnecting = asyncio.create_task(reopen())
@@ -298,11 +303,10 @@ class Load:
 
     async def job(self, job: dict[str, Any]) -> dict[str, Any]:
         lines = [self._lines.setdefault((job["name"], number), Line(job, number)) for number in range(job["sessions"])]
-        for line in lines:
-            line.drop()  # keep-alive of servers ends at some time, perhaps now
-        await lines[0].open()
+        await lines[0].begin()
         # Who names no session keeps none: the others need not begin one.
-        await asyncio.gather(*(line.open(begin=bool(lines[0].session)) for line in lines[1:]))
+        await asyncio.gather(*(line.begin(session=bool(lines[0].session)) for line in lines[1:]))
+        await asyncio.gather(*(line.connect() for line in lines))
         start = time.monotonic()
         interval = len(lines) / job["rate"] if job.get("rate") else 0.0
         tally = Tally(start + job["seconds"], interval)

@@ -13,4 +13,4 @@ class RequestsConfig(AppConfig):
 
     def ready(self) -> None:
         triggers.register(self.label, promise)
-        wakeups.watch([REQUESTS])
+        wakeups.watch([REQUESTS], updates_only=True)  # those that wait, wait for the end of one

@@ -14,8 +14,8 @@ from bench.place import Place
 from bench.report import QUANTILES, Report, quantiles
 from bench.world import LARGE, SMALL, Size, World, add_server, build
 from jitaccess.gateway.builtin.definitions import DEFINITIONS
+from jitaccess.gateway.listing import tools_json
 from jitaccess.policy.engine.decide import Who
-from jitaccess.policy.engine.listing import listed_tools
 from jitaccess.policy.engine.rules import Subject
 from jitaccess.policy.snapshots import SnapshotStore
 
@@ -56,14 +56,14 @@ def run(place: Place, options: Namespace) -> Report:
 
 
 def _deciding(world: World, size: int) -> float:
-    """Milliseconds of processor time that it takes to decide what an agent may see of a server, in this process."""
+    """Milliseconds of processor time that it takes to decide and write what an agent may see of a server."""
     who = Who(world.agents[0].pk, None)
     snapshot, at = SnapshotStore().look(Subject(agent=who.agent, user=None))
     server = snapshot.server_by_slug(f"with-{size}")
     assert server
     began = time.process_time()
     for _ in range(REPEATS):
-        found = listed_tools(snapshot, who=who, server=server, at=at)
+        found = tools_json(snapshot, who=who, server=server, at=at)
     took = time.process_time() - began
     assert len(found) == size
     return 1000 * took / REPEATS

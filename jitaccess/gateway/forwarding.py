@@ -23,6 +23,7 @@ from jitaccess.gateway.upstream.errors import TOO_LATE, RemoteError, UpstreamErr
 from jitaccess.gateway.upstream.handshake import MODERN
 from jitaccess.gateway.wire import INTERNAL_ERROR, INVALID_PARAMS, META_CAPABILITIES, META_LEVEL, RpcError
 from jitaccess.kernel import strictjson
+from jitaccess.kernel.canonical import digest
 from jitaccess.kernel.steps import step
 from jitaccess.kernel.strictjson import Json, JsonObject
 from jitaccess.kernel.text import visible
@@ -201,6 +202,8 @@ class Forwarding:
         }
         if self.asked:
             data["asked"] = self.asked
+        if self.turn.responses is not None:
+            data["answers_digest"] = digest(self.turn.responses, domain="jitaccess-answers-v1")
         self.gateway.admission.finish(self.admitted, Event.CALL_COMPLETED, Outcome.ALLOWED, data)
         shown = masked(answer, self.connection.server)
         assert isinstance(shown, dict)

@@ -34,7 +34,7 @@ def definition(text: str, name: str, *, locked: bool) -> bytes:
     value = {**strictjson.decode(text.encode()), "name": name}
     if locked:
         value["description"] = LOCKED_PREFIX + str(value.get("description") or "")
-    return strictjson.encode(value)
+    return strictjson.encode_read(value)
 
 
 def ttl_ms(snapshot: Snapshot, *, who: Who, at: datetime) -> int:

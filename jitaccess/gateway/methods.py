@@ -18,9 +18,12 @@ from jitaccess.gateway.sessions import open_session
 from jitaccess.gateway.wire import RpcError, Spliced
 from jitaccess.kernel import strictjson
 from jitaccess.kernel.strictjson import JsonObject
+from jitaccess.store.host_clock import steady
 
 _DISCOVERY_TTL_MS = 60_000
 _UNKNOWN_TTL_MS = 5_000  # while it is not known what the server can do
+# Policy was read when the request came; if its body took its time, it is read again.
+FRESH_SECONDS = 0.1
 _ACCESS_TOOLS = [strictjson.encode(definition) for definition in DEFINITIONS]
 # Clients put them into every conversation.
 MAX_INSTRUCTIONS = 8000
@@ -79,7 +82,9 @@ async def _list_tools(context: Context) -> JsonObject:
     """Visible tools and locked stubs by name, then the access tools; one page, so no cursor is ever valid."""
     if context.message.params.get("cursor") is not None:
         raise RpcError(wire.INVALID_PARAMS, "There is one page only; this cursor is not from here.", status=400)
-    snapshot, clock = await context.gateway.look(context.principal)
+    snapshot, clock = context.snapshot, context.clock
+    if steady() - clock.read > FRESH_SECONDS:
+        snapshot, clock = await context.gateway.look(context.principal)
     at = clock.now()
     value: JsonObject = {}
     if context.message.modern:

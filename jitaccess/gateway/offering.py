@@ -119,11 +119,10 @@ async def _complete_argument(context: Context) -> JsonObject:
 
 async def _subscribe(context: Context) -> JsonObject:
     """2025-11-25, "Resources", Subscriptions: for the session of the request."""
-    uri, endpoint = context.message.params.get("uri"), context.endpoint
+    uri = context.message.params.get("uri")
     if not isinstance(uri, str):
         raise _invalid("`uri` must be a text.")
-    if not await context.gateway.subscriptions.offered(endpoint):
-        raise offers.not_offered(modern=context.message.modern)
+    await _require_updates(context)
     await context.gateway.subscriptions.subscribe(_subscriber(context), uri)
     return {}
 
@@ -132,10 +131,16 @@ async def _unsubscribe(context: Context) -> JsonObject:
     uri = context.message.params.get("uri")
     if not isinstance(uri, str):
         raise _invalid("`uri` must be a text.")
-    if not await context.gateway.subscriptions.offered(context.endpoint):
-        raise offers.not_offered(modern=context.message.modern)
+    await _require_updates(context)
     await context.gateway.subscriptions.unsubscribe(_subscriber(context), uri)
     return {}
+
+
+async def _require_updates(context: Context) -> None:
+    offered = await context.gateway.subscriptions.offered(context.endpoint)
+    if not offered:
+        slug = context.endpoint.slug
+        raise offers.unknown(slug) if offered is None else offers.not_offered(modern=context.message.modern)
 
 
 def _subscriber(context: Context) -> Subscriber:

@@ -193,9 +193,13 @@ async def require(gateway: Gateway, slug: str, capability: str, *, modern: bool)
     """Raises RpcError for what the server is known not to offer, and when it does not say so in time."""
     announced = await gateway.offers.announced(gateway, slug, seconds=LIST_SECONDS)
     if announced is None:
-        raise _failed(f'The server "{slug}" cannot be asked what it offers; try again in a moment.')
+        raise unknown(slug)
     if not isinstance(announced.get(capability), dict):
         raise not_offered(modern=modern)
+
+
+def unknown(slug: str) -> RpcError:
+    return _failed(f'The server "{slug}" cannot be asked what it offers; try again in a moment.')
 
 
 def not_offered(*, modern: bool) -> RpcError:

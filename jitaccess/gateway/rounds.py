@@ -134,6 +134,8 @@ def begin(params: JsonObject, subject: Subject, *, now: datetime) -> Turn:
         detail = "`inputResponses` must be an object and `requestState` a text."
         raise RpcError(INVALID_PARAMS, detail, status=400)
     if sealed is None:
+        # Answers may come with the first request (2026-07-28, "Multi Round-Trip Requests": what a server does not
+        # look for it ignores). They are answers all the same: where the arguments were approved exactly, refused.
         return Turn(responses=responses)
     try:
         content = strictjson.decode(ring().open(sealed, context=_CONTEXT))

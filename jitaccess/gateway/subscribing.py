@@ -19,7 +19,7 @@ from jitaccess.audit.events import Event, Outcome
 from jitaccess.gateway import mail
 from jitaccess.gateway.batch import Admitted, Intent
 from jitaccess.gateway.endpoint import Endpoint
-from jitaccess.gateway.offers import relayed
+from jitaccess.gateway.offers import LIST_SECONDS, relayed
 from jitaccess.gateway.streams import UPDATED, Stream
 from jitaccess.gateway.upstream.errors import TOO_LATE, RemoteError, UpstreamError
 from jitaccess.gateway.watches import Place
@@ -29,7 +29,7 @@ from jitaccess.kernel.canonical import digest
 from jitaccess.kernel.errors import Unavailable
 from jitaccess.kernel.strictjson import JsonObject
 from jitaccess.kernel.text import visible
-from jitaccess.policy.engine.decide import Kind, Who
+from jitaccess.policy.engine.decide import Code, Kind, Who
 from jitaccess.policy.engine.offers import readable
 from jitaccess.policy.engine.rules import Snapshot
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 METHOD = "resources/subscribe"
 MAX_RESOURCES = 64  # of one stream or session
-MAX_DUE = 256  # updates that wait to be said on one stream
+MAX_DUE = 64  # updates that wait to be said on one stream
 # A session keeps its subscriptions so long without a stream: clients come back after a broken connection.
 KEPT_SECONDS = 60.0
 
@@ -94,12 +94,14 @@ class Subscriptions:
         gateway.mail.on("subscribe", self._bring)
         gateway.mail.on("unsubscribe", self._bring)
 
-    async def offered(self, endpoint: Endpoint) -> bool:
-        """Whether the server behind this endpoint tells when a resource changes."""
+    async def offered(self, endpoint: Endpoint) -> bool | None:
+        """Whether the server behind this endpoint tells when a resource changes; None when it does not say in time."""
         if endpoint.server is None:
             return False
-        announced = await self._gateway.offers.announced(self._gateway, endpoint.slug)
-        resources = relayed(announced or {}).get("resources")
+        announced = await self._gateway.offers.announced(self._gateway, endpoint.slug, seconds=LIST_SECONDS)
+        if announced is None:
+            return None
+        resources = relayed(announced).get("resources")
         return isinstance(resources, dict) and resources.get("subscribe") is True
 
     async def listen(self, stream: Stream, uris: list[str], capabilities: JsonObject) -> list[str]:
@@ -168,7 +170,7 @@ class Subscriptions:
     def _look_after(self, subscriber: Subscriber) -> None:
         if self._stream(subscriber) is not None:
             subscriber.heard = time.monotonic()
-        elif not subscriber.held or time.monotonic() - subscriber.heard > KEPT_SECONDS:
+        elif time.monotonic() - subscriber.heard > KEPT_SECONDS:
             self._forget(subscriber)
 
     def _forget(self, subscriber: Subscriber) -> None:
@@ -206,6 +208,8 @@ class Subscriptions:
             release = await gateway.watches.subscribe(subscriber.place, uri, told, admitted.may_start)
         except BaseException as error:
             self._not_done(admitted, error)
+            if not isinstance(error, RemoteError | UpstreamError):
+                raise
             raise _failed(error) from error
         gateway.admission.finish(admitted, Event.CALL_COMPLETED, Outcome.ALLOWED, {"method": METHOD})
         if subscriber in self._all and uri not in subscriber.held:
@@ -231,7 +235,10 @@ class Subscriptions:
         except Unavailable as error:
             raise RpcError(INTERNAL_ERROR, error.detail) from error
         if not admitted.allowed:
-            raise RpcError(INVALID_PARAMS, f"Unknown resource: {visible(uri, limit=200)}")
+            # What this principal may not know of is answered like what does not exist.
+            hidden = admitted.code in {Code.UNKNOWN, Code.NOT_REQUESTABLE}
+            said = "Unknown resource" if hidden else f"Access denied ({admitted.code})"
+            raise RpcError(INVALID_PARAMS, f"{said}: {visible(uri, limit=200)}")
         return admitted
 
 
@@ -241,10 +248,8 @@ async def _quietly(work: Awaitable[None]) -> None:
         await work
 
 
-def _failed(error: BaseException) -> BaseException:
+def _failed(error: RemoteError | UpstreamError) -> RpcError:
     if isinstance(error, RemoteError):
         return RpcError(error.rpc_code, visible(error.message, limit=2000))
-    if isinstance(error, UpstreamError):
-        again = " Try again." if error.code == TOO_LATE else ""
-        return RpcError(INTERNAL_ERROR, f"{error.detail}{again}")
-    return error
+    again = " Try again." if error.code == TOO_LATE else ""
+    return RpcError(INTERNAL_ERROR, f"{error.detail}{again}")

@@ -77,7 +77,7 @@ def span(name: str, **attributes: str) -> AbstractContextManager[Any]:
 
 
 def onward(*, modern: bool) -> dict[str, Json]:
-    """`_meta` for the server behind us: the client's trace, by way of our span where there is one."""
+    """Members of `_meta` for the server behind us: the client's trace, by way of our span where there is one."""
     if not modern or not _carried.get():
         return {}
     headers = {"traceparent": _carried.get()}
@@ -85,4 +85,4 @@ def onward(*, modern: bool) -> dict[str, Json]:
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
         TraceContextTextMapPropagator().inject(headers)
-    return {"_meta": dict(headers)}
+    return dict(headers)

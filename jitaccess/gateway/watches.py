@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 SUBSCRIBE_SECONDS = 10.0
 BACKOFF_SECONDS = (1.0, 60.0)
 CALM_SECONDS = 1.0
+MAX_URI = 4096
 # Of one connection: each is a request that stays open at a server of the newer era.
 MAX_WATCHED = 64
 # A request that ends when we say so.
@@ -121,7 +122,7 @@ class Watches:
         """A server said something, on a connection of this principal or (None) of everybody's."""
         if method in (PROMPTS, RESOURCES):
             self._tell(slug, None if principal == OWN else principal, method)
-        elif method == UPDATED and isinstance(uri := params.get("uri"), str):
+        elif method == UPDATED and isinstance(uri := params.get("uri"), str) and len(uri) <= MAX_URI:
             for watch in self._on(slug, principal):
                 # "This might be a sub-resource of the one that the client actually subscribed to" (2025-11-25, Schema).
                 if uri == watch.uri or uri.startswith(watch.uri.rstrip("/") + "/"):
@@ -171,10 +172,14 @@ class Watches:
 
         Raises UpstreamError or RemoteError, and then it is not watched.
         """
-        async with asyncio.timeout(SUBSCRIBE_SECONDS):
-            connection = await self._connection(place)
+        try:
+            async with asyncio.timeout(SUBSCRIBE_SECONDS):
+                connection = await self._connection(place)
+        except TimeoutError as error:
+            detail = f'The server "{place.slug}" is not there within {SUBSCRIBE_SECONDS:g} seconds.'
+            raise UpstreamError("upstream.unavailable", detail, server=place.slug) from error
         apart = self._pool.apart(place.slug, older=place.older)
-        line = self._line(place if apart else replace(place, whose=None, capabilities={}))
+        line = self._line_on(connection, place if apart else replace(place, whose=None))
         if line.connection is not connection:
             line.hold(connection)
         watch = line.watches.get(uri)
@@ -219,6 +224,11 @@ class Watches:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _line_on(self, connection: Connection, place: Place) -> _Line:
+        """Places that differ may have the same connection: a server is told once what is watched on it."""
+        mine = (one for one in self._lines.values() if one.connection is connection)
+        return next((one for one in mine if one.place.whose == place.whose), None) or self._line(place)
 
     def _line(self, place: Place) -> _Line:
         return self._lines.setdefault(place.key, _Line(place))

@@ -1,4 +1,5 @@
-"""Wake-ups: policy has changed, so look now and not at the next poll. A lost one costs a second, never access.
+"""Wake-ups: policy has changed or a request was decided, so look now and not at the next poll. A lost one costs a
+second, never access.
 
 On PostgreSQL the trigger that raises the policy version notifies, in the transaction of the change, whoever makes it;
 each process listens on a connection of its own. On SQLite the connections of this process tell after their COMMIT.
@@ -24,21 +25,22 @@ PAUSES = (0.2, 10.0)  # seconds after the first failed connection, and at most
 LOOK_SECONDS = 0.5  # how often a thread that listens looks whether it shall stop
 
 _WRITES = re.compile(
-    r'\s*(?:INSERT\s+(?:OR\s+\w+\s+)?INTO|REPLACE\s+INTO|UPDATE|DELETE\s+FROM)\s+"?(\w+)', re.IGNORECASE
+    r'\s*(?:INSERT\s+(?:OR\s+\w+\s+)?INTO|REPLACE\s+INTO|(UPDATE)|DELETE\s+FROM)\s+"?(\w+)', re.IGNORECASE
 )
 _tables: set[str] = set()
+_updated: set[str] = set()
 _listeners: set[Callable[[], None]] = set()
 
 
-def watch(tables: Iterable[str]) -> None:
-    """Tables whose changes are to wake the listeners of this process (SQLite; PostgreSQL's trigger knows its own)."""
-    _tables.update(tables)
+def watch(tables: Iterable[str], *, updates_only: bool = False) -> None:
+    """Tables whose changes are to wake the listeners of this process (SQLite; PostgreSQL's triggers know their own)."""
+    (_updated if updates_only else _tables).update(tables)
 
 
 def concerns(statement: str) -> bool:
     """Whether a statement may change one of these tables. One too many wakes somebody for nothing."""
     found = _WRITES.match(statement)
-    return found is not None and found[1] in _tables
+    return found is not None and (found[2] in _tables or (found[1] is not None and found[2] in _updated))
 
 
 def tell() -> None:

@@ -78,8 +78,8 @@ HTTP in the client's revision: what is about HTTP itself is the gateway's own. W
 about that tool may differ, and must.
 
 In the rows with a server of the other revision only, the gateway translates. A client of 2026-07-28 is asked for a server
-of 2025-11-25 by names that the gateway gives, and question by question; the suite looks for the names and the number that
-a server of its own revision would have given. All else comes out the same, with calls that are parked and carried on.
+of 2025-11-25 by names that the gateway gives, because that server gives none; the suite looks for a name of its own in
+three checks. All else comes out the same, with calls that are parked and carried on.
 
 Some checks wait half a second for an answer. A scenario that comes out otherwise is run again with nothing beside it, and
 that counts; it is named in the report. Comparing all of it takes about a minute on two cores.

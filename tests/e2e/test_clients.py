@@ -44,7 +44,7 @@ spec:
 """
 LOCKED = "[LOCKED: needs approval]"
 MEND = {"part": "hand"}
-LONGEST = 15.0
+LONGEST = 30.0
 
 
 class Peer(Protocol):

@@ -95,8 +95,8 @@ BAD = {
     ),
     "arguments as a list": (changed(params={"_meta": META, "name": "git_log", "arguments": []}), PARAMS),
     "arguments null": (changed(params={"_meta": META, "name": "git_log", "arguments": None}), PARAMS),
-    "answers to input that was never asked for": (
-        changed(params={"_meta": META, "name": "git_log", "arguments": {}, "inputResponses": {}}),
+    "answers that are no object": (
+        changed(params={"_meta": META, "name": "git_log", "arguments": {}, "inputResponses": []}),
         PARAMS,
     ),
 }

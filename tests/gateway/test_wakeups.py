@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import threading
+import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from django.db import connection, transaction
@@ -13,7 +16,7 @@ from jitaccess.identity.models import User
 from jitaccess.store import wakeups
 from requests_app.services import revoke_grant
 from tests.cast import Cast
-from tests.gateway.harness import Served, eventually
+from tests.gateway.harness import META, Served, eventually
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -73,6 +76,38 @@ def test_it_comes_with_the_commit_and_not_before_nor_without(cast: Cast, woken: 
     woken()
     cast.submit()  # a request changes nobody's rights
     assert not event.wait(0.1)
+
+
+def test_whoever_waits_for_a_decision_is_woken_by_it_and_sees_progress_meanwhile(
+    cast: Cast, seldom: None, start: Callable[..., Served], postgresql: bool
+) -> None:
+    served = start()
+    if postgresql:
+        eventually(lambda: len(_listeners()) == 1, what="one that listens")
+    request = cast.submit()
+    with served.client(cast) as client:
+        asked = client.message(
+            "tools/call",
+            {
+                "name": "check_request",
+                "arguments": {"request_id": str(request.pk), "wait_seconds": 25},
+                "_meta": META | {"progressToken": "p"},
+            },
+        )
+        answers: list[Any] = []
+        waiting = threading.Thread(target=lambda: answers.append(client.post(asked)))
+        waiting.start()
+        eventually(lambda: served.gateway.waits.requests())
+        began = time.monotonic()
+        cast.deny(request)
+        waiting.join(10)
+        assert time.monotonic() - began < 5
+    events = [json.loads(line[6:]) for line in answers[0].text.splitlines() if line.startswith("data: ")]
+    assert events[0]["method"] == "notifications/progress"
+    assert events[0]["params"]["progressToken"] == "p"
+    assert events[0]["params"]["total"] == 25
+    assert events[-1]["result"]["structuredContent"]["status"] == "denied"
+    assert not served.gateway.waits.requests()
 
 
 @pytest.mark.postgresql_only

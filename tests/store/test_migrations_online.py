@@ -29,6 +29,9 @@ TAKES_AWAY = (migrations.RemoveField, migrations.RenameField, migrations.DeleteM
 REWRITES = (migrations.AlterModelTable, migrations.AlterUniqueTogether, migrations.AlterIndexTogether)
 # Made before anybody had rows in these tables.
 BEFORE_THE_FIRST_RELEASE = {
+    ("jit_identity", "0003_revoked_tokens"),
+    ("jit_audit", "0002_partial_indexes"),
+    ("jit_gateway", "0004_lean_open_calls"),
     ("jit_policy", "0003_uses_and_changes"),
     ("jit_policy", "0004_approval_documents"),
     ("jit_policy", "0005_policies_are_documents"),

@@ -204,7 +204,8 @@ class Pool:
 
     def _speaks_modern(self, server: ServerConfig, *, older: bool) -> bool:
         """Whether it is known by now to speak 2026-07-28, when greeted so."""
-        return (self._older if older else self._eras).get(server.slug) == (server, "modern")
+        eras = self._older if older and server.era == "auto" else self._eras
+        return eras.get(server.slug) == (server, "modern")
 
     def _tells(self, server: ServerConfig, capabilities: JsonObject, *, older: bool) -> JsonObject:
         """What is told in the handshake: nothing where principals share it, or each request says it anew."""

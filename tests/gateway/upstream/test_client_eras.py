@@ -79,6 +79,7 @@ def test_what_an_operator_says_of_the_era_counts(run: Run, era: str) -> None:
             await pool.connection("it", "alice")
             mine = await pool.connection("it", "alice")
             assert await pool.connection("it", "alice", older=True) is mine
+            assert pool.apart("it", older=True) == pool.apart("it") == (era == "legacy")
             assert set(server.methods()) & {"initialize", "server/discover"} == {
                 "server/discover" if era == "modern" else "initialize"
             }
