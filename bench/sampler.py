@@ -29,6 +29,7 @@ PARTS = (
     ("/psycopg", DATABASE),
     ("/django/db/backends/", DATABASE),
     ("/jitaccess/store/sqlite/", DATABASE),
+    ("/jitaccess/store/byhand.py", DATABASE),
     ("/django/", FRAMEWORK),
     ("/jitaccess/policy/", "policy"),
     ("/jitaccess/gateway/upstream/", "upstream"),
@@ -44,7 +45,8 @@ PARTS = (
     ("/asyncio/", "uvicorn, asyncio"),
 )
 OURS = ("/jitaccess/", "/requests_app/")
-BETWEEN = ("/jitaccess/store/sqlite/", "/jitaccess/store/metrics.py")  # every statement passes through them
+# Every statement passes through them.
+BETWEEN = ("/jitaccess/store/sqlite/", "/jitaccess/store/byhand.py", "/jitaccess/store/metrics.py")
 # Where threads wait for work, unless it is for the database.
 WAITS = ("/threading.py", "/queue.py", "/selectors.py", "/concurrent/futures/thread.py", "/asyncio/runners.py")
 # The event loop, the batch writer, and who reads for other requests. The rest of `up` has its own work.

@@ -47,9 +47,12 @@ WAYS = (
 
 
 # A client of one revision and a server of the other. What a client of the newer one is asked for a server of the older
-# one, it is asked by names that the gateway gives, for that server gives none: that differs, and can be no other.
+# one, it is asked by names that the gateway gives, for that server gives none: that differs, and can be no other. And
+# the suite leaves calls without their answers, which wait: only so many of one principal may.
 BRIDGED = (Way(LEGACY, ONLY_NEWER), Way(MODERN, ONLY_OLDER))
-ASKED_OTHERWISE = frozenset(f"input-required-result-{name}" for name in ("basic-elicitation", "ignore-extra-params"))
+ASKED_OTHERWISE = frozenset(
+    f"input-required-result-{name}" for name in ("basic-elicitation", "ignore-extra-params", "multiple-input-requests")
+)
 # Of runs at once, and how often what differs is looked at again. Some checks wait half a second for an answer, which on
 # a machine that does other things besides is not always enough, for the server directly as little as through a gateway.
 AT_ONCE = 4

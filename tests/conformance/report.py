@@ -79,7 +79,8 @@ about that tool may differ, and must.
 
 In the rows with a server of the other revision only, the gateway translates. A client of 2026-07-28 is asked for a server
 of 2025-11-25 by names that the gateway gives, because that server gives none; the suite looks for a name of its own in
-three checks. All else comes out the same, with calls that are parked and carried on.
+three checks. It also begins calls that it never carries on; they wait, at most eight of one principal, so that the two
+checks about several questions at once may find no room. All else comes out the same, with calls parked and carried on.
 
 Some checks wait half a second for an answer. A scenario that comes out otherwise is run again with nothing beside it, and
 that counts; it is named in the report. Comparing all of it takes about a minute on two cores.
