@@ -36,12 +36,16 @@ from jitaccess.gateway.wire import Headers, Message, RpcError, read_message
 from jitaccess.identity.principal import Principal
 from jitaccess.kernel.errors import Forbidden, Invalid
 from jitaccess.kernel.strictjson import JsonObject
-from jitaccess.policy.engine.decide import Who, reachable
+from jitaccess.policy.engine.decide import Kind, Who, reachable
 
 log = logging.getLogger(__name__)
 
 # From here on reading and digesting a body would hold up the event loop for everybody.
 LARGE_BODY = 64 * 1024
+# What a request is about, by method: which member names it.
+_ASKED_FOR = {
+    "tools/call": ("name", Kind.TOOL), "prompts/get": ("name", Kind.PROMPT), "resources/read": ("uri", Kind.RESOURCE),
+}  # fmt: skip
 # Narrower than RFC 3986: no user, nothing that two parsers could read in two ways.
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9.-]+)(:[0-9]{1,5})?")
 
@@ -164,10 +168,11 @@ class Application:
         """A closed server answers like none at all; that somebody tried to call it is on record."""
         with contextlib.suppress(RpcError, Invalid):
             message = read_message(body if len(body) <= LARGE_BODY else b"{}", headers)
-            name, arguments = message.params.get("name"), message.params.get("arguments", {})
-            if message.method == "tools/call" and isinstance(name, str) and isinstance(arguments, dict):
-                target = Target(endpoint.server, endpoint.slug, name, name)
-                await record_knock(self.gateway, Call(principal, target, arguments, clock))
+            member, kind = _ASKED_FOR.get(message.method, ("", Kind.TOOL))
+            name, arguments = message.params.get(member), message.params.get("arguments", {})
+            if isinstance(name, str) and isinstance(arguments, dict):
+                target = Target(endpoint.server, endpoint.slug, name, name, kind)
+                await record_knock(self.gateway, Call(principal, target, arguments, clock, method=message.method))
 
     async def _answer(self, context: Context, headers: Headers, receive: Receive, send: Send) -> None:
         session_id, principal, message = "", context.principal, context.message

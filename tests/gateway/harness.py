@@ -86,6 +86,20 @@ class Served:
             assert not self.thread.is_alive(), "the gateway does not stop"
 
 
+class _Loop(uvloop.Loop):
+    """Two loops in one process must not start children at the same instant: uvloop refuses that, and hangs."""
+
+    _one = threading.Lock()
+
+    async def subprocess_exec(self, *arguments: Any, **options: Any) -> Any:
+        while not self._one.acquire(blocking=False):
+            await asyncio.sleep(0.002)
+        try:
+            return await super().subprocess_exec(*arguments, **options)
+        finally:
+            self._one.release()
+
+
 class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, gateway: Gateway) -> None:
         super().__init__(config)
@@ -125,7 +139,7 @@ def serve(servers: dict[str, StdioServer], **options: Any) -> Served:
             ready.set()
 
     def run() -> None:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        with asyncio.Runner(loop_factory=_Loop) as runner:
             runner.run(main())
 
     thread = threading.Thread(target=run, name="served", daemon=True)

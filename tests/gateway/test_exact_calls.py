@@ -98,12 +98,13 @@ def test_the_ledger_names_the_digest_that_was_approved(cast: Cast, agent: Client
     assert json.loads(entry.data)["args_digest"] == request.parsed_items[0]["arguments"]["digest"]
 
 
-def test_answers_that_nobody_asked_for_go_nowhere(cast: Cast, agent: Client, sent: Sent) -> None:
+def test_an_exact_call_carries_no_answers_that_were_not_approved(cast: Cast, agent: Client, sent: Sent) -> None:
     ask(agent, COMMIT)
     cast.approve(AccessRequest.objects.get())
     params = {"name": "git_commit", "arguments": COMMIT, "inputResponses": {"confirm": {"action": "accept"}}}
-    assert "isError" not in agent.post(agent.message("tools/call", params)).json()["result"]
-    assert ["inputResponses" in call for call in sent()] == [False]
+    result = agent.post(agent.message("tools/call", params)).json()["result"]
+    assert result["_meta"][DENY]["reason_code"] == "other_arguments"
+    assert sent() == []
 
 
 def test_what_people_are_asked_can_be_seen_beforehand(cast: Cast, agent: Client) -> None:
