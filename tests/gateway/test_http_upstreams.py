@@ -108,7 +108,10 @@ def test_a_server_cannot_speak_as_the_gateway_in_any_part_of_a_result(client: Cl
 def test_a_call_that_is_denied_sends_nothing_upstream(client: Client, upstream: WebServer) -> None:
     assert client.refusal("git_commit") == "no_binding"
     assert upstream.calls() == []
-    assert all(seen.message["method"] in {"server/discover", "initialize", "notifications/initialized"} for seen in upstream.seen)
+    assert all(
+        seen.message["method"] in {"server/discover", "initialize", "notifications/initialized"}
+        for seen in upstream.seen
+    )
 
 
 def test_the_ledger_says_whether_a_failed_call_may_have_been_done(client: Client, upstream: WebServer) -> None:
