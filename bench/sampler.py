@@ -133,7 +133,9 @@ def timed_requests(application: Any) -> None:
 def main() -> int:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "jitaccess.settings")
     django.setup()
-    from jitaccess.gateway import admission, app, calls, endings
+    from jitaccess.gateway import app
+    from jitaccess.gateway.calling import calls
+    from jitaccess.gateway.recording import admission, endings
     from jitaccess.runtime import cli
 
     timed_requests(app.Application)

@@ -14,7 +14,7 @@ from bench.place import Place
 from bench.report import QUANTILES, Report, quantiles
 from bench.world import LARGE, SMALL, Size, World, add_server, build
 from jitaccess.gateway.builtin.definitions import DEFINITIONS
-from jitaccess.gateway.listing import tools_json
+from jitaccess.gateway.seeing.listing import tools_json
 from jitaccess.policy.engine.decide import Who
 from jitaccess.policy.engine.rules import Subject
 from jitaccess.policy.snapshots import SnapshotStore

@@ -17,21 +17,21 @@ from django.conf import settings
 from django.db import Error as DatabaseTrouble
 
 from jitaccess.gateway import tracing, wire
-from jitaccess.gateway.asking import asker, carried
 from jitaccess.gateway.builtin.definitions import NAMES
-from jitaccess.gateway.caller import Caller, level_of
-from jitaccess.gateway.calls import Call, forward_call, no_server, record_knock
+from jitaccess.gateway.calling.calls import Call, forward_call, no_server, record_knock
 from jitaccess.gateway.context import Context
 from jitaccess.gateway.core import Clock, Gateway, Seen
-from jitaccess.gateway.elsewhere import Elsewhere
 from jitaccess.gateway.endpoint import PATH, PREFIX, Endpoint, Target
 from jitaccess.gateway.http import Receive, Scope, Send, read_body, send_empty, send_json
 from jitaccess.gateway.limits import MAX_IN_FLIGHT, MAX_READING, RETRY_AFTER, one_more
-from jitaccess.gateway.listening import listen_legacy, listen_modern
 from jitaccess.gateway.methods import METHODS, Method, initialize
 from jitaccess.gateway.presence import Presences
-from jitaccess.gateway.relay import Reply
+from jitaccess.gateway.seeing.listening import listen_legacy, listen_modern
 from jitaccess.gateway.sessions import Session, resume_session, unknown_session
+from jitaccess.gateway.talking.asking import asker, carried
+from jitaccess.gateway.talking.caller import Caller, level_of
+from jitaccess.gateway.talking.elsewhere import Elsewhere
+from jitaccess.gateway.talking.relay import Reply
 from jitaccess.gateway.wire import Headers, Message, RpcError, read_message
 from jitaccess.identity.principal import Principal
 from jitaccess.kernel.errors import Forbidden, Invalid

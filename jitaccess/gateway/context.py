@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from jitaccess import __version__
 from jitaccess.gateway import wire
-from jitaccess.gateway.caller import Caller
 from jitaccess.gateway.core import Clock, Gateway
 from jitaccess.gateway.endpoint import Endpoint
+from jitaccess.gateway.talking.caller import Caller
 from jitaccess.gateway.wire import Message
 from jitaccess.identity.principal import Principal
 from jitaccess.kernel.strictjson import JsonObject

@@ -17,27 +17,27 @@ from uuid import UUID
 
 from django.db import close_old_connections, connections
 
-from jitaccess.gateway import instances
-from jitaccess.gateway.admission import Admission
-from jitaccess.gateway.asking import Questions
-from jitaccess.gateway.caller import Levels
-from jitaccess.gateway.catalogue import Catalogue, note_failure
-from jitaccess.gateway.clock_guard import ClockGuard
-from jitaccess.gateway.continuations import forget_old_continuations
+from jitaccess.gateway.calling.running import RunningCalls
 from jitaccess.gateway.known import KnownTokens
 from jitaccess.gateway.limits import Limits
-from jitaccess.gateway.mail import Postbox, sweep
-from jitaccess.gateway.offers import OWN, Offers
-from jitaccess.gateway.parked import ParkedCalls
-from jitaccess.gateway.refusals import write_down_refusals
-from jitaccess.gateway.running import RunningCalls
+from jitaccess.gateway.recording import instances
+from jitaccess.gateway.recording.admission import Admission
+from jitaccess.gateway.recording.clock_guard import ClockGuard
+from jitaccess.gateway.recording.continuations import forget_old_continuations
+from jitaccess.gateway.recording.refusals import write_down_refusals
+from jitaccess.gateway.seeing.catalogue import Catalogue, note_failure
+from jitaccess.gateway.seeing.offers import OWN, Offers
+from jitaccess.gateway.seeing.streams import RESOURCES, TOOLS, Streams
+from jitaccess.gateway.seeing.subscribing import Subscriptions
+from jitaccess.gateway.seeing.waits import Waits
+from jitaccess.gateway.seeing.watches import Watches
 from jitaccess.gateway.sessions import EndedSessions
-from jitaccess.gateway.streams import RESOURCES, TOOLS, Streams
-from jitaccess.gateway.subscribing import Subscriptions
+from jitaccess.gateway.talking.asking import Questions
+from jitaccess.gateway.talking.caller import Levels
+from jitaccess.gateway.talking.mail import Postbox, sweep
+from jitaccess.gateway.talking.parked import ParkedCalls
 from jitaccess.gateway.upstream.config import ServerConfig
 from jitaccess.gateway.upstream.pool import Pool
-from jitaccess.gateway.waits import Waits
-from jitaccess.gateway.watches import Watches
 from jitaccess.identity.principal import Principal
 from jitaccess.identity.services import authenticate, ended_tokens, revoked_since
 from jitaccess.kernel.strictjson import JsonObject
@@ -49,7 +49,7 @@ from jitaccess.store.wakeups import Wakeups
 from requests_app.selectors import still_open
 
 if TYPE_CHECKING:
-    from jitaccess.gateway.elsewhere import Elsewhere
+    from jitaccess.gateway.talking.elsewhere import Elsewhere
 
 log = logging.getLogger(__name__)
 P = ParamSpec("P")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from jitaccess.gateway.listing import signature, tools_json
+from jitaccess.gateway.seeing.listing import signature, tools_json
 from jitaccess.kernel.errors import Invalid
 from jitaccess.kernel.text import visible
 from jitaccess.policy.engine import offers

@@ -6,15 +6,17 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from jitaccess.gateway import mirrored, offering, offers, tracing, wire
-from jitaccess.gateway.asking import carried
+from jitaccess.gateway import tracing, wire
 from jitaccess.gateway.builtin import access
 from jitaccess.gateway.builtin.definitions import DEFINITIONS, INSTRUCTIONS, NAMES, CallTool
-from jitaccess.gateway.caller import level_of
-from jitaccess.gateway.calls import Call, forward_call
+from jitaccess.gateway.calling import mirrored
+from jitaccess.gateway.calling.calls import Call, forward_call
 from jitaccess.gateway.context import SERVER_INFO, Context, complete
-from jitaccess.gateway.listing import ttl_ms
+from jitaccess.gateway.seeing import offering, offers
+from jitaccess.gateway.seeing.listing import ttl_ms
 from jitaccess.gateway.sessions import open_session
+from jitaccess.gateway.talking.asking import carried
+from jitaccess.gateway.talking.caller import level_of
 from jitaccess.gateway.wire import RpcError, Spliced
 from jitaccess.kernel import strictjson
 from jitaccess.kernel.strictjson import JsonObject

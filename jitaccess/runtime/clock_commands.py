@@ -28,7 +28,7 @@ def add(commands: Any) -> None:
 def _status(arguments: argparse.Namespace) -> int:
     from django.conf import settings
 
-    from jitaccess.gateway.clock_guard import open_jumps
+    from jitaccess.gateway.recording.clock_guard import open_jumps
     from jitaccess.store.clock import now
 
     if arguments.json:
@@ -46,7 +46,7 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _accept(_: argparse.Namespace) -> int:
-    from jitaccess.gateway.clock_guard import accept_jumps
+    from jitaccess.gateway.recording.clock_guard import accept_jumps
     from jitaccess.runtime.cli import operator
     from jitaccess.store.clock import now
 

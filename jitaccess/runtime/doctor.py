@@ -14,7 +14,7 @@ from jitaccess.catalog.credentials import open_credential
 from jitaccess.catalog.flags import Neighbours, flags_of
 from jitaccess.catalog.http_servers import checked_url
 from jitaccess.catalog.models import Server, Tool
-from jitaccess.gateway.catalogue import Offer, ask
+from jitaccess.gateway.seeing.catalogue import Offer, ask
 from jitaccess.gateway.upstream.config import HttpServer, ServerConfig
 from jitaccess.gateway.upstream.directory import Directory
 from jitaccess.kernel.errors import JitAccessError, NotFound, Unavailable

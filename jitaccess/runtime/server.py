@@ -18,8 +18,8 @@ from django.conf import settings
 
 from jitaccess import env
 from jitaccess.gateway import tracing
-from jitaccess.gateway.catalogue import Catalogue
 from jitaccess.gateway.core import Gateway
+from jitaccess.gateway.seeing.catalogue import Catalogue
 from jitaccess.gateway.upstream.config import ServerConfig, load_servers_file
 from jitaccess.gateway.upstream.directory import Directory
 from jitaccess.kernel.errors import Invalid

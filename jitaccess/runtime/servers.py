@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from jitaccess.audit.recorder import Actor
 from jitaccess.catalog.models import Server
-from jitaccess.gateway.catalogue import ask, note_failure, take_over
+from jitaccess.gateway.seeing.catalogue import ask, note_failure, take_over
 from jitaccess.gateway.upstream.config import ServerConfig
 from jitaccess.kernel.errors import JitAccessError
 

@@ -102,7 +102,7 @@ def test_the_steps_of_a_call_and_what_threads_do_are_told_for_each_load(small: d
     assert len(steps) == 8
     assert len(threads) == 4
     assert "SQL: driver and database" in {row[0] for row in parts}
-    assert any("gateway/batch.py" in row[1] for row in places)
+    assert any("gateway/recording/batch.py" in row[1] for row in places)
     assert small["profile"]["figures"]["samples"] > 0
 
 

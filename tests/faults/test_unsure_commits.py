@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from django.db import InternalError, OperationalError
 
-from jitaccess.gateway import batch
+from jitaccess.gateway.recording import batch
 from tests.cast import Cast
 from tests.gateway.harness import Client, Served, echo, eventually, serve, settled, told
 

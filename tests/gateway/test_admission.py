@@ -18,9 +18,9 @@ from django.db import connection, transaction
 from django.db.models import F
 
 from jitaccess.audit.events import Event, Outcome
-from jitaccess.gateway import batch
-from jitaccess.gateway.batch import Intent
 from jitaccess.gateway.models import OpenCall
+from jitaccess.gateway.recording import batch
+from jitaccess.gateway.recording.batch import Intent
 from jitaccess.gateway.upstream.config import StdioServer
 from jitaccess.identity.services import revoke_token
 from jitaccess.kernel.errors import Unavailable

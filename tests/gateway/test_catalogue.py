@@ -19,8 +19,8 @@ from jitaccess.catalog.credentials import remove_credential, set_credential
 from jitaccess.catalog.http_servers import add_http_server, change_http_server
 from jitaccess.catalog.models import AccessClass, Server, ServerCredential, ServerHealth, Tool
 from jitaccess.catalog.services import classify_tool, set_server_enabled
-from jitaccess.gateway import catalogue as catalogue_module
-from jitaccess.gateway.catalogue import Catalogue
+from jitaccess.gateway.seeing import catalogue as catalogue_module
+from jitaccess.gateway.seeing.catalogue import Catalogue
 from jitaccess.gateway.upstream.config import StdioServer
 from jitaccess.gateway.upstream.directory import Directory
 from jitaccess.policy.compiler import head

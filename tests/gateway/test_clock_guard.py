@@ -10,7 +10,7 @@ from jitaccess.audit.events import Event
 from jitaccess.audit.models import Entry
 from jitaccess.audit.recorder import Actor, Facts, record
 from jitaccess.audit.sequencer import sequence
-from jitaccess.gateway.clock_guard import ClockGuard, accept_jumps, open_jumps
+from jitaccess.gateway.recording.clock_guard import ClockGuard, accept_jumps, open_jumps
 from jitaccess.kernel.errors import Conflict, Invalid
 from jitaccess.store.clock import now
 from jitaccess.store.host_clock import HostClock

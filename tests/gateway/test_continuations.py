@@ -11,13 +11,13 @@ import pytest
 from django.db import connection
 
 from jitaccess.audit.events import Event, Outcome
-from jitaccess.gateway import continuations
-from jitaccess.gateway.batch import Admitted, Ending, Intent, admit_batch
-from jitaccess.gateway.clock_guard import ClockGuard
-from jitaccess.gateway.continuations import ANSWER_WITHIN, forget_old_continuations
-from jitaccess.gateway.endings import touches_uses, write_endings
-from jitaccess.gateway.instances import register_instance
 from jitaccess.gateway.models import Continuation, OpenCall
+from jitaccess.gateway.recording import continuations
+from jitaccess.gateway.recording.batch import Admitted, Ending, Intent, admit_batch
+from jitaccess.gateway.recording.clock_guard import ClockGuard
+from jitaccess.gateway.recording.continuations import ANSWER_WITHIN, forget_old_continuations
+from jitaccess.gateway.recording.endings import touches_uses, write_endings
+from jitaccess.gateway.recording.instances import register_instance
 from jitaccess.identity.services import authenticate, issue_token
 from jitaccess.kernel.errors import Unavailable
 from jitaccess.kernel.ids import uuid7
@@ -247,7 +247,7 @@ def test_whoever_pauses_a_call_hears_when_it_is_on_record(
         raise ValueError("no")
 
     monkeypatch.setattr(continuations, "keep", broken)
-    monkeypatch.setattr("jitaccess.gateway.admission.PAUSE_SECONDS", 0.2)
+    monkeypatch.setattr("jitaccess.gateway.recording.admission.PAUSE_SECONDS", 0.2)
     with pytest.raises(Unavailable):
         gateway.run(paused())
     assert eventually(lambda: OpenCall.objects.count() == 1)

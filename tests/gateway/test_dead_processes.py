@@ -11,8 +11,8 @@ from django.db import transaction
 
 from jitaccess.audit.events import Event
 from jitaccess.audit.recorder import Facts, record
-from jitaccess.gateway.instances import close_abandoned_calls, end_lease, register_instance
 from jitaccess.gateway.models import GatewayInstance, OpenCall
+from jitaccess.gateway.recording.instances import close_abandoned_calls, end_lease, register_instance
 from jitaccess.kernel.ids import uuid7
 from tests.cast import Cast
 from tests.clocks import Clock

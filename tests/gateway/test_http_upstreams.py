@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 from django.db import connection
 
-from jitaccess.gateway import batch
+from jitaccess.gateway.recording import batch
 from jitaccess.gateway.upstream.config import HttpServer
 from jitaccess.identity.services import set_agent_enabled
 from tests.cast import Cast

@@ -19,7 +19,7 @@ from django.test import Client as Browser
 from jitaccess.catalog.models import Tool
 from jitaccess.catalog.services import import_tools, set_options
 from jitaccess.egress.addresses import Allowance, check_url
-from jitaccess.gateway.asking import _is_web
+from jitaccess.gateway.talking.asking import _is_web
 from jitaccess.gateway.upstream.config import HttpServer
 from jitaccess.gateway.upstream.identity import HEADER
 from jitaccess.identity.services import create_agent

@@ -13,7 +13,7 @@ from jitaccess.catalog.models import Tool
 from jitaccess.catalog.services import import_tools
 from jitaccess.gateway.builtin.definitions import NAMES
 from jitaccess.gateway.models import RefusalCount
-from jitaccess.gateway.refusals import write_down_refusals
+from jitaccess.gateway.recording.refusals import write_down_refusals
 from jitaccess.identity.services import set_agent_enabled
 from jitaccess.policy.services import bind_role, save_role
 from jitaccess.store.clock import now

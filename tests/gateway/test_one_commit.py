@@ -9,11 +9,11 @@ import pytest
 from django.db import OperationalError, connections
 
 from jitaccess.audit.events import Event, Outcome
-from jitaccess.gateway import batch, instances
-from jitaccess.gateway.admission import Admission, _Waiting
-from jitaccess.gateway.batch import Admitted, Ending, Intent, admit_batch
-from jitaccess.gateway.clock_guard import ClockGuard
 from jitaccess.gateway.models import OpenCall
+from jitaccess.gateway.recording import batch, instances
+from jitaccess.gateway.recording.admission import Admission, _Waiting
+from jitaccess.gateway.recording.batch import Admitted, Ending, Intent, admit_batch
+from jitaccess.gateway.recording.clock_guard import ClockGuard
 from jitaccess.identity.services import authenticate, issue_token
 from jitaccess.policy.snapshots import SnapshotStore
 from jitaccess.store import byhand

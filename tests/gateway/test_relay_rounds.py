@@ -212,7 +212,7 @@ def test_two_who_bring_the_same_answers_are_one(asker: Client, older: Served, se
 def test_what_nobody_answers_is_cancelled_at_the_server_and_on_record(
     asker: Client, older: Served, record: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jitaccess.gateway.parked.PARK_SECONDS", 0.2)
+    monkeypatch.setattr("jitaccess.gateway.talking.parked.PARK_SECONDS", 0.2)
     arguments = {"do": "ask", "method": "elicitation/create", "params": FORM}
     asked = first(asker, arguments=arguments)
     eventually(settled)

@@ -13,7 +13,7 @@ import pytest
 
 from jitaccess.catalog.models import Server
 from jitaccess.gateway.models import GatewayInstance, Mail
-from jitaccess.gateway.relay import MAX_HELD, Reply
+from jitaccess.gateway.talking.relay import MAX_HELD, Reply
 from jitaccess.identity.services import set_agent_enabled
 from jitaccess.policy.models import RoleBinding
 from jitaccess.store.clock import now
@@ -44,7 +44,7 @@ def client(cast: Cast, older: Served) -> Iterator[Client]:
 
 @pytest.fixture
 def streams_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jitaccess.gateway.relay.KEEP_ALIVE_SECONDS", 0.05)
+    monkeypatch.setattr("jitaccess.gateway.talking.relay.KEEP_ALIVE_SECONDS", 0.05)
 
 
 def called(client: Client, arguments: dict[str, Any], **options: Any) -> Any:

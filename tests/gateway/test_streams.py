@@ -19,10 +19,10 @@ from django.db import OperationalError, connection
 from jitaccess.catalog.models import AccessClass
 from jitaccess.catalog.services import classify_tool
 from jitaccess.gateway import http
-from jitaccess.gateway import streams as streams_module
 from jitaccess.gateway.endpoint import Endpoint
 from jitaccess.gateway.http import EventStream
-from jitaccess.gateway.streams import Frames
+from jitaccess.gateway.seeing import streams as streams_module
+from jitaccess.gateway.seeing.streams import Frames
 from jitaccess.identity.models import AccessToken
 from jitaccess.identity.services import create_agent, issue_token, revoke_token, set_agent_enabled
 from jitaccess.kernel.ids import token_hash

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from jitaccess.gateway import subscribing
+from jitaccess.gateway.seeing import subscribing
 from jitaccess.identity.services import create_agent
 from jitaccess.policy.models import RoleBinding
 from jitaccess.policy.services import bind_role, end_binding

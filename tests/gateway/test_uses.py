@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from jitaccess.gateway import batch
+from jitaccess.gateway.recording import batch
 from jitaccess.identity.services import revoke_token
 from jitaccess.kernel.errors import Conflict
 from jitaccess.policy.models import BindingUse

@@ -13,8 +13,8 @@ from uuid import UUID
 
 import msgspec
 
-from jitaccess.gateway import denials
 from jitaccess.gateway.builtin import definitions as d
+from jitaccess.gateway.calling import denials
 from jitaccess.gateway.core import Gateway
 from jitaccess.gateway.endpoint import Endpoint
 from jitaccess.identity.principal import Principal

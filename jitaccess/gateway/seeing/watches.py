@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from jitaccess.gateway.offers import OWN
-from jitaccess.gateway.streams import PROMPTS, RESOURCES, UPDATED
+from jitaccess.gateway.seeing.offers import OWN
+from jitaccess.gateway.seeing.streams import PROMPTS, RESOURCES, UPDATED
 from jitaccess.gateway.upstream.connection import Connection
 from jitaccess.gateway.upstream.errors import RemoteError, UpstreamError
 from jitaccess.gateway.upstream.handshake import MODERN

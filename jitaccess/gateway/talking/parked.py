@@ -11,17 +11,17 @@ from collections import Counter
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
-from jitaccess.gateway.asking import lacking
-from jitaccess.gateway.batch import Admitted
-from jitaccess.gateway.forwarding import Forwarding
-from jitaccess.gateway.rounds import Subject, Turn, Wanted
-from jitaccess.gateway.running import RunningCall, RunningCalls
+from jitaccess.gateway.calling.forwarding import Forwarding
+from jitaccess.gateway.calling.running import RunningCall, RunningCalls
+from jitaccess.gateway.recording.batch import Admitted
+from jitaccess.gateway.talking.asking import lacking
+from jitaccess.gateway.talking.rounds import Subject, Turn, Wanted
 from jitaccess.gateway.upstream.errors import RemoteError
 from jitaccess.gateway.wire import INTERNAL_ERROR, INVALID_PARAMS, METHOD_NOT_FOUND, RpcError
 from jitaccess.kernel.strictjson import Json, JsonObject
 
 if TYPE_CHECKING:
-    from jitaccess.gateway.call import Call
+    from jitaccess.gateway.calling.call import Call
 
 PARK_SECONDS = 300.0
 # Of one principal, and of all, in one process.

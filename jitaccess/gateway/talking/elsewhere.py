@@ -12,11 +12,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
-from jitaccess.gateway import mail
-from jitaccess.gateway.call import Call
-from jitaccess.gateway.caller import Caller
+from jitaccess.gateway.calling.call import Call
 from jitaccess.gateway.endpoint import Target
 from jitaccess.gateway.sessions import Session
+from jitaccess.gateway.talking import mail
+from jitaccess.gateway.talking.caller import Caller
 from jitaccess.gateway.wire import INTERNAL_ERROR, INVALID_PARAMS, MODERN, Message, RpcError
 from jitaccess.identity.principal import Principal
 from jitaccess.kernel.strictjson import Json, JsonObject

@@ -18,12 +18,12 @@ from django.db import InterfaceError, InternalError, OperationalError, connectio
 
 from jitaccess.audit.events import Event, Outcome
 from jitaccess.audit.recorder import Row, actor_columns, hex_of, moment, row, what_columns, write_rows
-from jitaccess.gateway import clock_guard, continuations
-from jitaccess.gateway.clock_guard import ClockGuard
-from jitaccess.gateway.continuations import Continued
-from jitaccess.gateway.endings import Ends
 from jitaccess.gateway.models import OpenCall
-from jitaccess.gateway.refusals import Refusal, count_refusals
+from jitaccess.gateway.recording import clock_guard, continuations
+from jitaccess.gateway.recording.clock_guard import ClockGuard
+from jitaccess.gateway.recording.continuations import Continued
+from jitaccess.gateway.recording.endings import Ends
+from jitaccess.gateway.recording.refusals import Refusal, count_refusals
 from jitaccess.identity.principal import Principal
 from jitaccess.identity.services import ask_live
 from jitaccess.kernel.canonical import canonical

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jitaccess.gateway.denials import NAMESPACE
+from jitaccess.gateway.calling.denials import NAMESPACE
 from jitaccess.gateway.upstream.errors import UpstreamError
 from jitaccess.kernel import strictjson
 from jitaccess.kernel.strictjson import Json, JsonObject

@@ -6,13 +6,13 @@ import asyncio
 from dataclasses import dataclass
 
 from jitaccess.audit.redact import redact
-from jitaccess.gateway.batch import Intent
-from jitaccess.gateway.caller import Caller
+from jitaccess.gateway.calling.forwarding import Forwarding
 from jitaccess.gateway.core import Clock, Gateway
 from jitaccess.gateway.endpoint import Target
-from jitaccess.gateway.forwarding import Forwarding
-from jitaccess.gateway.parked import ParkedCall
-from jitaccess.gateway.rounds import Subject, Turn, Wanted
+from jitaccess.gateway.recording.batch import Intent
+from jitaccess.gateway.talking.caller import Caller
+from jitaccess.gateway.talking.parked import ParkedCall
+from jitaccess.gateway.talking.rounds import Subject, Turn, Wanted
 from jitaccess.identity.principal import Principal
 from jitaccess.kernel import strictjson
 from jitaccess.kernel.canonical import digest

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from jitaccess.audit.events import Event, Outcome
-from jitaccess.gateway import mail
-from jitaccess.gateway.batch import Admitted, Intent
 from jitaccess.gateway.endpoint import Endpoint
-from jitaccess.gateway.offers import LIST_SECONDS, relayed
-from jitaccess.gateway.streams import UPDATED, Stream
+from jitaccess.gateway.recording.batch import Admitted, Intent
+from jitaccess.gateway.seeing.offers import LIST_SECONDS, relayed
+from jitaccess.gateway.seeing.streams import UPDATED, Stream
+from jitaccess.gateway.seeing.watches import Place
+from jitaccess.gateway.talking import mail
 from jitaccess.gateway.upstream.errors import TOO_LATE, RemoteError, UpstreamError
-from jitaccess.gateway.watches import Place
 from jitaccess.gateway.wire import INTERNAL_ERROR, INVALID_PARAMS, RpcError
 from jitaccess.identity.principal import Principal
 from jitaccess.kernel.canonical import digest

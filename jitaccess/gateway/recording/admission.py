@@ -21,7 +21,7 @@ from uuid import UUID
 from django.db import close_old_connections, connection
 
 from jitaccess.audit.events import Event, Outcome
-from jitaccess.gateway.batch import (
+from jitaccess.gateway.recording.batch import (
     AWAY,
     Admitted,
     Ending,
@@ -29,9 +29,9 @@ from jitaccess.gateway.batch import (
     UnheardCommit,
     admit_batch,
 )
-from jitaccess.gateway.clock_guard import ClockGuard
-from jitaccess.gateway.endings import touches_uses, write_endings
-from jitaccess.gateway.instances import LEASE
+from jitaccess.gateway.recording.clock_guard import ClockGuard
+from jitaccess.gateway.recording.endings import touches_uses, write_endings
+from jitaccess.gateway.recording.instances import LEASE
 from jitaccess.kernel.errors import Unavailable
 from jitaccess.kernel.steps import step
 from jitaccess.kernel.strictjson import Json

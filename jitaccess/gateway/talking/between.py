@@ -6,11 +6,11 @@ import asyncio
 from dataclasses import replace
 
 from jitaccess.audit.events import Event, Outcome
-from jitaccess.gateway import rounds
-from jitaccess.gateway.call import Asking, Known
-from jitaccess.gateway.forwarding import MISSING_CAPABILITY, failure
-from jitaccess.gateway.refusing import refusal
-from jitaccess.gateway.rounds import Turn
+from jitaccess.gateway.calling.call import Asking, Known
+from jitaccess.gateway.calling.forwarding import MISSING_CAPABILITY, failure
+from jitaccess.gateway.calling.refusing import refusal
+from jitaccess.gateway.talking import rounds
+from jitaccess.gateway.talking.rounds import Turn
 from jitaccess.gateway.upstream.errors import RemoteError, UpstreamError
 from jitaccess.gateway.wire import RpcError
 from jitaccess.kernel.errors import Unavailable

@@ -7,12 +7,12 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from jitaccess.gateway import wire
-from jitaccess.gateway.asking import carried
 from jitaccess.gateway.core import Gateway
 from jitaccess.gateway.endpoint import Endpoint
 from jitaccess.gateway.http import EventStream, Receive, Send, disconnected
-from jitaccess.gateway.offers import relayed
-from jitaccess.gateway.streams import PROMPTS, RESOURCES, TOOLS, Frames, Stream
+from jitaccess.gateway.seeing.offers import relayed
+from jitaccess.gateway.seeing.streams import PROMPTS, RESOURCES, TOOLS, Frames, Stream
+from jitaccess.gateway.talking.asking import carried
 from jitaccess.gateway.upstream.listener import ACKNOWLEDGED, lists
 from jitaccess.gateway.wire import Message, RpcError
 from jitaccess.identity.principal import Principal

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from jitaccess.gateway.asking import lacking
-from jitaccess.gateway.results import cleared
+from jitaccess.gateway.calling.results import cleared
+from jitaccess.gateway.talking.asking import lacking
 from jitaccess.gateway.upstream.errors import RemoteError, UpstreamError
 from jitaccess.gateway.wire import INVALID_PARAMS, RpcError
 from jitaccess.kernel import strictjson

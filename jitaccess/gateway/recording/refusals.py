@@ -18,7 +18,7 @@ from django.db.models import F
 from jitaccess.audit.events import Event, Outcome
 from jitaccess.audit.recorder import Facts, record_many
 from jitaccess.gateway.models import RefusalCount
-from jitaccess.gateway.remembered import recall, remember
+from jitaccess.gateway.recording.remembered import recall, remember
 from jitaccess.identity.principal import Principal
 from jitaccess.kernel.canonical import digest
 from jitaccess.store.clock import now

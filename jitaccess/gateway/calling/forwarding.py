@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from jitaccess.audit.events import Event, Outcome
-from jitaccess.gateway import denials, identity, rounds, tracing
-from jitaccess.gateway.batch import Admitted
-from jitaccess.gateway.caller import LEVELS
-from jitaccess.gateway.results import check, check_size, cleared, without_our_words
-from jitaccess.gateway.rounds import Turn, Wanted
-from jitaccess.gateway.running import still
+from jitaccess.gateway import tracing
+from jitaccess.gateway.calling import denials, identity
+from jitaccess.gateway.calling.results import check, check_size, cleared, without_our_words
+from jitaccess.gateway.calling.running import still
+from jitaccess.gateway.recording.batch import Admitted
+from jitaccess.gateway.talking import rounds
+from jitaccess.gateway.talking.caller import LEVELS
+from jitaccess.gateway.talking.rounds import Turn, Wanted
 from jitaccess.gateway.upstream.asked import Ask, Told
 from jitaccess.gateway.upstream.confidence import masked
 from jitaccess.gateway.upstream.connection import Connection
@@ -29,7 +31,7 @@ from jitaccess.kernel.strictjson import Json, JsonObject
 from jitaccess.kernel.text import visible
 
 if TYPE_CHECKING:
-    from jitaccess.gateway.call import Call
+    from jitaccess.gateway.calling.call import Call
     from jitaccess.gateway.core import Gateway
 
 LEVEL_SECONDS = 5.0

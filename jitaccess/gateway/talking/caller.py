@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from uuid import UUID, uuid4
 
 from jitaccess.gateway import wire
-from jitaccess.gateway.asking import ASK_SECONDS, Questions, lacking
-from jitaccess.gateway.relay import Reply
+from jitaccess.gateway.talking.asking import ASK_SECONDS, Questions, lacking
+from jitaccess.gateway.talking.relay import Reply
 from jitaccess.gateway.upstream.errors import RemoteError
 from jitaccess.gateway.upstream.messages import read_answer
 from jitaccess.gateway.wire import INTERNAL_ERROR, Message

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from jitaccess.catalog.services import announced_by
-from jitaccess.gateway.results import cleared
+from jitaccess.gateway.calling.results import cleared
 from jitaccess.gateway.upstream.confidence import inert, masked
 from jitaccess.gateway.upstream.errors import RemoteError, UpstreamError
 from jitaccess.gateway.wire import INTERNAL_ERROR, INVALID_PARAMS, METHOD_NOT_FOUND, RpcError

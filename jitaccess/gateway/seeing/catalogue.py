@@ -21,7 +21,7 @@ from django.db import DatabaseError, close_old_connections, connections, transac
 from jitaccess.audit.recorder import Actor
 from jitaccess.catalog.models import Server, ServerHealth
 from jitaccess.catalog.services import import_tools, register_server, server_by_slug
-from jitaccess.gateway.offers import noted
+from jitaccess.gateway.seeing.offers import noted
 from jitaccess.gateway.upstream.confidence import inert, masked
 from jitaccess.gateway.upstream.config import ServerConfig
 from jitaccess.gateway.upstream.connection import open_connection

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jitaccess.gateway import denials
-from jitaccess.gateway.batch import Admitted
-from jitaccess.gateway.forwarding import RESOURCE_NOT_FOUND
+from jitaccess.gateway.calling import denials
+from jitaccess.gateway.calling.forwarding import RESOURCE_NOT_FOUND
+from jitaccess.gateway.recording.batch import Admitted
 from jitaccess.gateway.wire import INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, RpcError
 from jitaccess.kernel.strictjson import JsonObject
 from jitaccess.kernel.text import visible
@@ -15,7 +15,7 @@ from jitaccess.store.clock import JitNow
 from requests_app import selectors
 
 if TYPE_CHECKING:
-    from jitaccess.gateway.call import Call
+    from jitaccess.gateway.calling.call import Call
     from jitaccess.gateway.core import Gateway
 
 # Not about what was asked for: the same may be asked again.

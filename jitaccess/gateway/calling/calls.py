@@ -13,16 +13,17 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from jitaccess.audit.events import Event, Outcome
-from jitaccess.gateway import rounds, tracing
-from jitaccess.gateway.batch import TRIES, Admitted
-from jitaccess.gateway.between import ask, hand_over, unaskable
-from jitaccess.gateway.call import Asking, Call, Known, kept
+from jitaccess.gateway import tracing
+from jitaccess.gateway.calling.call import Asking, Call, Known, kept
+from jitaccess.gateway.calling.forwarding import Forwarding, TooLate, broken
+from jitaccess.gateway.calling.refusing import no_server, refusal, refused
+from jitaccess.gateway.calling.repeating import REPEATED, too_often
 from jitaccess.gateway.core import Gateway
-from jitaccess.gateway.forwarding import Forwarding, TooLate, broken
-from jitaccess.gateway.parked import ParkedCall
-from jitaccess.gateway.refusing import no_server, refusal, refused
-from jitaccess.gateway.repeating import REPEATED, too_often
-from jitaccess.gateway.rounds import Turn, Wanted
+from jitaccess.gateway.recording.batch import TRIES, Admitted
+from jitaccess.gateway.talking import rounds
+from jitaccess.gateway.talking.between import ask, hand_over, unaskable
+from jitaccess.gateway.talking.parked import ParkedCall
+from jitaccess.gateway.talking.rounds import Turn, Wanted
 from jitaccess.gateway.upstream.connection import Connection
 from jitaccess.gateway.upstream.errors import RemoteError, UpstreamError
 from jitaccess.gateway.wire import INVALID_PARAMS, RpcError

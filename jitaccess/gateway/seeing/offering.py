@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from jitaccess.gateway import offers, tracing, wire
-from jitaccess.gateway.calls import Call, forward_call
+from jitaccess.gateway import tracing, wire
+from jitaccess.gateway.calling.calls import Call, forward_call
 from jitaccess.gateway.context import Context, complete
 from jitaccess.gateway.endpoint import Target
-from jitaccess.gateway.listing import ttl_ms
-from jitaccess.gateway.offers import Kept
-from jitaccess.gateway.subscribing import Subscriber
+from jitaccess.gateway.seeing import offers
+from jitaccess.gateway.seeing.listing import ttl_ms
+from jitaccess.gateway.seeing.offers import Kept
+from jitaccess.gateway.seeing.subscribing import Subscriber
 from jitaccess.gateway.wire import RpcError
 from jitaccess.kernel.strictjson import Json, JsonObject
 from jitaccess.policy.engine.decide import Kind

@@ -25,8 +25,8 @@ from jitaccess.audit.recorder import (
     what_columns,
     write_rows,
 )
-from jitaccess.gateway import continuations
 from jitaccess.gateway.models import OpenCall
+from jitaccess.gateway.recording import continuations
 from jitaccess.identity.principal import Principal
 from jitaccess.kernel.canonical import canonical
 from jitaccess.kernel.steps import step
@@ -34,7 +34,7 @@ from jitaccess.policy.services import return_uses
 from jitaccess.store import byhand
 
 if TYPE_CHECKING:
-    from jitaccess.gateway.batch import Ending
+    from jitaccess.gateway.recording.batch import Ending
 
 _TABLE = OpenCall._meta.db_table
 # Entries of those calls only that are open, which they then are no more.
