@@ -28,6 +28,7 @@ _AT, _EVENT = ([field.attname for field in _FIELDS].index(name) for name in ("at
 _TYPES = {"UUIDField": "uuid", "DateTimeField": "timestamptz", "BigIntegerField": "bigint"}
 _QUOTED = tuple(field.get_internal_type() not in _TYPES for field in _FIELDS)
 COLUMNS = [f'"{field.column}"' for field in _FIELDS]
+_SERVER, _TOOL = 64, 200  # characters of their names
 _INTO = f"INSERT INTO {Entry._meta.db_table} ({', '.join(COLUMNS)})"
 
 
@@ -145,10 +146,15 @@ def actor_columns(actor: Actor) -> Row:
     )
 
 
-@lru_cache(4096)
 def what_columns(server: UUID | None, server_name: str, tool: str) -> Row:
     """server, server_name, tool."""
-    return hex_of(server), visible(server_name, limit=64), visible(tool, limit=200)
+    # Cut first: what a stranger makes up may be megabytes, and must not be what is remembered.
+    return _what_columns(server, server_name[: _SERVER + 1], tool[: _TOOL + 1])
+
+
+@lru_cache(4096)
+def _what_columns(server: UUID | None, server_name: str, tool: str) -> Row:
+    return hex_of(server), visible(server_name, limit=_SERVER), visible(tool, limit=_TOOL)
 
 
 @lru_cache(4096)

@@ -98,8 +98,9 @@ class Connection(asyncio.Protocol):
         self.complete, self.reusable = True, True
 
     def ask(self, request: bytes) -> None:
-        """Send. The caller then waits for `head`."""
-        assert self._transport is not None
+        """Send. The caller then waits for `head`. Raises Broken when the other side has hung up already."""
+        if self._transport is None:
+            raise Broken(self._failure or "it hung up")
         self._begin()
         self._transport.write(request)
 

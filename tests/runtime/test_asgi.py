@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 
 from jitaccess.gateway.core import Gateway
+from jitaccess.gateway.talking.mail import Postbox
 from jitaccess.runtime.asgi import Switch
 from jitaccess.runtime.background import Background
 
@@ -27,7 +28,7 @@ class Slow:
     """Stands for a gateway that has something to write yet."""
 
     def __init__(self) -> None:
-        self.broken, self.written = asyncio.Event(), False
+        self.broken, self.written, self.mail = asyncio.Event(), False, Postbox()
 
     async def start(self) -> None: ...
 

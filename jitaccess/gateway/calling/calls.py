@@ -47,7 +47,9 @@ async def forward_call(gateway: Gateway, call: Call) -> JsonObject:
     except Invalid as error:
         raise RpcError(INVALID_PARAMS, error.detail) from error
     known = Known(gateway, call, args_digest, shown)
-    given = call.caller.message.params if call.caller is not None and call.method in rounds.METHODS else {}
+    # The older eras know no such members: there a call that waits would be gone on with, and waited for by nobody.
+    goes_on = call.modern and call.method in rounds.METHODS
+    given = call.caller.message.params if call.caller is not None and goes_on else {}
     turn = rounds.begin(given, known.subject, now=call.clock.now()) if given else Turn()
     if turn.parked is not None:
         outcome = await _resume(known, turn)

@@ -72,8 +72,10 @@ class Ends:
     """
 
     def __init__(self, endings: Sequence[Ending], instance: UUID) -> None:
-        self._endings, self._instance = endings, instance
-        self._rows = [_row(one, instance) for one in endings]
+        # Of two ends of one call the first: it would otherwise be on record twice, and its use given back twice.
+        first = {one.admitted.intent.call: one for one in reversed(endings)}
+        self._endings, self._instance = list(first.values())[::-1], instance
+        self._rows = [_row(one, instance) for one in self._endings]
         self._closed = byhand.Result()
 
     def __len__(self) -> int:

@@ -21,6 +21,7 @@ from jitaccess.gateway.models import RefusalCount
 from jitaccess.gateway.recording.remembered import recall, remember
 from jitaccess.identity.principal import Principal
 from jitaccess.kernel.canonical import digest
+from jitaccess.kernel.text import visible
 from jitaccess.store.clock import now
 
 
@@ -72,7 +73,9 @@ def count_refusals(refusals: Sequence[Refusal], *, instance: UUID, clock: dateti
 
 def _row(group: list[Refusal], instance: UUID, minute: datetime) -> RefusalCount:
     first = group[0]
-    who = remember(first.principal, server=first.server, server_name=first.server_name, tool=first.tool)
+    # Cut: of a name that somebody made up there may be megabytes.
+    tool = visible(first.tool, limit=200)
+    who = remember(first.principal, server=first.server, server_name=first.server_name, tool=tool)
     return RefusalCount(
         instance=instance,
         kind=first.kind,

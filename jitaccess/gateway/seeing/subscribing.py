@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 METHOD = "resources/subscribe"
 MAX_RESOURCES = 64  # of one stream or session
+MAX_SESSIONS = 32  # with subscriptions, of one principal in one process
 MAX_DUE = 64  # updates that wait to be said on one stream
 # A session keeps its subscriptions so long without a stream: clients come back after a broken connection.
 KEPT_SECONDS = 60.0
@@ -122,7 +123,11 @@ class Subscriptions:
 
     async def subscribe(self, subscriber: Subscriber, uri: str) -> None:
         """In a session of the older era. Raises RpcError."""
-        subscriber = self._sessions.setdefault((subscriber.principal.key, subscriber.session), subscriber)
+        principal = subscriber.principal.key
+        others = sum(key == principal and session != subscriber.session for key, session in self._sessions)
+        if others >= MAX_SESSIONS:
+            raise RpcError(INVALID_PARAMS, f"At most {MAX_SESSIONS} sessions may subscribe at once.")
+        subscriber = self._sessions.setdefault((principal, subscriber.session), subscriber)
         self._all.add(subscriber)
         if len(subscriber.held) >= MAX_RESOURCES:
             raise RpcError(INVALID_PARAMS, f"At most {MAX_RESOURCES} resources may be subscribed to at once.")

@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 # How often it is asked whether the other process is still there.
 LOOK_SECONDS = 5.0
+MAIL_SECONDS = 30.0  # for words both ways, and for admission
 _GONE = "The process that held this call is gone, and what became of it is not known; begin the call again."
 
 
@@ -77,12 +78,16 @@ class Elsewhere:
         future: asyncio.Future[JsonObject] = asyncio.get_running_loop().create_future()
         self._waiting[ticket] = future
         content: JsonObject = {"kind": "resume", "ticket": ticket, "from": str(self._gateway.instance), **_packed(call)}
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + self._patience(call)
         try:
             sent = await self._gateway.db(mail.send, holder, content)
-            while sent and not future.done():
+            while sent and not future.done() and loop.time() < ends:
                 await asyncio.wait({future}, timeout=LOOK_SECONDS)
                 sent = future.done() or await self._gateway.db(mail.is_alive, holder)
             if not future.done():
+                if sent:  # the other process is there, but what one of us said was lost
+                    await self._gateway.db(mail.send, holder, {"kind": "cancel", "ticket": ticket})
                 raise RpcError(INVALID_PARAMS, _GONE, status=400)
             return _unpacked_result(future.result())
         except asyncio.CancelledError:
@@ -90,6 +95,11 @@ class Elsewhere:
             raise
         finally:
             del self._waiting[ticket]
+
+    def _patience(self, call: Call) -> float:
+        """How long a call that goes on elsewhere may take until it ends or asks again."""
+        server = self._gateway.store.current.servers.get(call.target.server) if call.target.server else None
+        return MAIL_SECONDS + (self._gateway.call_timeout or (server.options.call_seconds if server else 60.0))
 
     def _serve(self, content: JsonObject) -> None:
         ticket = str(content["ticket"])

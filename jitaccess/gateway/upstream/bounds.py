@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .asked import Asked
+from .errors import UpstreamError
 
 TIMEOUT, CLOSED = "timeout", "closed"
 
@@ -85,3 +86,9 @@ class Bounds:
                 nearest = min(nearest, ends)
         if nearest < math.inf:
             self._arm(nearest)
+
+
+def late(slug: str, method: str, seconds: float, *, sent: bool) -> UpstreamError:
+    """The server did not answer in time."""
+    detail = f'The server "{slug}" did not answer "{method}" within {seconds:g} seconds.'
+    return UpstreamError("upstream.timeout", detail, sent=sent, server=slug)

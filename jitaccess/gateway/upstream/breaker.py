@@ -20,9 +20,9 @@ _NEUTRAL = frozenset({"upstream.busy", "upstream.too_late", "upstream.cancelled"
 class Breaker:
     """Closed while all is well, open until `retry_at` after failures, then half open: one may try (a circuit breaker).
 
-    Failed starts, early deaths and failed calls count together; what forgives them differs. A call may be slow because
-    of what it asks: while nobody but one caller waited in vain, it opens for that one alone, who must not be able to
-    take the server from everybody. `clock` is in seconds.
+    Failed starts, early deaths and failed calls count together; what forgives them differs. A call may be slow or
+    fail because of what it asks: while nobody but one caller met with that, it opens for that one alone, who must not
+    be able to take the server from everybody. `clock` is in seconds.
     """
 
     clock: Callable[[], float]
@@ -83,6 +83,7 @@ class Breaker:
                 self.forget()
         elif error.code in _COUNTED:
             reason = f"{self.failures + 1} calls in a row failed, the last like this: {error.detail}"
-            waited = error.code == "upstream.timeout"
-            return self.failed(reason, free=FREE_CALLS, by_call=True, caller=caller if waited else EVERYBODY)
+            # A server that answers with HTTP 500 may do so because of what it is asked, as one that is slow.
+            theirs = error.code == "upstream.timeout" or (error.code == "upstream.unavailable" and error.sent)
+            return self.failed(reason, free=FREE_CALLS, by_call=True, caller=caller if theirs else EVERYBODY)
         return False

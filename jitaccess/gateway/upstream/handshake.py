@@ -15,7 +15,7 @@ from typing import TypeVar
 from jitaccess.kernel.strictjson import Json, JsonObject
 from jitaccess.kernel.text import visible
 
-from .config import Era
+from .config import Era, ServerConfig
 from .errors import RemoteError, UpstreamError
 
 MODERN = "2026-07-28"
@@ -162,3 +162,17 @@ def _incompatible(offered: Json) -> UpstreamError:
 
 def _as(kind: type[_T], value: object) -> _T | None:
     return value if isinstance(value, kind) else None
+
+
+def unavailable(server: ServerConfig, error: TimeoutError | RemoteError | UpstreamError) -> UpstreamError:
+    """Why a handshake came to nothing."""
+    slug, params = server.slug, {}
+    if isinstance(error, TimeoutError):
+        detail = f'The server "{slug}" did not finish the handshake within {server.start_timeout:g} seconds.'
+    elif isinstance(error, RemoteError):
+        detail = f'The server "{slug}" refused the handshake: {visible(str(error), limit=200).rstrip(".")}.'
+    else:
+        detail, params = error.detail, error.params
+    unavailable = UpstreamError("upstream.unavailable", detail, server=slug)
+    unavailable.params |= params
+    return unavailable

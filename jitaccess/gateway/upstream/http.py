@@ -19,22 +19,20 @@ from jitaccess.kernel.text import visible
 
 from . import headers as mcp_headers
 from .answers import Exchange, SessionLost
-from .asked import NOBODY, Asked, Told, whose
-from .bounds import CLOSED, Bounds
+from .asked import NOBODY, Asked, Told
+from .bounds import CLOSED, Bounds, late
 from .config import Era, HttpServer
 from .errors import TOO_LATE, RemoteError, UpstreamError
-from .handshake import MODERN, Greeting, greet
+from .handshake import MODERN, Greeting, greet, unavailable
+from .hearing import Hearing
 from .identity import as_header
-from .listener import concerns, listen, tells
+from .listener import listen, tells
 from .messages import (
-    LOGGED,
     MAX_PENDING,
-    QUESTIONS,
     OnNotification,
     Permit,
     list_tools,
     notification,
-    refusal,
     with_meta,
 )
 from .messages import request as request_message
@@ -49,7 +47,7 @@ _JSON = {"Content-Type": "application/json", "Accept": "application/json, text/e
 _HEADER_MISMATCH = -32020
 
 
-class HttpConnection:
+class HttpConnection(Hearing):
     """One server. `era` is "2026-07-28" or the negotiated legacy version; the rest is the server's own claim.
 
     `pending` is the number of calls in progress, `last_used` the loop time of the last start or end of one. `alive`
@@ -74,15 +72,15 @@ class HttpConnection:
         self._loop = asyncio.get_running_loop()
         self.last_used = self._loop.time()
         self.level: str | None = None  # of the log messages that the server was told to send
-        self._on_notification = on_notification
+        self.on_notification = on_notification
         self._last_id = 0
         self._session: str | None = None
         self._version: str | None = None
         self._greeted = 0
         self._renewing = asyncio.Lock()
-        self._mirrors: dict[str, mcp_headers.Mirror] | None = None
+        self.mirrors: dict[str, mcp_headers.Mirror] | None = None
         self._learning = asyncio.Lock()
-        self._bounds = Bounds(self._loop)
+        self.bounds = Bounds(self._loop)
         self._side: set[asyncio.Task[None]] = set()
 
     @classmethod
@@ -106,7 +104,7 @@ class HttpConnection:
             self._down()
             if not isinstance(error, TimeoutError | RemoteError | UpstreamError):
                 raise
-            raise self._unavailable(error) from error
+            raise unavailable(self.server, error) from error
         changes = on_notification is not None and tells(self.capabilities, modern=self.modern)
         # Many servers of the older era ask on the stream of everything, whatever call it is about.
         if changes or (self._announced and not self.modern):
@@ -115,7 +113,7 @@ class HttpConnection:
 
     @property
     def pending(self) -> int:
-        return len(self._bounds.calls)
+        return len(self.bounds.calls)
 
     async def request(
         self,
@@ -129,16 +127,16 @@ class HttpConnection:
         """As StdioConnection.request. A timeout and the cancellation of the task cancel the call at the server."""
         if not self.alive:
             raise UpstreamError("upstream.unavailable", f'The connection to "{self.server.slug}" is not open.')
-        if len(self._bounds.calls) >= MAX_PENDING:
+        if len(self.bounds.calls) >= MAX_PENDING:
             raise UpstreamError(
                 "upstream.busy", f'The server "{self.server.slug}" has {MAX_PENDING} calls in progress.'
             )
         progress = Progress(permit=permit)
         call_id = self._next_id()
         if timeout <= 0:
-            raise self._late(method, timeout, sent=False)
+            raise late(self.server.slug, method, timeout, sent=False)
         asked = Asked(self.server.slug, told, self._answer_later)
-        bound = self._bounds.add(call_id, asked, timeout)
+        bound = self.bounds.add(call_id, asked, timeout)
         self._touch()
         try:
             return await self._call(call_id, method, params, asked, told, progress)
@@ -151,10 +149,10 @@ class HttpConnection:
                 raise UpstreamError("upstream.cancelled", detail, sent=progress.sent, server=self.server.slug) from None
             self._abandon(call_id, progress, why or "the caller went away")
             if why:
-                raise self._late(method, timeout, sent=progress.sent) from None
+                raise late(self.server.slug, method, timeout, sent=progress.sent) from None
             raise
         finally:
-            self._bounds.remove(call_id)
+            self.bounds.remove(call_id)
             asked.over()
             self._touch()
 
@@ -177,7 +175,7 @@ class HttpConnection:
             kept.append(tool)
             if mirror:
                 mirrors[str(tool["name"])] = mirror
-        self._mirrors = mirrors
+        self.mirrors = mirrors
         return kept
 
     async def make_ready(self) -> None:
@@ -190,7 +188,7 @@ class HttpConnection:
         """End the session; what is still pending fails with upstream.cancelled. Idempotent."""
         session, self._session = self._session, None
         self._down()
-        await self._bounds.close()
+        await self.bounds.close()
         await asyncio.gather(*self._side, return_exceptions=True)
         if session is not None:
             with contextlib.suppress(TimeoutError, EgressFailed, EgressRefused):
@@ -253,49 +251,6 @@ class HttpConnection:
         task.add_done_callback(self._side.discard)
         task.add_done_callback(lambda _: after())
 
-    def hear(self, method: str, params: JsonObject) -> None:
-        """Take a notification. What the listener does with it harms nobody else."""
-        if method == "notifications/tools/list_changed":
-            self._mirrors = None
-        if self._on_notification is None or not concerns(method, params):
-            return
-        try:
-            self._on_notification(method, params)
-        except Exception:  # noqa: BLE001 - a callback of ours may fail, the call may not
-            logger.exception("server %s: a notification could not be handled", self.server.slug)
-
-    def question(self, method: str, params: JsonObject, call_id: str | int, asked: Asked | None) -> None:
-        """Relay or refuse the server's own request, which only servers of the older era may send. `asked` None: it came
-        on a stream that belongs to no call.
-        """
-        if self.modern:
-            return
-        if asked is None:
-            asked = whose(self._open_calls())
-        if asked is not None and asked.answers and method in QUESTIONS:
-            asked.ask(method, params, call_id)
-        else:
-            self.aside(self._tell(refusal(method, call_id)))
-
-    def withdrawn(self, call_id: object) -> None:
-        """The server takes its question back."""
-        any(asked.withdrawn(call_id) for asked in self._open_calls())
-
-    def progress(self, params: JsonObject) -> None:
-        token = params.get("progressToken")
-        bound = self._bounds.calls.get(token) if type(token) is int else None
-        if bound is not None:
-            bound.asked.progress(params)
-
-    def logged(self, params: JsonObject, asked: Asked | None) -> None:
-        """A log message: for the call on whose stream it is, else as `question`."""
-        if asked is None and not self.server.shared:  # of a shared one, who knows whose words they are?
-            asked = next((one for one in self._open_calls() if one.listens), None)
-        if asked is not None and asked.listens:
-            asked.log(params)
-        else:
-            self.hear(LOGGED, params)
-
     def _next_id(self) -> int:
         self._last_id += 1
         return self._last_id
@@ -304,15 +259,7 @@ class HttpConnection:
         self.last_used = self._loop.time()
 
     def _answer_later(self, message: JsonObject) -> None:
-        self.aside(self._tell(message))
-
-    def _open_calls(self) -> list[Asked]:
-        """Those in progress, oldest first."""
-        return [bound.asked for bound in self._bounds.calls.values()]
-
-    def _late(self, method: str, seconds: float, *, sent: bool) -> UpstreamError:
-        detail = f'The server "{self.server.slug}" did not answer "{method}" within {seconds:g} seconds.'
-        return UpstreamError("upstream.timeout", detail, sent=sent, server=self.server.slug)
+        self.aside(self.tell(message))
 
     def _down(self) -> None:
         self.alive = False
@@ -322,7 +269,7 @@ class HttpConnection:
     def _abandon(self, call_id: int, progress: Progress, reason: str) -> None:
         """Closing the stream cancels a call of the newer era; the older one wants to be told."""
         if not self.modern and progress.sent:
-            self.aside(self._tell(notification("notifications/cancelled", {"requestId": call_id, "reason": reason})))
+            self.aside(self.tell(notification("notifications/cancelled", {"requestId": call_id, "reason": reason})))
 
     async def _call(
         self, call_id: int, method: str, params: JsonObject, asked: Asked, told: Told, progress: Progress
@@ -359,7 +306,7 @@ class HttpConnection:
             except RemoteError as error:
                 if last or error.rpc_code != _HEADER_MISMATCH or method != "tools/call":
                     raise
-                self._mirrors = None  # the tool's schema may have changed ("Client Behavior"); it was not called
+                self.mirrors = None  # the tool's schema may have changed ("Client Behavior"); it was not called
                 if await self._mirrored(method, params) == mirrored:
                     raise
         raise AssertionError
@@ -367,18 +314,18 @@ class HttpConnection:
     async def _mirrored(self, method: str, params: JsonObject) -> dict[str, str]:
         if method != "tools/call":
             return {}
-        if self._mirrors is None:
+        if self.mirrors is None:
             async with self._learning:
                 await self._learn()
-        mirrors = self._mirrors or {}
+        mirrors = self.mirrors or {}
         return mcp_headers.mirrored(mirrors.get(str(params.get("name")), {}), params.get("arguments"))
 
     async def _learn(self) -> None:
-        if self._mirrors is None:
+        if self.mirrors is None:
             try:
                 await self.list_tools(timeout=LEARN_SECONDS)
             except (UpstreamError, RemoteError):
-                self._mirrors = {}
+                self.mirrors = {}
 
     async def _renew(self, greeted: int) -> None:
         """Begin a new session, unless another call that lost the same one already did."""
@@ -389,7 +336,7 @@ class HttpConnection:
                 await self._greet("legacy")
             except (RemoteError, UpstreamError) as error:
                 self._down()
-                raise self._unavailable(error) from error
+                raise unavailable(self.server, error) from error
 
     async def _greet(self, era: Era) -> None:
         due: list[str] = []
@@ -441,7 +388,7 @@ class HttpConnection:
             detail = f"it does not take a notification (HTTP {response.status})"
             raise self._failed("upstream.unavailable", detail, sent=True)
 
-    async def _tell(self, message: JsonObject) -> None:
+    async def tell(self, message: JsonObject) -> None:
         """As `_say`, for messages nobody waits for: a server that does not take them harms itself alone."""
         try:
             async with asyncio.timeout(TELL_SECONDS):
@@ -453,15 +400,3 @@ class HttpConnection:
         slug = self.server.slug
         said = f'The server "{slug}" failed: {detail.rstrip(".")}.'
         return UpstreamError(code, said, sent=sent, server=slug, **params)
-
-    def _unavailable(self, error: TimeoutError | RemoteError | UpstreamError) -> UpstreamError:
-        slug, params = self.server.slug, {}
-        if isinstance(error, TimeoutError):
-            detail = f'The server "{slug}" did not finish the handshake within {self.server.start_timeout:g} seconds.'
-        elif isinstance(error, RemoteError):
-            detail = f'The server "{slug}" refused the handshake: {visible(str(error), limit=200).rstrip(".")}.'
-        else:
-            detail, params = error.detail, error.params
-        unavailable = UpstreamError("upstream.unavailable", detail, server=slug)
-        unavailable.params |= params
-        return unavailable

@@ -23,6 +23,7 @@ from .handshake import MODERN
 from .process import logger
 
 QUICK_DEATH_SECONDS = 10.0
+MAX_OF_ONE = 8  # connections of one principal to one server: its clients may declare different capabilities
 EVICTABLE_SECONDS = 10.0  # who was handed a connection a moment ago may be about to use it
 
 # Slug, principal (None: shared), what a server of the older era was told that its client can be asked, and whether it
@@ -120,7 +121,7 @@ class Pool:
             self._bury(slot)
         if slot.starting is None:
             self._check(slot, principal_key)
-            self._make_room(slot)
+            self._make_room(key, slot)
             slot.starting = asyncio.get_running_loop().create_task(self._start(key, slot, announced))
             slot.starting.add_done_callback(lambda task: task.cancelled() or task.exception())
         # Shielded: the start is shared, one caller who leaves must not take it from the others.
@@ -259,12 +260,17 @@ class Pool:
             detail = f'The server "{slug}" is tried again in {wait:.0f} seconds at the earliest: {slot.breaker.reason}'
             raise UpstreamError("upstream.unavailable", detail, server=slug, retry_in=round(wait, 1))
 
-    def _make_room(self, wanted: _Slot) -> None:
-        """Sessions over HTTP and processes are counted apart: neither takes the place of the other."""
+    def _make_room(self, key: Key, wanted: _Slot) -> None:
+        """Sessions over HTTP and processes are counted apart: neither takes the place of the other. Who declares ever
+        other capabilities takes his own places only.
+        """
         cap = self._caps[wanted.over_http]
         occupied = [
             (key, slot) for key, slot in self._slots.items() if slot.occupied and slot.over_http == wanted.over_http
         ]
+        own = [entry for entry in occupied if entry[0][:2] == key[:2]]
+        if len(own) >= MAX_OF_ONE:
+            occupied, cap = own, MAX_OF_ONE
         if len(occupied) < cap:
             return
         horizon = asyncio.get_running_loop().time() - EVICTABLE_SECONDS

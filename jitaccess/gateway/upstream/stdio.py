@@ -13,6 +13,7 @@ from jitaccess.kernel.strictjson import Json, JsonObject
 from jitaccess.kernel.text import visible
 
 from .asked import NOBODY, Asked, Told, whose
+from .bounds import late
 from .config import Era, StdioServer
 from .errors import TOO_LATE, RemoteError, UpstreamError
 from .handshake import MODERN, Greeting, greet, modern_meta
@@ -179,9 +180,7 @@ class StdioConnection:
             raise
         if not call.future.done():
             self._abandon(call, "timeout")
-            slug = self.server.slug
-            detail = f'The server "{slug}" did not answer "{method}" within {timeout:g} seconds.'
-            raise UpstreamError("upstream.timeout", detail, sent=True, server=slug)
+            raise late(self.server.slug, method, timeout, sent=True)
         return call.future.result()
 
     async def list_tools(self, *, timeout: float = 30) -> list[JsonObject]:  # noqa: ASYNC109 - as request()
