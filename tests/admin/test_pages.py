@@ -13,6 +13,7 @@ from django.urls import NoReverseMatch, reverse
 from jitaccess.audit.models import Entry, Leaf
 from jitaccess.audit.sequencer import sequence
 from jitaccess.catalog.models import Server, Tool
+from jitaccess.catalog.options import ServerOptions
 from jitaccess.identity.models import AccessToken
 from jitaccess.notify.models import Delivery
 from jitaccess.policy.models import ApprovalPolicyVersion, DefaultRole, RoleBinding, RoleVersion
@@ -120,7 +121,7 @@ def test_no_page_has_a_place_for_a_command():
         assert not names & {"command", "argv", "args", "env", "cwd", "executable"}, page
     assert {field.name for field in Server._meta.concrete_fields} == {
         "id", "slug", "description", "instructions", "enabled", "transport", "url", "era", "shared",
-        "owner_team", "labels",
+        "owner_team", "labels", *ServerOptions.__dataclass_fields__,
     }  # fmt: skip
 
 

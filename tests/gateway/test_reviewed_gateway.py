@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
@@ -18,6 +19,7 @@ from jitaccess.gateway.recording.endings import write_endings
 from jitaccess.gateway.seeing import subscribing
 from jitaccess.gateway.seeing.subscribing import Subscriber, Subscriptions
 from jitaccess.gateway.talking import elsewhere, mail
+from jitaccess.gateway.upstream import answers
 from jitaccess.gateway.upstream import pool as pool_module
 from jitaccess.gateway.upstream.breaker import FREE_CALLS, Breaker
 from jitaccess.gateway.upstream.errors import UpstreamError
@@ -30,6 +32,7 @@ from tests.gateway.harness import Served, echo, eventually, settled, told
 from tests.gateway.relaying import FORM, able, ask
 from tests.gateway.test_continuations import Desk
 from tests.gateway.upstream.conftest import fake
+from tests.gateway.upstream.web_server import Seen, WebServer, connected
 
 
 @pytest.mark.django_db(transaction=True)
@@ -142,6 +145,33 @@ def test_so_many_sessions_of_one_principal_subscribe_and_no_more(monkeypatch: py
         assert len(subscriptions._all) == 3
 
     asyncio.run(work())
+
+
+@pytest.mark.pure
+def test_a_large_answer_is_read_where_it_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[tuple[bool, str]] = []
+    decode = answers.strictjson.decode
+
+    def noted(body: bytes) -> Any:
+        read.append((len(body) > answers.LARGE_ANSWER, threading.current_thread().name.partition("_")[0]))
+        return decode(body)
+
+    monkeypatch.setattr(answers, "strictjson", SimpleNamespace(decode=noted))
+    content: list[Any] = [{"type": "text", "text": "x" * answers.LARGE_ANSWER}]
+
+    async def streamed(seen: Seen) -> Any:
+        return await seen.stream(seen.result({"resultType": "complete", "content": content}))
+
+    async def plain(seen: Seen) -> Any:
+        return seen.json({"resultType": "complete", "content": content})
+
+    async def work() -> None:
+        for handler in (plain, streamed):
+            async with connected(WebServer("modern", on={"tools/call": handler})) as connection:
+                assert (await connection.request("tools/call", {"name": "x"}, timeout=10))["content"] == content
+
+    asyncio.run(work())
+    assert set(read) == {(False, "MainThread"), (True, "large-answers")}
 
 
 @pytest.mark.pure

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from jitaccess.egress.client import Response
@@ -24,9 +26,12 @@ if TYPE_CHECKING:
 MAX_ANSWER = 8 << 20  # bytes of a JSON body
 MAX_ERROR = 1 << 20
 MAX_STREAM = 32 << 20  # bytes of a stream up to its answer
+LARGE_ANSWER = 256 << 10
 TAIL_SECONDS = 1.0  # for the end of a stream whose answer is here
 
 _METHOD_NOT_FOUND = -32601
+# Few, or servers that all say much at once would leave nobody else the interpreter.
+_readers = ThreadPoolExecutor(2, thread_name_prefix="large-answers")
 
 
 class SessionLost(Exception):
@@ -92,7 +97,7 @@ class Exchange:
         if response.content_type == "text/event-stream":
             return await self._from_stream(response)
         if response.content_type == "application/json":
-            return self._read(decode(await response.read(MAX_ANSWER), self._slug))
+            return self._read(await decode(await response.read(MAX_ANSWER), self._slug))
         kind = visible(response.content_type, limit=60) or "nothing"
         raise nonsense(self._slug, f"it answers with {kind} instead of JSON or an event stream")
 
@@ -164,12 +169,15 @@ async def messages(
             except TooLargeError:
                 raise nonsense(slug, f"an event of its stream is larger than {MAX_EVENT} bytes") from None
             for event in events:
-                yield decode(event, slug)
+                yield await decode(event, slug)
 
 
-def decode(body: bytes, slug: str) -> JsonObject:
+async def decode(body: bytes, slug: str) -> JsonObject:
+    """A large one in a thread: megabytes of small objects take seconds, in which nobody else would be served."""
     try:
-        return strictjson.decode(body)
+        if len(body) <= LARGE_ANSWER:
+            return strictjson.decode(body)
+        return await asyncio.get_running_loop().run_in_executor(_readers, strictjson.decode, body)
     except Invalid as error:
         raise nonsense(slug, f"its answer cannot be read: {error.detail.rstrip('.')}") from error
 
