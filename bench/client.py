@@ -19,6 +19,7 @@ T = TypeVar("T")
 SERVER = "bench"
 ECHO = "echo"  # the server and its tool that bench/echo_http.py is
 ALLOWED, BUSY, TOO_MANY = "allowed", "policy_busy", "http 429"
+CUT = "access_ended"  # it ran when its access ended
 PATIENCE = 60.0
 MODERN, LEGACY = "2026-07-28", "2025-11-25"
 META = {"io.modelcontextprotocol/protocolVersion": MODERN, "io.modelcontextprotocol/clientCapabilities": {}}
@@ -126,7 +127,10 @@ def outcome(head: bytes, body: bytes, nonce: str) -> str:
         if result.get("content") != [{"type": "text", "text": nonce}]:
             raise Wrong(f"{nonce} got the answer of another call: {result}")
         return ALLOWED
-    denied = result.get("_meta", {}).get("io.jitaccess/deny")
+    meta = result.get("_meta", {})
+    if meta.get("io.jitaccess/upstream_error", {}).get("error") == CUT:
+        return CUT
+    denied = meta.get("io.jitaccess/deny")
     if denied is None:
         raise Wrong(f"{nonce} failed: {result}")
     return str(denied["reason_code"])

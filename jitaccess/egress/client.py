@@ -21,7 +21,8 @@ CONNECT_SECONDS = 10.0  # name, route and TLS together
 # Shorter than the 5 s of common servers: a request must not go out on a connection that is just being closed.
 KEEP_ALIVE_SECONDS = 4.0
 MAX_BODY = 8 << 20  # bytes, as sent and as unpacked
-MAX_PER_ORIGIN = 320  # requests in progress, streams included
+MAX_PER_ORIGIN = 320  # requests in progress
+MAX_STREAMS = 1024  # those that stay open, of one origin; apart, or they would leave no room for what they tell about
 STAGGER_SECONDS = 0.25  # RFC 8305: then the next address is tried beside the first
 _MAX_ROUTES = 1024
 _PIECE = 64 << 10
@@ -131,7 +132,7 @@ class Client:
         self.allowance = allowance
         self._resolver = Resolver(allowance, lookup)
         self._routes: dict[tuple[str, str], _Route] = {}
-        self._busy: Counter[str] = Counter()
+        self._busy: Counter[tuple[str, bool]] = Counter()
         self._kept: defaultdict[tuple[str, str], list[Connection]] = defaultdict(list)
         self._open: set[Connection] = set()
         self._closed: asyncio.Event | None = None
@@ -146,8 +147,10 @@ class Client:
         headers: Mapping[str, str],
         body: bytes | None = None,
         progress: Progress | None = None,
+        lasting: bool = False,
     ) -> Response:
-        """Return the answer once its headers are here. The caller bounds the time, and closes the answer.
+        """Return the answer once its headers are here. The caller bounds the time, and closes the answer. `lasting`:
+        the answer is a stream that stays open.
 
         Never sent twice: also a connection that was kept, and broke before the first byte of an answer, had it.
         Raises EgressRefused before anything is sent, or EgressFailed, which says whether something was, or ValueError
@@ -157,10 +160,10 @@ class Client:
         route = self._routes.get((method, url)) or self._route(method, url)
         origin = route.origin
         request = request_bytes(route.head, headers, body)
-        if self._busy[origin] >= MAX_PER_ORIGIN:
-            detail = f"{MAX_PER_ORIGIN} requests to {origin} are in progress."
-            raise EgressFailed("egress.busy", detail, sent=False)
-        self._busy[origin] += 1
+        counted, most = (origin, lasting), MAX_STREAMS if lasting else MAX_PER_ORIGIN
+        if self._busy[counted] >= most:
+            raise EgressFailed("egress.busy", f"{most} requests to {origin} are in progress.", sent=False)
+        self._busy[counted] += 1
         connection = None
         try:
             connection = self._idle(route) or await self._connect(route.target)
@@ -168,13 +171,13 @@ class Client:
             connection.ask(request)
             await connection.head()
         except Broken as error:
-            self._left(route, connection)
+            self._left(route, counted, connection)
             detail = f"The connection to {origin} broke ({error})."
             raise EgressFailed("egress.broken", detail, sent=progress.sent) from error
         except BaseException:
-            self._left(route, connection)
+            self._left(route, counted, connection)
             raise
-        return Response(connection, partial(self._left, route))
+        return Response(connection, partial(self._left, route, counted))
 
     async def close(self) -> None:
         """Hang up everywhere; what is still in progress breaks off."""
@@ -198,12 +201,11 @@ class Client:
         self._routes[method, url] = route
         return route
 
-    def _left(self, route: _Route, connection: Connection | None) -> None:
+    def _left(self, route: _Route, counted: tuple[str, bool], connection: Connection | None) -> None:
         """A request is over: its place is free, and its connection is kept if it can be used again."""
-        origin = route.origin
-        self._busy[origin] -= 1
-        if not self._busy[origin]:
-            del self._busy[origin]
+        self._busy[counted] -= 1
+        if not self._busy[counted]:
+            del self._busy[counted]
         if connection is None:
             return
         if self._closed is not None or not connection.may_follow():

@@ -12,6 +12,8 @@ import pytest
 
 from jitaccess.audit import recorder
 from jitaccess.audit.events import Event, Outcome
+from jitaccess.egress import client as client_module
+from jitaccess.egress.errors import EgressFailed
 from jitaccess.egress.http1 import Broken, Connection
 from jitaccess.gateway.endpoint import Endpoint
 from jitaccess.gateway.recording.batch import Ending
@@ -26,13 +28,14 @@ from jitaccess.gateway.upstream.errors import UpstreamError
 from jitaccess.gateway.upstream.pool import Pool
 from jitaccess.gateway.wire import RpcError
 from jitaccess.identity.principal import Principal
+from jitaccess.kernel import strictjson
 from jitaccess.policy.models import BindingUse
 from tests.cast import Cast
 from tests.gateway.harness import Served, echo, eventually, settled, told
 from tests.gateway.relaying import FORM, able, ask
 from tests.gateway.test_continuations import Desk
 from tests.gateway.upstream.conftest import fake
-from tests.gateway.upstream.web_server import Seen, WebServer, connected
+from tests.gateway.upstream.web_server import Seen, WebServer, clients, connected, serving
 
 
 @pytest.mark.django_db(transaction=True)
@@ -87,6 +90,31 @@ def test_a_connection_that_is_lost_before_anything_is_asked_is_broken() -> None:
         connection = Connection(asyncio.get_running_loop(), lambda _: None)
         with pytest.raises(Broken):
             connection.ask(b"GET / HTTP/1.1\r\n\r\n")
+
+    asyncio.run(work())
+
+
+@pytest.mark.pure
+def test_streams_that_stay_open_take_no_place_from_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "MAX_PER_ORIGIN", 1)
+    monkeypatch.setattr(client_module, "MAX_STREAMS", 1)
+
+    async def stay(seen: Seen) -> Any:
+        return await seen.stream(b": here\n\n", end=False)
+
+    async def work() -> None:
+        server = WebServer("legacy", on={"GET": stay})
+        async with serving(server), clients() as client:
+            url, accept = server.config().url, {"Accept": "text/event-stream"}
+            stream = await client.send("GET", url, headers=accept, lasting=True)
+            with pytest.raises(EgressFailed) as caught:
+                await client.send("GET", url, headers=accept, lasting=True)
+            assert (caught.value.code, caught.value.sent) == ("egress.busy", False)
+            for _ in range(2):
+                (await client.send("DELETE", url, headers={})).close()
+            assert list(client._busy.values()) == [1]
+            stream.close()
+            assert not client._busy
 
     asyncio.run(work())
 
@@ -150,7 +178,7 @@ def test_so_many_sessions_of_one_principal_subscribe_and_no_more(monkeypatch: py
 @pytest.mark.pure
 def test_a_large_answer_is_read_where_it_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[tuple[bool, str]] = []
-    decode = answers.strictjson.decode
+    decode = strictjson.decode
 
     def noted(body: bytes) -> Any:
         read.append((len(body) > answers.LARGE_ANSWER, threading.current_thread().name.partition("_")[0]))

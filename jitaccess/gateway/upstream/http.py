@@ -206,16 +206,25 @@ class HttpConnection(Hearing):
     def in_session(self) -> bool:
         return self._session is not None
 
-    async def post(self, message: JsonObject, extra: dict[str, str], progress: Progress | None = None) -> Response:
+    async def post(
+        self, message: JsonObject, extra: dict[str, str], progress: Progress | None = None, *, lasting: bool = False
+    ) -> Response:
         """Send one message. Raises UpstreamError; a server that cannot be reached ends this connection."""
-        return await self.send("POST", {**_JSON, **extra}, strictjson.encode_read(message), progress)
+        return await self.send("POST", {**_JSON, **extra}, strictjson.encode_read(message), progress, lasting=lasting)
 
     async def send(
-        self, verb: str, extra: dict[str, str], body: bytes | None = None, progress: Progress | None = None
+        self,
+        verb: str,
+        extra: dict[str, str],
+        body: bytes | None = None,
+        progress: Progress | None = None,
+        *,
+        lasting: bool = False,
     ) -> Response:
+        headers = {**self.server.headers, **extra}
         try:
             return await self._client.send(
-                verb, self.server.url, headers={**self.server.headers, **extra}, body=body, progress=progress
+                verb, self.server.url, headers=headers, body=body, progress=progress, lasting=lasting
             )
         except EgressRefused as error:
             self._down()
