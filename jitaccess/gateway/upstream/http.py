@@ -73,10 +73,9 @@ class HttpConnection(Hearing):
         self.last_used = self._loop.time()
         self.level: str | None = None  # of the log messages that the server was told to send
         self.on_notification = on_notification
-        self._last_id = 0
+        self._last_id = self._greeted = 0
         self._session: str | None = None
         self._version: str | None = None
-        self._greeted = 0
         self._renewing = asyncio.Lock()
         self.mirrors: dict[str, mcp_headers.Mirror] | None = None
         self._learning = asyncio.Lock()
@@ -206,22 +205,15 @@ class HttpConnection(Hearing):
     def in_session(self) -> bool:
         return self._session is not None
 
-    async def post(
-        self, message: JsonObject, extra: dict[str, str], progress: Progress | None = None, *, lasting: bool = False
-    ) -> Response:
+    async def post(self, message: JsonObject, extra: dict[str, str], progress: Progress | None = None) -> Response:
         """Send one message. Raises UpstreamError; a server that cannot be reached ends this connection."""
-        return await self.send("POST", {**_JSON, **extra}, strictjson.encode_read(message), progress, lasting=lasting)
+        return await self.send("POST", {**_JSON, **extra}, strictjson.encode_read(message), progress)
 
     async def send(
-        self,
-        verb: str,
-        extra: dict[str, str],
-        body: bytes | None = None,
-        progress: Progress | None = None,
-        *,
-        lasting: bool = False,
+        self, verb: str, extra: dict[str, str], body: bytes | None = None, progress: Progress | None = None
     ) -> Response:
         headers = {**self.server.headers, **extra}
+        lasting = verb == "GET" or extra.get("Mcp-Method") == "subscriptions/listen"
         try:
             return await self._client.send(
                 verb, self.server.url, headers=headers, body=body, progress=progress, lasting=lasting
@@ -245,8 +237,7 @@ class HttpConnection(Hearing):
 
     def modern_request(self, method: str, params: JsonObject) -> tuple[int, JsonObject, dict[str, str]]:
         """The id, message and headers of a request of the gateway's own."""
-        call_id = self._next_id()
-        params = with_meta(params, modern=True, progress_token=None)
+        call_id, params = self._next_id(), with_meta(params, modern=True, progress_token=None)
         return call_id, request_message(call_id, method, params), mcp_headers.standard(method, params)
 
     def aside(self, work: Coroutine[Any, Any, None], *, after: Callable[[], None] = lambda: None) -> None:
@@ -326,8 +317,7 @@ class HttpConnection(Hearing):
         if self.mirrors is None:
             async with self._learning:
                 await self._learn()
-        mirrors = self.mirrors or {}
-        return mcp_headers.mirrored(mirrors.get(str(params.get("name")), {}), params.get("arguments"))
+        return mcp_headers.mirrored((self.mirrors or {}).get(str(params.get("name")), {}), params.get("arguments"))
 
     async def _learn(self) -> None:
         if self.mirrors is None:
@@ -364,9 +354,8 @@ class HttpConnection(Hearing):
         call_id = self._next_id()
         probing = method == "server/discover"
         try:
-            response = await self.post(
-                request_message(call_id, method, params), mcp_headers.standard(method, params) if probing else {}
-            )
+            headers = mcp_headers.standard(method, params) if probing else {}
+            response = await self.post(request_message(call_id, method, params), headers)
             result = await Exchange(self, call_id, None).answer(response)
         except UpstreamError as error:
             # No answer of the era that was asked, so perhaps a server of the other one, which is asked next.

@@ -78,10 +78,10 @@ async def _follow(connection: HttpConnection, *, again: bool) -> bool:
     if connection.modern:
         wanted = asked_for(connection.capabilities)
         call_id, message, headers = connection.modern_request("subscriptions/listen", wanted)
-        response = await connection.post(message, headers, lasting=True)
+        response = await connection.post(message, headers)
     else:
         call_id = 0  # never the id of a request: no answer belongs on this stream
-        response = await connection.send("GET", connection.legacy_headers() | _EVENTS, lasting=True)
+        response = await connection.send("GET", connection.legacy_headers() | _EVENTS)
     try:
         if response.content_type != "text/event-stream" or response.status != 200:
             lost = response.status == 404 and connection.in_session  # the next call begins another
