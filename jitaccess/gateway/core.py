@@ -56,6 +56,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 OWN_THREADS = 2
+BETWEEN_CHECKS = 0.01
 POLL_SECONDS = float(os.environ.get("JITACCESS_TEST_POLL_SECONDS", "1"))  # tests see then what wake-ups do alone
 HOUSEKEEPING_SECONDS = 5.0
 RENEW_SECONDS = 300.0
@@ -287,8 +288,10 @@ class Gateway:
                 log.warning("cannot check policy: %s", error)
                 self.streams.check_failed()
                 pause = POLL_SECONDS
+            # Whoever wakes us all the time must not keep us checking all the time.
+            await asyncio.sleep(BETWEEN_CHECKS)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.streams.wake.wait(), pause)
+                await asyncio.wait_for(self.streams.wake.wait(), max(pause - BETWEEN_CHECKS, 0.0))
             self.streams.wake.clear()
 
     async def _check_streams(self) -> float:

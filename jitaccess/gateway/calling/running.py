@@ -63,6 +63,9 @@ class RunningCalls:
     def go_on(self, running: RunningCall, admitted: Admitted) -> None:
         """The same work goes on under a new admission."""
         running.admitted = admitted
+        if running.cut and not running.scope.expired():
+            running.cut = False
+            running.scope.reschedule(None)
         self._fresh.add(running)
         self._arm(running, admitted.verdict.until)
 

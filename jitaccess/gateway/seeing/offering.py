@@ -18,6 +18,9 @@ from jitaccess.gateway.wire import RpcError
 from jitaccess.kernel.strictjson import Json, JsonObject
 from jitaccess.policy.engine.decide import Kind
 
+# Besides the list and its cursor: what else a server says could tell of what is not shown.
+_OF_A_PAGE = ("_meta", "ttlMs", "cacheScope")
+
 
 async def _list_resources(context: Context) -> JsonObject:
     return await _list(context, offers.RESOURCES)
@@ -44,7 +47,8 @@ async def _list(context: Context, kept: Kept) -> JsonObject:
     at = clock.now()
     entries = offers.entries_of(page, kept)
     shown = offers.shown(snapshot, context.who, endpoint.server, at, kept, entries)
-    value: JsonObject = page | {kept.member: list[Json](shown)}
+    value: JsonObject = {name: page[name] for name in _OF_A_PAGE if name in page}
+    value[kept.member] = list[Json](shown)
     if (after := page.get("nextCursor")) is not None:
         value["nextCursor"] = offers.seal_cursor(str(after), kept, slug=endpoint.slug, principal=principal.key)
     return complete(context, value | _kept_for(page, ttl_ms(snapshot, who=context.who, at=at)))
