@@ -191,7 +191,7 @@ class Application:
             principal = replace(principal, client=message.client)
         seen = (self.gateway, principal, context.endpoint, message, context.snapshot, context.clock)
         if message.id is None:
-            self._notified(Context(*seen), session_id)
+            await self._notified(Context(*seen), session_id)
             await send_empty(send, 202)
             return
         if message.method == "initialize" and not message.modern:
@@ -262,13 +262,12 @@ class Application:
         if holder is not None and holder != self.gateway.instance:
             await self.gateway.elsewhere.answer(holder, message, principal=principal.key, session=session_id)
 
-    def _notified(self, context: Context, session_id: str) -> None:
+    async def _notified(self, context: Context, session_id: str) -> None:
         """Notifications end here: none is forwarded. A cancellation reaches the caller's own calls only."""
         if context.message.method == "notifications/cancelled":
             key = (context.principal.key, session_id, repr(context.message.params.get("requestId")))
-            task = self.gateway.in_flight.get(key)
-            if task is not None:
-                task.cancel()
+            if not self.gateway.cancel(key) and session_id:
+                await self.gateway.elsewhere.cancel(key)
 
 
 def _endpoint(path: str, principal: Principal, seen: Seen) -> tuple[Endpoint, bool]:

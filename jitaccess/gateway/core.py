@@ -196,6 +196,11 @@ class Gateway:
         for call in list(self.in_flight.values()):
             call.cancel()
 
+    def cancel(self, key: tuple[str, str, str]) -> bool:
+        """Cancel the call of this principal, session and id; False when there is none here."""
+        task = self.in_flight.get(key)
+        return task is not None and task.cancel()
+
     @property
     def running(self) -> bool:
         return self._running

@@ -11,6 +11,8 @@ import uuid
 
 _COUNTER_BITS = 42
 _TAIL_BITS = 32
+# The top bit of a counter's seed stays clear, so that a busy millisecond has 2^41 steps of room.
+_SEED = (1 << (_COUNTER_BITS - 1)) - 1
 
 
 class _Clock:
@@ -20,23 +22,28 @@ class _Clock:
         self.lock = threading.Lock()
         self.millis = -1
         self.counter = 0
-        self.tails = b""
+        self.random, self.at = b"", 0
 
     def tick(self) -> tuple[int, int, int]:
         """Milliseconds, counter, and a random tail."""
         with self.lock:
-            if not self.tails:
-                self.tails = os.urandom(1024)  # many at once: each asking of the system costs more than all the rest
-            tail, self.tails = int.from_bytes(self.tails[:4]), self.tails[4:]
             now = time.time_ns() // 1_000_000
             if now > self.millis:
-                # The top bit of the seed stays clear so that a busy millisecond has 2^41 steps of room.
-                self.millis, self.counter = now, secrets.randbits(_COUNTER_BITS - 1)
+                self.millis, self.counter = now, self._draw(6) & _SEED
             else:  # same millisecond, or the wall clock was set back: order wins over accuracy
                 self.counter += 1
                 if self.counter >> _COUNTER_BITS:
                     self.millis, self.counter = self.millis + 1, 0
-            return self.millis, self.counter, tail
+            return self.millis, self.counter, self._draw(4)
+
+    def _draw(self, size: int) -> int:
+        """So many random bytes as a number. Many are asked of the system at once: each question hands over the
+        interpreter, and beside a busy thread it comes back late.
+        """
+        if self.at + size > len(self.random):
+            self.random, self.at = os.urandom(4096), 0
+        self.at += size
+        return int.from_bytes(self.random[self.at - size : self.at])
 
 
 _clock = _Clock()

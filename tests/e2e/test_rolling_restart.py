@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.postgresql_only, pytest.mark.timeout(600 if NIGHTLY el
 ROUNDS = 10 if NIGHTLY else 1
 CALLERS = 4
 # As long as a balancer may need to see that a gateway is leaving; these callers look each time.
-DRAIN = {"JITACCESS_DRAIN_SECONDS": "0.5"}
+DRAIN = {"JITACCESS_DRAIN_SECONDS": "0.5", "JITACCESS_RATE_PER_MINUTE": "600000", "JITACCESS_RATE_BURST": "10000"}
 
 
 class Callers:

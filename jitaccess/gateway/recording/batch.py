@@ -347,8 +347,11 @@ class _Batch:
     def _refusal(self, one: Admitted) -> Refusal:
         intent = one.intent
         server = self.snapshot.servers.get(intent.server) if intent.server else None
-        known = server is not None and intent.tool in server.tools
-        return Refusal(intent.call, intent.principal, intent.server, intent.server_name, intent.tool, known, one.code)
+        # What else there is, only the server knows.
+        known = server is not None and (intent.kind is not Kind.TOOL or intent.tool in server.tools)
+        return Refusal(
+            intent.call, intent.principal, intent.server, intent.server_name, intent.tool, known, one.code, intent.kind
+        )
 
     def _row(self, one: Admitted, at: str, instance: str) -> Row:
         intent, verdict, allowed = one.intent, one.verdict, one.allowed

@@ -22,12 +22,13 @@ from jitaccess.gateway.recording.remembered import recall, remember
 from jitaccess.identity.principal import Principal
 from jitaccess.kernel.canonical import digest
 from jitaccess.kernel.text import visible
+from jitaccess.policy.engine.matching import Kind
 from jitaccess.store.clock import now
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """One refused call. `known`: whether the server has such a tool; made-up names are all of one kind."""
+    """One refused call. `known`: whether the server may have such a thing; made-up tools are all of one kind."""
 
     call: UUID
     principal: Principal
@@ -36,13 +37,14 @@ class Refusal:
     tool: str
     known: bool
     code: str
+    what: Kind = Kind.TOOL
 
     @property
     def kind(self) -> str:
         """Who is refused what, and why: what is counted together. Not by the client's name, which it gives itself."""
         actor = self.principal.actor()
         parts = (actor.agent, actor.user, actor.source, self.server, self.tool if self.known else "")
-        return digest([str(part) for part in (*parts, self.known, self.code)], domain="jitaccess-refusal-v1")
+        return digest([str(part) for part in (*parts, self.known, self.what, self.code)], domain="jitaccess-refusal-v1")
 
 
 def count_refusals(refusals: Sequence[Refusal], *, instance: UUID, clock: datetime) -> dict[UUID, UUID]:

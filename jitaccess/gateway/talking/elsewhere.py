@@ -45,6 +45,7 @@ class Elsewhere:
         gateway.mail.on("resume", self._serve)
         gateway.mail.on("result", self._result)
         gateway.mail.on("cancel", self._cancel)
+        gateway.mail.on("cancelled", self._cancelled)
         gateway.mail.on("answer", self._answer)
         gateway.mail.on("level", self._level)
         gateway.mail.on("ended", self._ended)
@@ -53,6 +54,17 @@ class Elsewhere:
         """Bring an older client's answer to the process that asked."""
         content: JsonObject = {"kind": "answer", "message": message, "principal": principal, "session": session}
         await self._gateway.db(mail.send, holder, content)
+
+    async def cancel(self, key: tuple[str, str, str]) -> None:
+        """An older client cancels a call that another process may have: principal, session and id."""
+        content: JsonObject = {"kind": "cancelled", "key": list(key)}
+        await self._gateway.db(mail.tell_others, self._gateway.instance, content)
+
+    def _cancelled(self, content: JsonObject) -> None:
+        key = content["key"]
+        assert isinstance(key, list)
+        principal, session, call = map(str, key)
+        self._gateway.cancel((principal, session, call))
 
     async def end_session(self, session: Session) -> None:
         """No process that runs now knows this session any more; the others within a second."""

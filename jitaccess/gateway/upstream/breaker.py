@@ -83,7 +83,7 @@ class Breaker:
                 self.forget()
         elif error.code in _COUNTED:
             reason = f"{self.failures + 1} calls in a row failed, the last like this: {error.detail}"
-            # A server that answers with HTTP 500 may do so because of what it is asked, as one that is slow.
-            theirs = error.code == "upstream.timeout" or (error.code == "upstream.unavailable" and error.sent)
+            # What a server was given it may fail at because of what that is.
+            theirs = error.code == "upstream.timeout" or error.sent
             return self.failed(reason, free=FREE_CALLS, by_call=True, caller=caller if theirs else EVERYBODY)
         return False

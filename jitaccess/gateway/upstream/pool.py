@@ -162,7 +162,7 @@ class Pool:
             return
         if error is not None and not slot.over_http and error.code in ("upstream.died", "upstream.unavailable"):
             return  # the end of a process counts when it is buried
-        opened = slot.breaker.answered(error, principal_key)
+        opened = slot.breaker.answered(error, _agent_of(principal_key))
         theirs = slot.breaker.for_everybody or not slot.server.shared
         if opened and theirs and not slot.over_http and slot.connection is connection:
             slot.connection = None
@@ -255,7 +255,7 @@ class Pool:
 
     def _check(self, slot: _Slot, caller: str) -> None:
         """Raises UpstreamError while the server is left alone."""
-        if wait := slot.breaker.wait(caller):
+        if wait := slot.breaker.wait(_agent_of(caller)):
             slug = slot.server.slug
             detail = f'The server "{slug}" is tried again in {wait:.0f} seconds at the earliest: {slot.breaker.reason}'
             raise UpstreamError("upstream.unavailable", detail, server=slug, retry_in=round(wait, 1))
@@ -339,3 +339,8 @@ async def _close(starting: asyncio.Task[Connection] | None, connection: Connecti
             await connection.close()
     except Exception:  # noqa: BLE001 - runs in the background, where nobody would see it
         logger.exception("a connection to a server could not be closed")
+
+
+def _agent_of(principal_key: str) -> str:
+    """With and without a user it is one caller: a second token must not make two of it."""
+    return principal_key.partition("/")[0]

@@ -13,6 +13,7 @@ from datetime import datetime
 from uuid import UUID
 
 from jitaccess.kernel.strictjson import JsonView
+from jitaccess.kernel.uris import is_normal
 from jitaccess.policy.engine.arguments import arguments_digest
 from jitaccess.policy.engine.matching import Kind, Offered, Question, Thing, covers, gives
 from jitaccess.policy.engine.rights import (
@@ -137,6 +138,9 @@ def _verdict(here: Here, thing: Thing) -> Verdict:
 
 def weigh(here: Here, thing: Thing) -> Verdict:
     """The verdict without what is the same for all things: since, until, tool, server."""
+    if isinstance(thing, Offered) and thing.kind is Kind.RESOURCE and not is_normal(thing.name):
+        # A server could read another URI out of it than the one that is matched here.
+        return Verdict(Code.UNKNOWN, "the URI is not in its normal form (RFC 3986, section 6.2)")
     has = here.has
     if has.denying and (denied := first_denial(here, thing)):
         return _denial(here, thing, denied)

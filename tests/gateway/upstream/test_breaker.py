@@ -141,7 +141,15 @@ def test_who_waits_in_vain_alone_is_left_alone_himself_and_takes_the_server_from
 
 def test_a_server_that_is_not_there_is_so_for_everybody() -> None:
     breaker = Breaker(Clock())
-    gone = UpstreamError("upstream.died", "The connection broke.", sent=True)
+    gone = UpstreamError("upstream.unavailable", "It cannot be reached.", sent=False)
     for _ in range(FREE_CALLS + 1):
         breaker.answered(gone, "alice")
     assert breaker.wait("bob") == 1.0
+
+
+def test_a_server_that_breaks_off_what_one_caller_asks_is_there_for_the_others() -> None:
+    breaker = Breaker(Clock())
+    for _ in range(FREE_CALLS + 1):
+        breaker.answered(UpstreamError("upstream.died", "The connection broke.", sent=True), "alice")
+    assert breaker.wait("alice") == 1.0
+    assert breaker.wait("bob") == 0.0

@@ -330,6 +330,14 @@ spec:
     assert resource("file:///srv/a").allowed
     assert resource("file:///srv/a").bindings == (UUID(int=1),)
     assert resource("file:///etc").code is Code.UNKNOWN
+    for spelling in (
+        "file:///srv/../etc",
+        "file:///srv/%2e%2e/etc",
+        "FILE:///srv/a",
+        "file:///srv/%61",
+        "file:///srv/a#b",
+    ):
+        assert resource(spelling).code is Code.UNKNOWN, "a server could read another URI out of it"
     assert decide(snapshot, who=ALONE, server=GIT, tool="review", at=NOW, kind=Kind.PROMPT).allowed
     assert not decide(snapshot, who=ALONE, server=GIT, tool="git_log", at=NOW, kind=Kind.PROMPT).allowed
     assert not resource("x", having(binding(1, role(rule(tools=["*"]))))).allowed, "tools are not resources"

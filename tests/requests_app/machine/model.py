@@ -61,13 +61,14 @@ class Model(World):
             return "refused"
         old = self.requests[grant["request"]]
         ask = {"seconds": seconds, "uses": old["uses"], "total": old["total"], "start": None}
-        return self.file(pk, user, ask | {"things": grant["things"], "extends": grant["id"]})
+        whole = (grant["expires"] - grant["starts"]).total_seconds() + seconds  # what the rules look at
+        return self.file(pk, user, ask | {"things": grant["things"], "extends": grant["id"]}, whole=whole)
 
-    def file(self, pk: Any, user: str | None, ask: Row, old: Any = None) -> str:
+    def file(self, pk: Any, user: str | None, ask: Row, old: Any = None, *, whole: float = 0) -> str:
         dedupe = (user, ask["seconds"], ask["uses"], ask["start"], ask["extends"], frozenset(ask["things"].values()))
         waiting = {key: one for key, one in self.requests.items() if one["status"] == "pending"}
         same = next((key for key, one in waiting.items() if one["dedupe"] == dedupe), None)
-        rule = self.rules[0] if not self.rules[0].get("when") or ask["seconds"] <= 600 else self.rules[1]
+        rule = self.rules[0] if not self.rules[0].get("when") or (whole or ask["seconds"]) <= 600 else self.rules[1]
         if not self.enabled:
             return "refused"
         if same is not None and waiting[same]["until"] > self.now and same != old:
