@@ -216,6 +216,25 @@ def test_a_legacy_client_cancels_its_own_call_and_nobody_elses(
     assert told().count("call.authorized") == 1
 
 
+def test_a_legacy_client_cancels_its_call_at_any_process(
+    cast: Cast, gateway: Served, start: Callable[..., Served], legacy: Client, sent: Sent
+) -> None:
+    other = start()
+    answers: list[dict[str, Any]] = []
+    message = legacy.message("tools/call", {"name": "git_log", "arguments": {"do": "never"}}, id="one")
+    calling = threading.Thread(target=lambda: answers.append(legacy.post(message).json()))
+    calling.start()
+    assert eventually(sent)
+    with other.client(cast) as stranger, other.client(cast) as same:
+        assert stranger.initialize().notify("notifications/cancelled", {"requestId": "one"}).status_code == 202
+        same.session, same.version = legacy.session, legacy.version
+        assert gateway.gateway.in_flight
+        assert same.notify("notifications/cancelled", {"requestId": "one"}).status_code == 202
+    calling.join(10)
+    assert answers[0]["error"]["message"] == "Cancelled."
+    assert outcome().event == "call.outcome_unknown"
+
+
 def test_a_client_that_leaves_before_its_call_is_decided_leaves_no_open_call(
     gateway: Served, agent: Client, sent: Sent, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -48,6 +48,19 @@ def test_what_is_listed_is_what_may_be_read_in_all_eras(both: tuple[Client, Clie
 
 
 @one_way
+def test_another_spelling_reaches_no_server_and_every_refused_one_is_on_record(
+    both: tuple[Client, Client], upstream: Library
+) -> None:
+    spellings = ["MEMO://apples", "memo://x/../apples", "memo://%61pples", "memo://apples#a"]
+    client = both[0]
+    assert "error" in client.ask("tools/call", {"name": "no_such_tool", "arguments": {}})
+    for uri in spellings:
+        assert client.ask("resources/read", {"uri": uri})["error"]["code"] in {-32602, -32002}
+    assert upstream.asked("read") == []
+    assert [entry.tool for entry in ledger("call.denied")][1:] == spellings
+
+
+@one_way
 def test_an_unknown_resource_looks_like_one_that_may_not_be_read(both: tuple[Client, Client]) -> None:
     for client in both:
         secret = client.ask("resources/read", {"uri": "memo://salaries"})["error"]
