@@ -348,4 +348,4 @@ def test_what_the_client_sees_is_never_a_traceback(
     assert response.status_code == 500
     assert "division" not in response.text
     assert json.loads(response.text)["error"]["code"] == -32603
-    assert not OpenCall.objects.exists()
+    assert eventually(lambda: not OpenCall.objects.exists())
