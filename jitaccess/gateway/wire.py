@@ -206,14 +206,6 @@ class Spliced(JsonObject):
         self.member, self.items_json = member, items
 
 
-class Written(JsonObject):
-    """A result that was written as JSON before, to know its size: encoded() puts it in as it is."""
-
-    def __init__(self, value: JsonObject, raw: bytes) -> None:
-        super().__init__(value)
-        self.raw = raw
-
-
 def result(message_id: Json, value: JsonObject) -> JsonObject:
     return {"jsonrpc": "2.0", "id": message_id, "result": value}
 
@@ -221,8 +213,6 @@ def result(message_id: Json, value: JsonObject) -> JsonObject:
 def encoded(message: JsonObject) -> bytes:
     """The JSON of an answer."""
     value = message.get("result")
-    if isinstance(value, Written):
-        return b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (strictjson.encode_read(message["id"]), value.raw)
     body = strictjson.encode_read(message)
     if not isinstance(value, Spliced):
         return body
