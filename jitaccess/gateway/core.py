@@ -325,7 +325,7 @@ class Gateway:
         asked = steady()
         if not instances.renew_lease(self.instance):
             log.warning("this gateway lost its lease and enters again")
-            self.instance = self.admission.instance = instances.register_instance()
+            self.instance = self.admission.instance = instances.enter_again(self.instance)
         self.admission.lease_until = asked + instances.LEASE.total_seconds()
 
     async def _keep_house(self) -> None:

@@ -102,6 +102,21 @@ def test_a_gateway_that_lost_its_lease_enters_again(cast: Cast, gateway: Served,
     assert ledger("call.authorized")[-1].instance == gateway.gateway.instance
 
 
+def test_a_gateway_that_enters_again_still_ends_the_calls_it_has_open(
+    cast: Cast, gateway: Served, agent: Client, sent: Sent, clock: Clock, tmp_path: Path
+) -> None:
+    first, go = gateway.gateway.instance, tmp_path / "go"
+    with agent.begin("git_log", **{"do": "wait", "for": str(go)}) as plain:
+        assert eventually(sent)
+        clock.shift(20)
+        assert eventually(lambda: gateway.gateway.instance != first, within=12)
+        assert close_abandoned_calls() == 0
+        go.touch()
+        assert b" 200 " in plain.recv(100)
+    assert eventually(lambda: told() == ["call.authorized", "call.completed"])
+    assert not OpenCall.objects.exists()
+
+
 def test_one_process_alone_ends_the_leases_of_the_dead(cast: Cast, start: Callable[..., Served]) -> None:
     dead = register_instance()
     left = open_call(cast, dead)
