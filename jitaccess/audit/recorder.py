@@ -104,8 +104,14 @@ def as_arrays(rows: Sequence[Row]) -> list[str]:
 
 def count_rows(rows: Sequence[Row]) -> None:
     """For the metrics, once the transaction has committed."""
-    events = Counter(row[_EVENT] for row in rows)
-    transaction.on_commit(lambda: _count(events), robust=True)
+    events = Counter(str(row[_EVENT]) for row in rows)
+    transaction.on_commit(lambda: count_events(events), robust=True)
+
+
+def count_events(events: Mapping[str, int]) -> None:
+    """The same for entries that are committed."""
+    for event, count in events.items():
+        LEDGER_ENTRIES.labels(event).inc(count)
 
 
 def row(
@@ -180,11 +186,6 @@ def _timed(rows: Sequence[Row]) -> Sequence[Row]:
     return [row if row[_AT] else (*row[:_AT], clock, *row[_AT + 1 :]) for row in rows]
 
 
-def _count(events: Counter[str | int | None]) -> None:
-    for event, count in events.items():
-        LEDGER_ENTRIES.labels(event).inc(count)
-
-
 def _row(facts: Facts) -> Row:
     return row(
         event=facts.event,
@@ -204,12 +205,18 @@ def _row(facts: Facts) -> Row:
 
 
 _CASTS = [f"${at}::{_TYPES.get(field.get_internal_type(), 'text')}[]" for at, field in enumerate(_FIELDS, 1)]
-_CHOSEN = ['coalesce(fresh."at", (SELECT jit_now()))' if name == '"at"' else f"fresh.{name}" for name in COLUMNS]
-# For PostgreSQL: from one array for each column, $1 and on. What follows may join `fresh`.
-INSERT_FRESH = (
-    f"{_INTO} SELECT {', '.join(_CHOSEN)} "  # noqa: S608 - names of our own
-    f"FROM unnest({', '.join(_CASTS)}) AS fresh ({', '.join(COLUMNS)})"
-)
+
+
+def insert_fresh(*, at: str) -> str:
+    """For PostgreSQL: from one array for each column, $1 and on. What follows may join `fresh`. `at` is the time."""
+    chosen = [at if name == '"at"' else f"fresh.{name}" for name in COLUMNS]
+    return (
+        f"{_INTO} SELECT {', '.join(chosen)} "  # noqa: S608 - names of our own
+        f"FROM unnest({', '.join(_CASTS)}) AS fresh ({', '.join(COLUMNS)})"
+    )
+
+
+INSERT_FRESH = insert_fresh(at='coalesce(fresh."at", (SELECT jit_now()))')
 # For SQLite: a row at a time. OR FAIL: what fails takes its transaction with it anyway, and so SQLite needs no journal
 # for every statement.
 INSERT_EACH = f"{_INTO.replace('INSERT', 'INSERT OR FAIL')} VALUES ({', '.join('?' for _ in COLUMNS)})"  # noqa: S608

@@ -22,7 +22,7 @@ from jitaccess.gateway.calling.calls import Call, forward_call, no_server, recor
 from jitaccess.gateway.context import Context
 from jitaccess.gateway.core import Clock, Gateway, Seen
 from jitaccess.gateway.endpoint import PATH, PREFIX, Endpoint, Target
-from jitaccess.gateway.http import Receive, Scope, Send, read_body, send_empty, send_json
+from jitaccess.gateway.http import MAX_BODY, Receive, Scope, Send, read_body, send_empty, send_json
 from jitaccess.gateway.limits import MAX_IN_FLIGHT, MAX_READING, RETRY_AFTER, one_more
 from jitaccess.gateway.methods import METHODS, Method, initialize
 from jitaccess.gateway.presence import Presences
@@ -42,6 +42,13 @@ log = logging.getLogger(__name__)
 
 # From here on reading and digesting a body would hold up the event loop for everybody.
 LARGE_BODY = 64 * 1024
+# What a client says in each request anew. The rest of its headers is read once, if it is no more than this (bytes of
+# all values, and how many), for so many clients.
+_OF_ONE_REQUEST = {
+    name.encode(): name
+    for name in ("authorization", "content-length", "mcp-session-id", "traceparent", "tracestate", "x-request-id")
+}
+MAX_KNOWN, MAX_KNOWN_COUNT, MOST_KNOWN = 2048, 32, 1024
 # What a request is about, by method: which member names it.
 _ASKED_FOR = {
     "tools/call": ("name", Kind.TOOL), "prompts/get": ("name", Kind.PROMPT), "resources/read": ("uri", Kind.RESOURCE),
@@ -58,6 +65,7 @@ class Application:
         gateway.elsewhere = Elsewhere(gateway, forward_call)
         self._presences = Presences()
         self._numbers = itertools.count()
+        self._known_headers: dict[tuple[tuple[bytes, bytes], ...], Headers] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = False
@@ -89,8 +97,7 @@ class Application:
                 )
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = Headers(scope["headers"])
-        _check_origin(headers)
+        headers = self._headers(scope["headers"])
         method = scope["method"]
         if method not in {"POST", "GET", "DELETE"}:
             await send_empty(send, 405, {"allow": "GET, POST, DELETE"})
@@ -101,13 +108,14 @@ class Application:
         recognized = self.gateway.recognize(token, source=source) if method == "POST" else None
         principal, seen = recognized or await self._identify(token, source)
         self.gateway.limits.admit(principal.key)
+        _check_length(headers)
         # Read after the token: a stranger must not make us hold megabytes.
         with one_more(self.gateway.limits.reading, principal.key, limit=MAX_READING):
             body = await read_body(receive) if method == "POST" else b""
-            message = _plain_call(body, headers, scope["path"], principal, seen) if recognized else None
-            if recognized and message is None:
+            plain = _plain_call(body, headers, scope["path"], principal, seen) if recognized else None
+            if recognized and plain is None:
                 principal, seen = await self._identify(token, source)
-            endpoint, is_open = _endpoint(scope["path"], principal, seen)
+            message, endpoint, is_open = plain or (None, *_endpoint(scope["path"], principal, seen))
             if not is_open:
                 # Answered first, like a server that does not exist: the record must not show in the time it takes.
                 await _send_error(send, no_server())
@@ -116,7 +124,8 @@ class Application:
             if message is None and method == "POST":
                 message = await self._message(body, headers)
         if method == "DELETE":
-            await self.gateway.elsewhere.end_session(self._session(principal, endpoint, headers))
+            session = self._session(principal, endpoint, headers)
+            await self.gateway.elsewhere.end_session(session, principal=principal.key)
             await send_empty(send, 200)
             return
         if message is None:
@@ -132,6 +141,35 @@ class Application:
         except RpcError as error:
             error.request_id = message.id
             raise
+
+    def _headers(self, raw: list[tuple[bytes, bytes]]) -> Headers:
+        """Read, and from where they may come. A client says most of it in each of its requests, so that is kept.
+
+        Raises RpcError.
+        """
+        own: dict[str, str] = {}
+        same: list[tuple[bytes, bytes]] = []
+        size = 0
+        for pair in raw:
+            name, value = pair
+            mine = _OF_ONE_REQUEST.get(name)
+            if mine is None:
+                same.append(pair)
+                size += len(value)
+            elif mine not in own:
+                own[mine] = value.decode("latin-1").strip()
+            else:
+                return _checked(Headers(raw))  # twice: it says what is wrong with that
+        key = tuple(same)
+        known = self._known_headers.get(key)
+        if known is not None:
+            return known.also(own)
+        headers = _checked(Headers(same))
+        if size <= MAX_KNOWN and len(same) <= MAX_KNOWN_COUNT:
+            if len(self._known_headers) >= MOST_KNOWN:
+                self._known_headers.clear()
+            self._known_headers[key] = headers
+        return headers.also(own)
 
     async def _listen_legacy(
         self, principal: Principal, endpoint: Endpoint, headers: Headers, receive: Receive, send: Send
@@ -187,8 +225,7 @@ class Application:
             await self._answered(message.answer, principal, session_id)
             await send_empty(send, 202)
             return
-        if not principal.client and message.client:
-            principal = replace(principal, client=message.client)
+        principal = principal.through(message.client)
         seen = (self.gateway, principal, context.endpoint, message, context.snapshot, context.clock)
         if message.id is None:
             await self._notified(Context(*seen), session_id)
@@ -243,6 +280,7 @@ class Application:
             try:
                 await _finish(handler, context, reply)
             except asyncio.CancelledError:
+                client.ending()
                 self.gateway.in_flight.pop(key, None)
                 while task.uncancel():  # whoever cancels it means the work, not the answer
                     pass
@@ -291,16 +329,18 @@ def _token(headers: Headers) -> str:
     return value.strip()
 
 
-def _plain_call(body: bytes, headers: Headers, path: str, principal: Principal, seen: Seen) -> Message | None:
-    """The message, if it is a call of a server's tool: let through or refused by its batch and by nothing before it."""
+def _plain_call(
+    body: bytes, headers: Headers, path: str, principal: Principal, seen: Seen
+) -> tuple[Message, Endpoint, bool] | None:
+    """What it is, if it is a call of a server's tool: let through or refused by its batch and by nothing before it."""
     if len(body) > LARGE_BODY:
         return None
     with contextlib.suppress(RpcError):
         message = read_message(body, headers)
         name = message.params.get("name")
-        is_call = message.method == "tools/call" and message.id is not None
-        if is_call and isinstance(name, str) and name not in NAMES and _endpoint(path, principal, seen)[1]:
-            return message
+        if message.method == "tools/call" and message.id is not None and isinstance(name, str) and name not in NAMES:
+            endpoint, is_open = _endpoint(path, principal, seen)
+            return (message, endpoint, True) if is_open else None
     return None
 
 
@@ -332,7 +372,7 @@ async def _fail(reply: Reply, message: Message, error: RpcError) -> None:
     await reply.end(error.status, wire.error(error.code, str(error), message_id=message.id, data=error.data))
 
 
-def _check_origin(headers: Headers) -> None:
+def _checked(headers: Headers) -> Headers:
     """Refuse names and origins that are not ours: a page elsewhere must not reach a local gateway (DNS rebinding)."""
     host = _HOST.fullmatch((headers.get("host") or "").lower())
     if host is None or not {host[1], host[1].strip("[]")} & set(settings.ALLOWED_HOSTS):
@@ -340,12 +380,22 @@ def _check_origin(headers: Headers) -> None:
     origin = headers.get("origin")
     if origin is not None and origin not in settings.GATEWAY_ALLOWED_ORIGINS:
         raise RpcError(wire.INVALID_REQUEST, "This Origin is not allowed.", status=403)
+    return headers
 
 
 def _check_content(headers: Headers) -> None:
-    kind = (headers.get("content-type") or "").partition(";")[0].strip().lower()
+    kind = headers.get("content-type") or ""
+    if kind != "application/json":
+        kind = kind.partition(";")[0].strip().lower()
     if kind != "application/json" or headers.get("content-encoding") not in (None, "identity"):
         raise RpcError(wire.INVALID_REQUEST, "Send application/json without a content encoding.", status=415)
+
+
+def _check_length(headers: Headers) -> None:
+    length = headers.get("content-length") or ""
+    if len(length.lstrip("0")) > len(str(MAX_BODY)) or (length.isdecimal() and int(length) > MAX_BODY):
+        # Said at once, of what will only be said: nobody waits for a body that is refused anyway.
+        raise RpcError(wire.INVALID_REQUEST, f"The body is larger than {MAX_BODY} bytes.", status=413)
 
 
 async def _send_error(send: Send, error: RpcError) -> None:

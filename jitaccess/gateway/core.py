@@ -134,6 +134,7 @@ class Gateway:
         await self.db(lambda: self.store.current)
         self.admission = Admission(self.store, self.instance, self.guard)
         self.admission.start()
+        await self.admission.start_lane()
         self.pool = Pool(self.servers, on_notification=self._heard, on_trouble=self._note_trouble)
         self.watches = Watches(self.pool, self._lists_changed)
         self.subscriptions = Subscriptions(self)
@@ -164,6 +165,7 @@ class Gateway:
         await self.parked.close()
         await self.watches.close()
         await asyncio.gather(self.pool.close(), asyncio.to_thread(self._wakeups.stop))
+        await self.admission.stop_lane()
         await asyncio.to_thread(self.admission.stop)
         with contextlib.suppress(Exception):
             await asyncio.wait_for(self.db(instances.end_lease, self.instance), END_SECONDS)

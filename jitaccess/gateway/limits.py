@@ -25,6 +25,8 @@ MOST_CALLS = 20_000
 REPEAT_SECONDS = 60.0
 # A caller that says the same so often in a minute goes round in circles: on record at each power of ten.
 FLAGGED = frozenset({10, 100, 1_000, 10_000, 100_000})
+# Words of one principal that are passed on to other processes: each is written to the database, for each of them.
+MAIL_PER_MINUTE, MAIL_BURST = 300, 64
 # A member of the error's data, and the seconds of Retry-After (RFC 9110, 10.2.3).
 RETRY_AFTER = "retry_after_seconds"
 
@@ -99,6 +101,7 @@ class Limits:
     def __init__(self, *, per_minute: int, burst: int, clock: Clock = time.monotonic) -> None:
         self.rate = Rate(per_minute=per_minute, burst=burst, clock=clock)
         self.repeats = Repeats(clock=clock)
+        self.mail = Rate(per_minute=MAIL_PER_MINUTE, burst=MAIL_BURST, clock=clock)
         self.reading: Counter[str] = Counter()
         self.busy: Counter[str] = Counter()
 
@@ -111,6 +114,11 @@ class Limits:
         """Count a request of this principal. Raises RpcError(429) when it comes too early."""
         if wait := self.rate.take(key):
             raise too_many("rate", f"At most {self.rate.per_minute} requests a minute are served here.", wait)
+
+    def send(self, key: str) -> None:
+        """Count what is passed on for this principal to other processes. Raises RpcError(429) when that is too much."""
+        if wait := self.mail.take(key):
+            raise too_many("mail", f"At most {MAIL_PER_MINUTE} messages a minute are passed on between gateways.", wait)
 
 
 class one_more:  # noqa: N801 - read like a function

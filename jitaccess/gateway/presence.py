@@ -38,21 +38,26 @@ class Presences:
 class Presence:
     """One client. `gone` says that it left."""
 
-    __slots__ = ("_all", "_listener", "_receive", "_task", "gone", "since")
+    __slots__ = ("_all", "_listener", "_over", "_receive", "_task", "gone", "since")
 
     def __init__(self, presences: Presences, task: asyncio.Task[None], receive: Receive) -> None:
         self._all, self._task, self._receive = presences, task, receive
         self._listener: asyncio.Task[None] | None = None
         self.since = asyncio.get_running_loop().time()
-        self.gone = False
+        self.gone = self._over = False
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.ending()
         self._all.young.pop(self, None)
         if self._listener is not None:
             self._listener.cancel()
+
+    def ending(self) -> None:
+        """The work is over, and the task only says so: who leaves now cancels nothing."""
+        self._over = True
 
     def watch(self) -> None:
         """Cancel the task when the client leaves."""
@@ -71,4 +76,6 @@ class Presence:
     def left(self) -> None:
         if not self.gone:
             self.gone = True
-            self._task.cancel()
+            # A listener may have heard of it in the very moment in which the work ended.
+            if not self._over:
+                self._task.cancel()

@@ -7,7 +7,7 @@ must agree with it (2026-07-28, "Server Validation"), or an intermediary and the
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,7 +28,9 @@ META_SUBSCRIPTION = "io.modelcontextprotocol/subscriptionId"
 PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS, INTERNAL_ERROR = -32700, -32600, -32601, -32602, -32603
 HEADER_MISMATCH, UNSUPPORTED_VERSION = -32020, -32022
 _NAMED_BY = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
-_MIRRORED = b"mcp-param-"
+_MIRRORED, _MIRRORED_NAME = b"mcp-param-", "mcp-param-"
+_REQUEST = frozenset({"jsonrpc", "id", "method", "params"})
+_NONE: Mapping[str, str] = {}
 _ROUTING_HEADERS = frozenset(
     {b"mcp-protocol-version", b"mcp-method", b"mcp-name", b"mcp-session-id", b"authorization", b"host", b"origin"}
 )
@@ -69,26 +71,33 @@ class Message:
 class Headers:
     """The headers of one request. A routing header given twice is refused: which one counts?"""
 
-    __slots__ = ("_found",)
+    __slots__ = ("_found", "_own")
 
-    def __init__(self, raw: list[tuple[bytes, bytes]]) -> None:
+    def __init__(self, raw: Iterable[tuple[bytes, bytes]], own: Mapping[str, str] = _NONE) -> None:
+        """`own` are further ones."""
         found: dict[bytes, bytes] = {}
         for name, value in raw:
             if name not in found:
                 found[name] = value
             elif name in _ROUTING_HEADERS or name.startswith(_MIRRORED):
                 raise RpcError(HEADER_MISMATCH, f"The header {name.decode()} was given twice.", status=400)
-        self._found = found
+        self._found = {name.decode("latin-1"): value.decode("latin-1").strip() for name, value in found.items()}
+        self._own = own
 
     def get(self, name: str) -> str | None:
         """The value of a header, whose name is asked for in lower case, as ASGI gives them."""
-        value = self._found.get(name.encode())
-        return None if value is None else value.decode("latin-1").strip()
+        value = self._found.get(name)
+        return value if value is not None else self._own.get(name)
 
     def mirrored(self) -> dict[str, str]:
         """The headers that repeat arguments, by their names in lower case."""
-        names = [name for name in self._found if name.startswith(_MIRRORED)]
-        return {name.decode("latin-1"): self._found[name].decode("latin-1").strip() for name in names}
+        return {name: value for name, value in self._found.items() if name.startswith(_MIRRORED_NAME)}
+
+    def also(self, own: Mapping[str, str]) -> Headers:
+        """These and further ones."""
+        both = Headers(())
+        both._found, both._own = self._found, own
+        return both
 
 
 def read_message(body: bytes, headers: Headers) -> Message:
@@ -116,7 +125,7 @@ def _message(value: JsonObject, request_id: str | int | None, headers: Headers) 
     if "method" not in value and ("result" in value) != ("error" in value):
         return _answer(value, request_id, headers)
     method, params = value.get("method"), value.get("params", {})
-    if value.get("jsonrpc") != "2.0" or set(value) - {"jsonrpc", "id", "method", "params"}:
+    if value.get("jsonrpc") != "2.0" or value.keys() - _REQUEST:
         raise RpcError(
             INVALID_REQUEST,
             "Not a JSON-RPC 2.0 request: exactly jsonrpc, method, and perhaps id and params.",
@@ -195,7 +204,7 @@ def client_name(info: Json) -> str:
     """Say "name/version" as the client calls itself: for the record only, never for a decision."""
     if not isinstance(info, dict):
         return ""
-    return "/".join(str(info[key])[:80] for key in ("name", "version") if isinstance(info.get(key), str))
+    return "/".join([said[:80] for said in (info.get("name"), info.get("version")) if isinstance(said, str)])
 
 
 class Spliced(JsonObject):

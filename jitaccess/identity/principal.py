@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from uuid import UUID
 
-from jitaccess.audit.recorder import Actor
+from jitaccess.audit.recorder import Actor, Row, actor_columns
 from jitaccess.identity.models import User
 
 
@@ -26,12 +26,15 @@ class Principal:
     token_hash: str = ""
     token_expires_at: datetime | None = None
     issued_by: UUID | None = None
+    # Asked for many times in each request, and UUIDs are slow to write and to hash.
     _key: str = field(default="", init=False, repr=False, compare=False)
+    _columns: Row = field(default=(), init=False, repr=False, compare=False)
+    _through: Principal | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def key(self) -> str:
         """Identifies who acts across tokens, clients and processes: grants and sessions belong to it."""
-        if not self._key:  # asked for many times in each request, and UUIDs are slow to write
+        if not self._key:
             object.__setattr__(self, "_key", f"{self.agent or '-'}/{self.user or '-'}")
         return self._key
 
@@ -50,6 +53,22 @@ class Principal:
             client=self.client,
             source=self.source,
         )
+
+    @property
+    def columns(self) -> Row:
+        """As the ledger has it: see `actor_columns`."""
+        if not self._columns:
+            object.__setattr__(self, "_columns", actor_columns(self.actor()))
+        return self._columns
+
+    def through(self, client: str) -> Principal:
+        """The same, by way of this client, which nobody has checked; unless it is known by which."""
+        if self.client or not client:
+            return self
+        if self._through is None or self._through.client != client:
+            object.__setattr__(self, "_through", replace(self, client=client))
+        assert self._through is not None
+        return self._through
 
     @classmethod
     def of_user(cls, user: User, *, source: str = "", client: str = "web") -> Principal:

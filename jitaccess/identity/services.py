@@ -142,24 +142,28 @@ def ended_tokens(hashes: Sequence[str]) -> set[str]:
 def ask_live(hashes: Collection[str]) -> byhand.Result:
     """The rows (hash,) of those that are live tokens', asked by hand: every batch of calls asks it."""
     if not byhand.on_sqlite():
-        return byhand.execute(_live_among(), (byhand.array(tuple(hashes), quoted=True),))
-    return byhand.execute(_live_among(), (json.dumps(list(hashes)),))
+        return byhand.execute(live_among("$1"), (byhand.array(tuple(hashes), quoted=True),))
+    return byhand.execute(live_among("?"), (json.dumps(list(hashes)),))
 
 
 @cache
-def _live_among() -> str:
+def live_among(hashes: str) -> str:
+    """The statement for it; `hashes` is the parameter that holds them, in the form of the database."""
     statement, parameters = live_tokens().order_by().values_list("hash").query.sql_with_params()
     assert not parameters
-    among = "= ANY($1::text[])" if not byhand.on_sqlite() else "IN (SELECT value FROM json_each(?))"
+    among = f"= ANY({hashes}::text[])"
+    if byhand.on_sqlite():
+        among = f"IN (SELECT value FROM json_each({hashes}))"  # noqa: S608 - a placeholder
     # The clock once, not for every row.
     statement = statement.replace("jit_now()", "(SELECT jit_now())")
     return f'{statement} AND "{AccessToken._meta.db_table}"."hash" {among}'
 
 
 def revoked_since(moment: datetime) -> set[str]:
-    """The hashes of the tokens that were revoked from then on."""
+    """The hashes of the tokens that were revoked from then on, and of those whose issuer is gone."""
     revoked = AccessToken.objects.filter(revoked_at__gte=moment, revoked_at__lte=JitNow())
-    return set(revoked.values_list("hash", flat=True))
+    orphaned = AccessToken.objects.filter(issued_by__is_active=False, expires_at__gt=JitNow())
+    return set(revoked.values_list("hash", flat=True)) | set(orphaned.values_list("hash", flat=True))
 
 
 def may_use(*, user: User, agent: Agent) -> bool:

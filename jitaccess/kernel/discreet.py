@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 
 # What it is about: ids of a call, a grant, a request. One dict for all tasks and threads of the HTTP request.
-_about: ContextVar[dict[str, str] | None] = ContextVar("about", default=None)
+_about: ContextVar[dict[str, object] | None] = ContextVar("about", default=None)
 
 MASK = "…"
 SHORTEST = 6  # what is shorter stands in ordinary words
@@ -38,10 +38,10 @@ _pattern: re.Pattern[str] | None = None
 _EXTRA = ("call", "grant", "request", "method", "path", "status", "ms", "client", "task")
 
 
-def begin_request(name: str) -> dict[str, str]:
+def begin_request(name: str) -> dict[str, object]:
     """From here on this context answers the HTTP request called `name`; returns what `is_about` will fill."""
     request_id.set(name)
-    ids: dict[str, str] = {}
+    ids: dict[str, object] = {}
     _about.set(ids)
     return ids
 
@@ -50,7 +50,9 @@ def is_about(**ids: object) -> None:
     """Note what is being answered, for its line in the log; nothing outside of a request."""
     found = _about.get()
     if found is not None:
-        found.update({name: str(value) for name, value in ids.items() if value is not None})
+        for name, value in ids.items():
+            if value is not None:
+                found[name] = value
 
 
 def hide(*secrets: str) -> None:

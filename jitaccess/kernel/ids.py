@@ -13,6 +13,7 @@ _COUNTER_BITS = 42
 _TAIL_BITS = 32
 # The top bit of a counter's seed stays clear, so that a busy millisecond has 2^41 steps of room.
 _SEED = (1 << (_COUNTER_BITS - 1)) - 1
+_MILLIS, _LOW = (1 << 48) - 1, (1 << 30) - 1
 
 
 class _Clock:
@@ -24,8 +25,8 @@ class _Clock:
         self.counter = 0
         self.random, self.at = b"", 0
 
-    def tick(self) -> tuple[int, int, int]:
-        """Milliseconds, counter, and a random tail."""
+    def tick(self) -> int:
+        """The next id as a number: milliseconds, counter, and a random tail, with version and variant between them."""
         with self.lock:
             now = time.time_ns() // 1_000_000
             if now > self.millis:
@@ -34,7 +35,9 @@ class _Clock:
                 self.counter += 1
                 if self.counter >> _COUNTER_BITS:
                     self.millis, self.counter = self.millis + 1, 0
-            return self.millis, self.counter, self._draw(4)
+            counter = self.counter
+            value = (self.millis & _MILLIS) << 80 | 0x7 << 76 | (counter >> 30) << 64 | 0b10 << 62
+            return value | (counter & _LOW) << _TAIL_BITS | self._draw(4)
 
     def _draw(self, size: int) -> int:
         """So many random bytes as a number. Many are asked of the system at once: each question hands over the
@@ -53,19 +56,12 @@ os.register_at_fork(after_in_child=_clock.__init__)  # type: ignore[misc]  # on 
 
 def uuid7() -> uuid.UUID:
     """Return a UUIDv7 (RFC 9562 section 5.7), strictly increasing within this process, from any thread."""
-    return uuid.UUID(int=_next())
+    return uuid.UUID(int=_clock.tick())
 
 
 def uuid7_hex() -> str:
     """The same as 32 hexadecimal digits, where a great many are written down."""
-    return f"{_next():032x}"
-
-
-def _next() -> int:
-    millis, counter, tail = _clock.tick()
-    value = (millis & ((1 << 48) - 1)) << 80
-    value |= 0x7 << 76 | (counter >> 30) << 64
-    return value | 0b10 << 62 | (counter & ((1 << 30) - 1)) << _TAIL_BITS | tail
+    return f"{_clock.tick():032x}"
 
 
 def new_token(prefix: str) -> str:

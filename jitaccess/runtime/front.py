@@ -36,7 +36,8 @@ class Front:
             return
         if self._proxies:
             believe(scope, self._proxies)
-        name = trace_id(_header(scope, b"traceparent").decode("latin-1")) or f"{getrandbits(128):032x}"
+        traceparent = _header(scope, b"traceparent")
+        name = (trace_id(traceparent.decode("latin-1")) if traceparent else "") or f"{getrandbits(128):032x}"
         status, started = 0, time.monotonic()
 
         async def answering(event: Any) -> None:
@@ -44,7 +45,10 @@ class Front:
             if event["type"] == "http.response.start":
                 status = event["status"]
                 headers = event.get("headers", ())
-                if b"x-request-id" not in {key.lower() for key, _ in headers}:  # AuthZEN gives the caller's name back
+                for key, _ in headers:
+                    if key == b"x-request-id" or key.lower() == b"x-request-id":
+                        break  # AuthZEN gives the caller's name back
+                else:
                     event = {**event, "headers": [*headers, (b"x-request-id", name.encode())]}
             await send(event)
 
@@ -76,7 +80,7 @@ def believe(scope: Scope, proxies: Networks) -> None:
 
 
 def _header(scope: Scope, name: bytes) -> bytes:
-    return b",".join(value for key, value in scope["headers"] if key == name)
+    return b",".join([value for key, value in scope["headers"] if key == name])
 
 
 def _address(text: str) -> IPv4Address | IPv6Address | None:
@@ -95,7 +99,7 @@ def _within(address: IPv4Address | IPv6Address, networks: Networks) -> bool:
     return any(address in network for network in networks)
 
 
-def _tell(scope: Scope, status: int, ms: int, about: dict[str, str]) -> None:
+def _tell(scope: Scope, status: int, ms: int, about: dict[str, object]) -> None:
     method, path = scope["method"], scope["path"]
     client = (scope.get("client") or ("",))[0]
     said = about | {"method": method, "path": path, "status": status, "ms": ms, "client": client}

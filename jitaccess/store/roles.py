@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from django.apps import apps
 from django.db import connection, transaction
-from psycopg import sql
 
 from jitaccess.kernel.errors import Invalid, NotFound
 
@@ -16,6 +15,8 @@ def grant_running_role(role: str, *, append_only: tuple[str, ...]) -> None:
     """
     if connection.vendor != "postgresql":
         raise Invalid("database.sqlite", "Roles are a matter of PostgreSQL: set DATABASE_URL to the owner's.")
+    from psycopg import sql  # here: on SQLite every command would pay for it
+
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(
             "SELECT current_user, rolsuper OR rolname = current_user FROM pg_roles WHERE rolname = %s", [role]

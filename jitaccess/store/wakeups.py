@@ -1,5 +1,5 @@
-"""Wake-ups: policy has changed or a request was decided, so look now and not at the next poll. A lost one costs a
-second, never access.
+"""Wake-ups: policy has changed, a request was decided or the ledger has grown, so look now and not at the next poll. A
+lost one costs a second, never access.
 
 On PostgreSQL the trigger that raises the policy version notifies, in the transaction of the change, whoever makes it;
 each process listens on a connection of its own. On SQLite the connections of this process tell after their COMMIT.
@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import re
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CHANNEL = "jitaccess_policy"
+LEDGER = "jitaccess_live"  # the sequencer has given entries their places
 PAUSES = (0.2, 10.0)  # seconds after the first failed connection, and at most
 LOOK_SECONDS = 0.5  # how often a thread that listens looks whether it shall stop
 
@@ -29,7 +31,7 @@ _WRITES = re.compile(
 )
 _tables: set[str] = set()
 _updated: set[str] = set()
-_listeners: set[Callable[[], None]] = set()
+_listeners: defaultdict[str, set[Callable[[], None]]] = defaultdict(set)
 
 
 def watch(tables: Iterable[str], *, updates_only: bool = False) -> None:
@@ -43,30 +45,40 @@ def concerns(statement: str) -> bool:
     return found is not None and (found[2] in _tables or (found[1] is not None and found[2] in _updated))
 
 
-def tell() -> None:
+def tell(channel: str = CHANNEL) -> None:
     """Wake the listeners of this process: a transaction that concerned them is over."""
-    for wake in tuple(_listeners):
+    for wake in tuple(_listeners[channel]):
         wake()
 
 
-class Wakeups:
-    """Calls `wake`, from any thread, soon after policy was changed. `start` and `stop` it once."""
+def notify(channel: str) -> None:
+    """Wake whoever listens: on PostgreSQL every process, with the commit if one is to come; on SQLite this one."""
+    connection = connections["default"]
+    if connection.vendor != "postgresql":
+        tell(channel)
+        return
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_notify(%s, '')", [channel])
 
-    def __init__(self, wake: Callable[[], None]) -> None:
-        self._wake = wake
+
+class Wakeups:
+    """Calls `wake`, from any thread, soon after something was told on `channel`. `start` and `stop` it once."""
+
+    def __init__(self, wake: Callable[[], None], *, channel: str = CHANNEL) -> None:
+        self._wake, self._channel = wake, channel
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         if connections["default"].vendor != "postgresql":
-            _listeners.add(self._wake)
+            _listeners[self._channel].add(self._wake)
             return
         self._thread = threading.Thread(target=self._run, name="wake-ups", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
         """Blocks for at most a second."""
-        _listeners.discard(self._wake)
+        _listeners[self._channel].discard(self._wake)
         self._stopping.set()
         if self._thread is not None:
             self._thread.join(2 * LOOK_SECONDS)
@@ -79,7 +91,7 @@ class Wakeups:
         while not self._stopping.is_set():
             try:
                 with self._connect() as connection:
-                    connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(CHANNEL)))
+                    connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(self._channel)))
                     pause = PAUSES[0]
                     self._wake()  # what was told while nobody listened
                     self._listen(connection)

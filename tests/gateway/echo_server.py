@@ -67,7 +67,15 @@ def log(request):
     answer(request, text("logged"))
 
 
-MORE = {"ask": ask, "rounds": rounds, "url": url, "log": log}
+def flood(request):
+    """Progress without end, in lines of a kilobyte."""
+    token = request["params"]["_meta"]["progressToken"]
+    for number in range(request["params"]["arguments"]["times"]):
+        params = {"progressToken": token, "progress": number, "message": "x" * 1000}
+        send({"jsonrpc": "2.0", "method": "notifications/progress", "params": params})
+
+
+MORE = {"ask": ask, "rounds": rounds, "url": url, "log": log, "flood": flood}
 
 
 def call(request):

@@ -147,6 +147,18 @@ def test_a_body_over_the_cap_is_refused_however_its_length_is_told(gateway: Serv
     assert told() == []
 
 
+@pytest.mark.parametrize("length", [(2 << 20) + 1, 10**12, 10**18])
+def test_a_length_over_the_cap_is_refused_before_the_body_comes(gateway: Served, agent: Client, length: int) -> None:
+    host, port = gateway.url.removeprefix("http://").split(":")
+    head = "".join(f"{name}: {value}\r\n" for name, value in agent.headers(CALL).items())
+    with socket.create_connection((host, int(port)), timeout=5) as plain:
+        plain.sendall(f"POST /mcp/git HTTP/1.1\r\nhost: {host}\r\n{head}content-length: {length}\r\n\r\n".encode())
+        plain.settimeout(3)  # the deadline for a body is far later
+        answer = plain.recv(65536)
+    assert b" 413 " in answer.split(b"\r\n")[0]
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == REQUEST
+
+
 def test_a_length_that_lies_cannot_smuggle_a_second_request(gateway: Served, agent: Client, sent: Sent) -> None:
     host, port = gateway.url.removeprefix("http://").split(":")
     head = "".join(f"{name}: {value}\r\n" for name, value in agent.headers(CALL).items())

@@ -361,14 +361,23 @@ def test_a_server_whose_list_never_stands_still_is_asked_ever_more_seldom(tmp_pa
     catalogue = Catalogue(Directory(tmp_path / "servers.json"), seconds=1)
     config = StdioServer("flaps", "true", (), {}, None)
     state = catalogue_module._State(config, due=0)
-    moves, still = dict.fromkeys(("imported", "changed", "removed", "refused"), 1), {"changed": 0}
-    pauses = []
-    for _ in range(12):
-        catalogue._succeeded(state, moves)
-        pauses.append(state.pause)
+    still = dict.fromkeys(("imported", "changed", "removed", "refused"), 0)
     first, longest = catalogue_module.PAUSE_SECONDS, catalogue_module.LONGEST_PAUSE_SECONDS
+    names = frozenset({"a"})
+    catalogue._succeeded(state, still | {"imported": 1}, names)
+    assert state.pause == first, "what is met for the first time has not changed"
+    pauses = []
+    for kind in (*still, *still, *still):  # each is a change, also a name that is refused, when it was not there before
+        names = names ^ {"b"} if kind != "refused" else names | {f"bad {len(pauses)}"}
+        catalogue._succeeded(state, still | {kind: 1}, names)
+        pauses.append(state.pause)
+        catalogue._succeeded(state, still, names)
+        assert state.pause == pauses[-1], "one look at which it stands still is no rest yet"
     assert pauses[:3] == [2 * first, 4 * first, 8 * first]
     assert pauses[-1] == longest
     assert state.due - steady() > longest / 2
-    catalogue._succeeded(state, still)
+    state.moved -= catalogue_module.CALM_SECONDS
+    catalogue._succeeded(state, still, names)
     assert state.pause == first
+    catalogue._succeeded(state, still | {"changed": catalogue_module.MANY_CHANGES}, names)
+    assert state.pause == longest, "so many at once are enough"

@@ -11,7 +11,8 @@ from django.db import OperationalError, connections
 from jitaccess.audit.events import Event, Outcome
 from jitaccess.gateway.models import OpenCall
 from jitaccess.gateway.recording import batch, instances
-from jitaccess.gateway.recording.admission import Admission, _Waiting
+from jitaccess.gateway.recording.admission import Admission
+from jitaccess.gateway.recording.batch import Waiting
 from jitaccess.gateway.recording.batch import Admitted, Ending, Intent, admit_batch
 from jitaccess.gateway.recording.clock_guard import ClockGuard
 from jitaccess.identity.services import authenticate, issue_token
@@ -53,7 +54,7 @@ class Desk:
         loop = asyncio.new_event_loop()
         try:
             future: asyncio.Future[Admitted] = loop.create_future()
-            written = self.admission._write_together(list(endings), [_Waiting(self.intent(), future)])
+            written = self.admission._write_together(list(endings), [Waiting(self.intent(), future)])
             loop.run_until_complete(asyncio.sleep(0))
         finally:
             loop.close()

@@ -57,6 +57,9 @@ def test_prompts_and_completions_are_those_that_may_be_had(both: tuple[Client, C
     assert len(completed) == 4
     kinds = [data(entry).get("kind") for entry in ledger("call.authorized")]
     assert kinds == ["prompt", "prompt", "resource"] * 2
+    for event in ("call.authorized", "call.completed"):
+        methods = [data(entry)["method"] for entry in ledger(event)]
+        assert methods == ["prompts/get", "completion/complete", "completion/complete"] * 2
 
 
 @one_way

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
+from jitaccess.gateway.talking.asking import MAX_OPEN, Questions
+from jitaccess.gateway.upstream.errors import RemoteError
 from requests_app.services.end import revoke_grant
 from tests.cast import Cast
 from tests.gateway.harness import DENY, Client, Served, data, echo, eventually, ledger, settled, told
@@ -252,6 +257,50 @@ def test_so_many_calls_of_one_client_may_wait_and_no_more(asker: Client, older: 
         first(asker, arguments={"do": "ask", "method": "roots/list", "number": number})
     answer = ask(asker, "git_log", {"do": "ask", "method": "roots/list"})
     assert "Too many calls wait" in said(answer)["error"]["message"]
+    assert len(older.gateway.parked) == 8
+
+
+def test_calls_whose_clients_left_give_way_the_oldest_first_and_on_record(
+    asker: Client, older: Served, record: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = [first(asker, arguments={"do": "ask", "method": "roots/list", "number": number}) for number in range(8)]
+    monkeypatch.setattr("jitaccess.gateway.talking.parked.ABANDONED_SECONDS", 0.0)
+    first(asker, arguments={"do": "ask", "method": "roots/list", "number": 8})
+    unknown = eventually(lambda: ledger("call.outcome_unknown"))
+    assert [data(entry)["why"] for entry in unknown] == [
+        "nobody answered the server, and another call needed the place"
+    ]
+    assert unknown[0].call == ledger("call.authorized")[0].call
+    assert eventually(lambda: record.read_text().count("notifications/cancelled")) == 1
+    for number in (0, 1):
+        arguments = {"do": "ask", "method": "roots/list", "number": number}
+        answers = {key: {"roots": []} for key in asked[number]["inputRequests"]}
+        answer = ask(asker, "git_log", arguments, inputResponses=answers, requestState=asked[number]["requestState"])
+        assert ("result" in answer) == bool(number), "only the oldest is over"
+
+
+@pytest.mark.pure
+def test_a_question_that_nobody_answers_gives_way_to_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        questions, instance = Questions(), uuid4()
+
+        def one(principal: str) -> Any:
+            return held.enter_context(questions.one(instance, principal=principal, session="s"))
+
+        with contextlib.ExitStack() as held:
+            answers = [one("a")[1] for _ in range(MAX_OPEN)]
+            other = one("b")[1]
+            with pytest.raises(RemoteError):
+                one("a")
+            monkeypatch.setattr("jitaccess.gateway.talking.asking.ABANDONED_SECONDS", 0.0)
+            name, _ = one("a")
+            with pytest.raises(RemoteError, match="another question"):
+                await answers[0]
+            assert not any(answer.done() for answer in (*answers[1:], other))
+            assert questions.take({"id": name, "result": {}}, principal="a", session="s")
+        assert not len(questions)
+
+    asyncio.run(main())
 
 
 def test_a_sign_in_that_an_older_server_demands_is_a_question_to_a_newer_client(asker: Client, sent: Sent) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -12,9 +13,13 @@ from typing import Any
 import pytest
 
 from jitaccess.catalog.models import Server
+from jitaccess.gateway.limits import MAIL_BURST
 from jitaccess.gateway.models import GatewayInstance, Mail
+from jitaccess.gateway.presence import Presences
 from jitaccess.gateway.talking.relay import MAX_HELD, Reply
 from jitaccess.identity.services import set_agent_enabled
+from jitaccess.kernel.canonical import digest
+from jitaccess.policy.locks import lock
 from jitaccess.policy.models import RoleBinding
 from jitaccess.store.clock import now
 from requests_app.services.end import revoke_grant
@@ -124,8 +129,54 @@ def test_a_client_that_does_not_read_holds_no_more_than_so_much(monkeypatch: pyt
 
 
 @database
+@pytest.mark.parametrize("how", ["leaves", "does not read"])
+def test_a_client_that_leaves_a_flood_ends_its_call_and_nothing_else(
+    older: Served, client: Client, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    monkeypatch.setattr("jitaccess.gateway.http.SLOW_SECONDS", 0.2)
+    params = params_of("git_log", {"do": "flood", "times": 10_000}, meta={"progressToken": "p"})
+    message = client.message("tools/call", params)
+    host, _, port = client.url.removeprefix("http://").partition(":")
+    body = json.dumps(message).encode()
+    lines = client.headers(message) | {"host": host, "content-length": str(len(body))}
+    head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+    with socket.create_connection((host, int(port)), timeout=20) as plain:
+        plain.sendall(f"POST /mcp/git HTTP/1.1\r\n{head}\r\n".encode() + body)
+        plain.recv(4096)
+        if how == "does not read":
+            eventually(settled)
+    eventually(settled)
+    assert told() == ["call.authorized", "call.outcome_unknown"]
+    assert data(ledger()[1])["why"] == "the client left or cancelled the call"
+    assert eventually(lambda: nothing_is_left(older))
+    assert not any(record.exc_info for record in caplog.records)
+
+
+@pytest.mark.pure
+def test_a_client_that_leaves_as_its_answer_ends_cancels_nothing_any_more() -> None:
+    async def main() -> None:
+        async def receive() -> dict[str, str]:
+            return {"type": "http.disconnect"}
+
+        task = asyncio.current_task()
+        assert task is not None
+        with Presences().of(task, receive) as client:  # type: ignore[arg-type]
+            client.watch()
+            client.listen()
+            assert client._listener is not None
+            while not client._listener.done():
+                await asyncio.sleep(0)
+            # Its end is known, and told in the next turn of the loop.
+        await asyncio.sleep(0.01)
+        assert client.gone
+        assert not task.cancelling()
+
+    asyncio.run(main())
+
+
+@database
 @pytest.mark.usefixtures("streams_at_once")
-@pytest.mark.parametrize("how", ["revoked", "expired", "disabled"])
+@pytest.mark.parametrize("how", ["revoked", "expired", "disabled", "agent locked", "grant locked", "everything locked"])
 def test_a_call_that_runs_when_its_right_ends_is_cut(
     cast: Cast, older: Served, client: Client, record: Path, how: str
 ) -> None:
@@ -136,6 +187,10 @@ def test_a_call_that_runs_when_its_right_ends_is_cut(
             revoke_grant(grant_id=binding.origin_id, user=cast.admin)
         elif how == "expired":
             RoleBinding.objects.filter(pk=binding.pk).update(expires_at=now() + timedelta(milliseconds=50))
+        elif how.endswith("locked"):
+            kind = how.split()[0]
+            target = {"agent": cast.agent.pk, "grant": binding.origin_id, "everything": None}[kind]
+            lock(kind=kind, target=target, reason="It does odd things", operator=cast.operator)
         else:
             set_agent_enabled(agent=cast.agent, enabled=False, operator=cast.operator)
         eventually(settled)
@@ -177,8 +232,28 @@ def test_an_answer_may_come_to_another_process_than_asked(
             assert answered(client, question["id"], result=ACCEPT) == 202
             assert json.loads(stream.next()["result"]["content"][0]["text"])["result"] == ACCEPT
     eventually(settled)
+    ended = data(ledger("call.completed")[0])
+    assert ended["asked"] == ["elicitation/create"]
+    assert ended["answers_digest"] == digest([ACCEPT], domain="jitaccess-answers-v1")
     assert eventually(lambda: nothing_is_left(first, second))
     assert not Mail.objects.exists()
+
+
+@database
+def test_what_is_passed_on_between_processes_is_limited_for_each_principal(
+    cast: Cast, start: Callable[..., Served], record: Path
+) -> None:
+    first, second = (start({"git": echo(record, era="legacy")}) for _ in range(2))
+    with first.client(cast) as client, first.client(cast, user=cast.olga) as other:
+        able(client)
+        able(other)
+        name = f"{second.gateway.instance.hex}-nobody-asked"
+        found = [answered(client, name, result={}) for _ in range(MAIL_BURST + 5)]
+        assert found[:MAIL_BURST] == [202] * MAIL_BURST
+        assert 429 in found[MAIL_BURST:]
+        assert answered(other, name, result={}) == 202, "another principal has a limit of its own"
+        assert client.call("git_log")["content"], "only that is limited"
+    eventually(lambda: not Mail.objects.exists())
 
 
 @database

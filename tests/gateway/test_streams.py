@@ -307,6 +307,21 @@ def test_with_many_tokens_each_has_its_turn_and_a_revoked_one_does_not_wait_for_
         assert not opened[3].ended.is_set()
 
 
+def test_with_many_tokens_an_issuer_who_is_gone_is_noticed_for_all_of_them_at_once(
+    cast: Cast, gateway: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams_module.Streams, "tokens", lambda self: [])  # it is nobody's turn
+    monkeypatch.setattr(streams_module, "TOKENS_AT_ONCE", 1)
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(gateway.client(cast)) for _ in range(3)]
+        opened = [stack.enter_context(client.listen()) for client in clients]
+        AccessToken.objects.filter(pk__in=[one.row.pk for one in clients[:2] if one.row]).update(issued_by=cast.bert)
+        cast.bert.is_active = False
+        cast.bert.save()
+        assert all(one.ended.wait(5) for one in opened[:2])
+        assert not opened[2].ended.is_set()
+
+
 @pytest.mark.pure
 def test_a_stream_whose_client_does_not_read_is_given_up(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "SLOW_SECONDS", 0.1)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from jitaccess.gateway.seeing import subscribing
+from jitaccess.gateway.seeing import subscribing, watches
 from jitaccess.identity.services import create_agent
 from jitaccess.policy.models import RoleBinding
 from jitaccess.policy.services import bind_role, end_binding
@@ -180,6 +180,31 @@ def test_subscriptions_of_one_stream_are_capped_and_must_be_texts(
     for method in ("resources/subscribe", "resources/unsubscribe"):
         assert legacy.ask(method, {})["error"]["code"] == -32602
         assert modern.post(modern.message(method, {"uri": "memo://apples"})).status_code == 404
+
+
+@one_way
+def test_on_a_connection_for_all_nobody_takes_the_places_of_others(
+    cast: Cast, both: tuple[Client, Client], served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modern, legacy = both
+    monkeypatch.setattr(watches, "MAX_OF_ONE", 1)
+    monkeypatch.setattr(watches, "MAX_WATCHED", 2)
+    other = create_agent(name="other", owner=cast.olga, team=cast.team, operator=cast.operator)
+    bind_role(role=RoleBinding.objects.get(role__name="reader").role, agent=other, operator=cast.operator)
+    wanted = ["memo://apples", "memo://boats"]
+    with served.client(cast, agent=other) as stranger, modern.listen(resourceSubscriptions=wanted) as stream:
+        honoured = stream.acknowledged["params"]["notifications"]["resourceSubscriptions"]
+        assert len(honoured) == 1
+        [missed] = set(wanted) - set(honoured)
+        refused = legacy.ask("resources/subscribe", {"uri": missed})["error"]["message"]
+        assert "1 for one principal, and 2 for all" in refused
+        with stranger.listen(resourceSubscriptions=[missed]) as theirs:
+            assert theirs.acknowledged["params"]["notifications"]["resourceSubscriptions"] == [missed]
+            [connection] = {line.connection for line in served.gateway.watches._lines.values() if line.watches}
+            assert connection
+            assert connection.lasting == 2
+            assert connection.pending == 2
+    eventually(lambda: connection.lasting == 0)
 
 
 @one_way

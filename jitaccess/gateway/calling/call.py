@@ -9,7 +9,7 @@ from jitaccess.audit.redact import redact
 from jitaccess.gateway.calling.forwarding import Forwarding
 from jitaccess.gateway.core import Clock, Gateway
 from jitaccess.gateway.endpoint import Target
-from jitaccess.gateway.recording.batch import Intent
+from jitaccess.gateway.recording.batch import Guess, Intent
 from jitaccess.gateway.talking.caller import Caller
 from jitaccess.gateway.talking.parked import ParkedCall
 from jitaccess.gateway.talking.rounds import Subject, Turn, Wanted
@@ -57,7 +57,9 @@ class Call:
         target = self.target
         return Subject(self.principal.key, target.server, self.method, target.tool, args_digest)
 
-    def intent(self, args_digest: str, shown: Json, turn: Turn | None = None, *, barred: str = "") -> Intent:
+    def intent(
+        self, args_digest: str, shown: Json, turn: Turn | None = None, *, barred: str = "", guess: Guess | None = None
+    ) -> Intent:
         """`shown` is what the ledger shows of the arguments."""
         target = self.target
         return Intent(
@@ -72,6 +74,8 @@ class Call:
             continues=turn.continues if turn else None,
             answers=turn is not None and turn.responses is not None,
             barred=barred,
+            method=self.method,
+            guess=guess,
         )
 
 

@@ -6,7 +6,6 @@ client something in the middle: each round is decided and recorded anew.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import time
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from jitaccess.gateway.calling.forwarding import Forwarding, TooLate, broken
 from jitaccess.gateway.calling.refusing import no_server, refusal, refused
 from jitaccess.gateway.calling.repeating import REPEATED, too_often
 from jitaccess.gateway.core import Gateway
-from jitaccess.gateway.recording.batch import TRIES, Admitted
+from jitaccess.gateway.recording.batch import TRIES, Admitted, Guess
 from jitaccess.gateway.talking import rounds
 from jitaccess.gateway.talking.between import ask, hand_over, unaskable
 from jitaccess.gateway.talking.parked import ParkedCall
@@ -36,6 +35,8 @@ from jitaccess.policy.engine.decide import Who, decide
 
 __all__ = ["Call", "forward_call", "no_server", "record_knock"]
 
+FIRST = Turn()
+
 
 async def forward_call(gateway: Gateway, call: Call) -> JsonObject:
     """The server's result. Of a tool also a refusal or failure is a result; of anything else it is an error.
@@ -50,7 +51,8 @@ async def forward_call(gateway: Gateway, call: Call) -> JsonObject:
     # The older eras know no such members: there a call that waits would be gone on with, and waited for by nobody.
     goes_on = call.modern and call.method in rounds.METHODS
     given = call.caller.message.params if call.caller is not None and goes_on else {}
-    turn = rounds.begin(given, known.subject, now=call.clock.now()) if given else Turn()
+    goes_on = not rounds.MEMBERS.isdisjoint(given)
+    turn = rounds.begin(given, known.subject, now=call.clock.now()) if goes_on else FIRST
     if turn.parked is not None:
         outcome = await _resume(known, turn)
     else:
@@ -75,11 +77,12 @@ async def _round(known: Known, turn: Turn) -> JsonObject | Asking:
     for attempt in range(TRIES):
         # A child is started only for a call that would be allowed, and before admission: a start may take longer
         # than an admission stays good.
-        allowed, first = _seems_allowed(known), not attempt and not turn.number
+        guess, first = _guess(known), not attempt and not turn.number
+        allowed = guess[1].allowed
         if allowed and first and too_often(gateway, call.principal, call.target, known.digest):
             barred = REPEATED
         connection = await _connect(gateway, call) if allowed and not barred else None
-        admitted = await _admit(known, turn, barred)
+        admitted = await _admit(known, turn, barred, guess)
         if isinstance(admitted, dict):
             return admitted
         try:
@@ -99,12 +102,13 @@ async def _round(known: Known, turn: Turn) -> JsonObject | Asking:
     return refusal(call, "policy_busy", None, None)
 
 
-async def _admit(known: Known, turn: Turn, barred: str = "") -> Admitted | JsonObject:
+async def _admit(known: Known, turn: Turn, barred: str = "", guess: Guess | None = None) -> Admitted | JsonObject:
     """Let through and on record, or what the client is told instead."""
     gateway, call = known.gateway, known.call
     try:
         with tracing.span("admit", server=call.target.server_name):
-            admitted = await gateway.admission.admit(call.intent(known.digest, known.shown, turn, barred=barred))
+            intent = call.intent(known.digest, known.shown, turn, barred=barred, guess=guess)
+            admitted = await gateway.admission.admit(intent)
     except Unavailable:
         return refusal(call, "unavailable", None, None)
     is_about(call=admitted.recorded, grant=admitted.verdict.grant)
@@ -141,10 +145,9 @@ async def _send(known: Known, forwarding: Forwarding, *, asks: bool) -> JsonObje
         )
 
     try:
-        async with asyncio.timeout(None) as scope:
-            with gateway.calls.one(forwarding.admitted, scope):
-                answer = await forwarding.send(relayed if asks else None)
-                step("forward.answered")
+        with gateway.calls.one(forwarding.admitted):
+            answer = await forwarding.send(relayed if asks else None)
+            step("forward.answered")
     except RemoteError as error:
         return forwarding.outcome(_raising(error))
     except BaseException as error:  # noqa: BLE001 - each becomes what the client is told, or is raised again
@@ -187,7 +190,7 @@ async def _resume(known: Known, turn: Turn) -> JsonObject | Asking:
             forwarding.admitted,
             Event.CALL_COMPLETED,
             Outcome.ALLOWED,
-            {"input_required": parked.asks, "round": turn.number - 1},
+            {"input_required": parked.asks, "round": turn.number - 1, **forwarding.answers},
             continuation=turn.continues,
         )
         for _ in range(TRIES):
@@ -217,12 +220,12 @@ async def record_knock(gateway: Gateway, call: Call) -> None:
             gateway.admission.not_sent(admitted, "the server was closed when the call came")
 
 
-def _seems_allowed(known: Known) -> bool:
+def _guess(known: Known) -> Guess:
     """By policy as this process knows it: a guess about what the batch will say, which alone decides."""
-    call = known.call
+    call, snapshot = known.call, known.gateway.store.current
     assert call.principal.agent
     verdict = decide(
-        known.gateway.store.current,
+        snapshot,
         who=Who(call.principal.agent, call.principal.user),
         server=call.target.server,
         tool=call.target.tool,
@@ -231,7 +234,7 @@ def _seems_allowed(known: Known) -> bool:
         digest=known.digest,
         kind=call.target.kind,
     )
-    return verdict.allowed
+    return snapshot, verdict
 
 
 async def _connect(gateway: Gateway, call: Call) -> Connection | UpstreamError:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from jitaccess.audit.events import Event, Outcome
 from jitaccess.gateway import tracing
 from jitaccess.gateway.calling import denials, identity
-from jitaccess.gateway.calling.results import check, check_size, cleared, without_our_words
+from jitaccess.gateway.calling.results import check, check_size, cleared, shown_error, without_our_words
 from jitaccess.gateway.calling.running import still
 from jitaccess.gateway.recording.batch import Admitted
 from jitaccess.gateway.talking import rounds
@@ -24,7 +24,6 @@ from jitaccess.gateway.upstream.connection import Connection
 from jitaccess.gateway.upstream.errors import TOO_LATE, RemoteError, UpstreamError
 from jitaccess.gateway.upstream.handshake import MODERN
 from jitaccess.gateway.wire import INTERNAL_ERROR, INVALID_PARAMS, META_CAPABILITIES, META_LEVEL, RpcError
-from jitaccess.kernel import strictjson
 from jitaccess.kernel.canonical import digest
 from jitaccess.kernel.steps import step
 from jitaccess.kernel.strictjson import Json, JsonObject
@@ -58,6 +57,7 @@ class Forwarding:
     started: float
     begun: bool = False
     asked: list[Json] = field(default_factory=list)
+    answered: list[Json] = field(default_factory=list)
 
     @property
     def modern(self) -> bool:
@@ -153,6 +153,7 @@ class Forwarding:
         self._require_answers()
         answer = await ask()
         self._require_answers()
+        self.answered.append(answer)
         return answer
 
     def _require_answers(self) -> None:
@@ -201,11 +202,10 @@ class Forwarding:
             "is_error": answer.get("isError") is True,
             "bytes": size,
             "ms": round((time.monotonic() - self.started) * 1000),
+            **self.answers,
         }
         if self.asked:
             data["asked"] = self.asked
-        if self.turn.responses is not None:
-            data["answers_digest"] = digest(self.turn.responses, domain="jitaccess-answers-v1")
         self.gateway.admission.finish(self.admitted, Event.CALL_COMPLETED, Outcome.ALLOWED, data)
         shown = masked(answer, self.connection.server)
         assert isinstance(shown, dict)
@@ -235,8 +235,17 @@ class Forwarding:
             self.unknown("the gateway failed")
         raise error
 
+    @property
+    def answers(self) -> dict[str, Json]:
+        """What its ends say of the client's answers that went to the server: those brought with this round, by the
+        server's own keys, or those given while it ran, in order.
+        """
+        given: Json = self.turn.responses if self.turn.responses is not None else list(self.answered)
+        return {"answers_digest": digest(given, domain="jitaccess-answers-v1")} if given else {}
+
     def unknown(self, why: str) -> None:
-        self.gateway.admission.finish(self.admitted, Event.CALL_OUTCOME_UNKNOWN, Outcome.ERROR, {"why": why})
+        data: dict[str, Json] = {"why": why, **self.answers}
+        self.gateway.admission.finish(self.admitted, Event.CALL_OUTCOME_UNKNOWN, Outcome.ERROR, data)
 
     def broken(self, error: UpstreamError) -> JsonObject:
         return broken(self.gateway, self.call, self.admitted, error)
@@ -247,16 +256,14 @@ class Forwarding:
         self.gateway.admission.finish(self.admitted, Event.CALL_FAILED, Outcome.ERROR, data)
 
     def _remote(self, error: RemoteError) -> RpcError:
-        server = self.connection.server
-        message, detail = str(masked(error.message, server)), masked(error.data, server)
-        text = visible(message, limit=2000, multiline=True)
-        small = len(strictjson.encode([message, detail])) <= self.limit
-        data: dict[str, Json] = {"rpc_code": error.rpc_code, "message": text}
+        shown = shown_error(error, self.connection.server)
+        text = visible(shown.message, limit=2000, multiline=True)
+        data: dict[str, Json] = {"rpc_code": error.rpc_code, "message": text, **self.answers}
         self.gateway.admission.finish(self.admitted, Event.CALL_FAILED, Outcome.ERROR, data)
         code = error.rpc_code
         if self.call.modern and code in (RESOURCE_NOT_FOUND, URL_REQUIRED):
             code = INVALID_PARAMS  # neither is left in 2026-07-28 ("Error Codes")
-        return RpcError(code, message if small else text, data=detail if small else None, status=_STATUS.get(code, 200))
+        return RpcError(code, shown.message, data=shown.data, status=_STATUS.get(code, 200))
 
 
 def broken(gateway: Gateway, call: Call, admitted: Admitted, error: UpstreamError) -> JsonObject:

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from jitaccess.gateway.calling.denials import NAMESPACE
-from jitaccess.gateway.upstream.errors import UpstreamError
+from jitaccess.gateway.upstream.confidence import masked
+from jitaccess.gateway.upstream.config import ServerConfig
+from jitaccess.gateway.upstream.errors import RemoteError, UpstreamError
 from jitaccess.kernel import strictjson
 from jitaccess.kernel.strictjson import Json, JsonObject
+from jitaccess.kernel.text import visible
+
+# Of an error: what it says, in characters, and what it adds, in bytes. A result has limits of its own.
+MAX_MESSAGE = 2000
+MAX_DATA = 64 * 1024
 
 # The member of a result that holds a list of objects, by method (2026-07-28 and 2025-11-25, "Schema Reference").
 _LISTS = {"tools/call": "content", "resources/read": "contents", "prompts/get": "messages"}
@@ -44,6 +51,18 @@ def _is_usable(method: str, answer: JsonObject) -> bool:
 
 def _invalid(detail: str) -> UpstreamError:
     return UpstreamError("upstream.invalid_response", detail, sent=True)
+
+
+def shown_error(error: RemoteError, config: ServerConfig) -> RemoteError:
+    """A server's own error as it may be passed on: of bounded length, without credentials, and not in the gateway's
+    name. What is too long to be passed on loses its end; data that is too large is left out.
+    """
+    message, data = str(masked(error.message, config)), masked(error.data, config)
+    if len(message) > MAX_MESSAGE:
+        message = visible(message, limit=MAX_MESSAGE, multiline=True)
+    if isinstance(data, dict):
+        data = cleared({"_meta": data})["_meta"]
+    return RemoteError(error.rpc_code, message, data if len(strictjson.encode(data)) <= MAX_DATA else None)
 
 
 def without_our_words(answer: JsonObject) -> JsonObject:

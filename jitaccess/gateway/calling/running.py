@@ -7,10 +7,10 @@ timer, the others each time somebody has read policy.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Any, Self
 
 from jitaccess.gateway.recording.batch import Admitted
 from jitaccess.policy.engine.decide import END_OF_TIME, Verdict, Who, decide
@@ -19,18 +19,56 @@ from jitaccess.policy.snapshots import SnapshotStore
 from jitaccess.store.host_clock import steady
 
 
-@dataclass(eq=False, slots=True)
 class RunningCall:
-    """One call. `scope` is what cancels it; `cut` says that its right has ended."""
+    """One call, while the block lasts: raises TimeoutError when it was cut. `cut` says that its right has ended."""
 
-    admitted: Admitted
-    scope: asyncio.Timeout
-    cut: bool = False
-    timer: asyncio.TimerHandle | None = None
+    __slots__ = ("_all", "_before", "_cancelled", "_end", "_task", "admitted", "cut", "timer")
+
+    def __init__(self, calls: RunningCalls, admitted: Admitted) -> None:
+        self._all, self.admitted, self.cut = calls, admitted, False
+        self.timer: asyncio.TimerHandle | None = None
+        self._end: asyncio.TimerHandle | None = None
+        self._cancelled = False
 
     def now(self) -> datetime:
         """The database's clock, as read for the call and carried on."""
         return self.admitted.clock + timedelta(seconds=steady() - self.admitted.read_at)
+
+    def __enter__(self) -> Self:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task: asyncio.Task[Any] = task
+        self._before = task.cancelling()
+        self._all.begin(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._all.over(self)
+        self.spare()
+        # Somebody else may have cancelled the task as well: then it is theirs.
+        if self._cancelled and self._task.uncancel() <= self._before and kind is asyncio.CancelledError:
+            raise TimeoutError from error
+
+    @property
+    def cancelled(self) -> bool:
+        return self._cancelled
+
+    def end_in(self, seconds: float) -> None:
+        """Cancel it then."""
+        self.spare()
+        self._end = asyncio.get_running_loop().call_later(seconds, self._cancel)
+
+    def spare(self) -> None:
+        """Do not cancel it after all."""
+        if self._end is not None:
+            self._end.cancel()
+            self._end = None
+
+    def _cancel(self) -> None:
+        self._end, self._cancelled = None, True
+        self._task.cancel()
 
 
 class RunningCalls:
@@ -46,26 +84,26 @@ class RunningCalls:
     def __len__(self) -> int:
         return len(self._calls)
 
-    @contextmanager
-    def one(self, admitted: Admitted, scope: asyncio.Timeout) -> Iterator[RunningCall]:
-        """Watch this call while it lasts."""
-        running = RunningCall(admitted, scope)
+    def one(self, admitted: Admitted) -> RunningCall:
+        """Watch this call while the block lasts."""
+        return RunningCall(self, admitted)
+
+    def begin(self, running: RunningCall) -> None:
         self._calls.add(running)
         self._fresh.add(running)
-        self._arm(running, admitted.verdict.until)
-        try:
-            yield running
-        finally:
-            self._calls.discard(running)
-            self._fresh.discard(running)
-            self._disarm(running)
+        self._arm(running, running.admitted.verdict.until)
+
+    def over(self, running: RunningCall) -> None:
+        self._calls.discard(running)
+        self._fresh.discard(running)
+        self._disarm(running)
 
     def go_on(self, running: RunningCall, admitted: Admitted) -> None:
         """The same work goes on under a new admission."""
         running.admitted = admitted
-        if running.cut and not running.scope.expired():
+        if running.cut and not running.cancelled:
             running.cut = False
-            running.scope.reschedule(None)
+            running.spare()
         self._fresh.add(running)
         self._arm(running, admitted.verdict.until)
 
@@ -88,7 +126,7 @@ class RunningCalls:
         self._disarm(running)
         server = running.admitted.verdict.server
         more = server.options.let_finish_seconds if server else 0
-        running.scope.reschedule(asyncio.get_running_loop().time() + more)
+        running.end_in(more)
 
     def _arm(self, running: RunningCall, until: datetime) -> None:
         self._disarm(running)

@@ -1,7 +1,8 @@
 """Admission: every call is decided and recorded, in batches, before it may be forwarded.
 
 One thread commits batches back to back; the next gathers while one is written. What a batch does is in batch.py. A call
-received after a revoke has committed is refused, because the version read in its batch is newer than the revoke.
+received after a revoke has committed is refused, because the version read in its batch is newer than the revoke. On
+PostgreSQL most calls need no thread: see lane.py.
 """
 
 from __future__ import annotations
@@ -13,9 +14,8 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cache, lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from django.db import close_old_connections, connection
@@ -27,6 +27,7 @@ from jitaccess.gateway.recording.batch import (
     Ending,
     Intent,
     UnheardCommit,
+    Waiting,
     admit_batch,
 )
 from jitaccess.gateway.recording.clock_guard import ClockGuard
@@ -39,6 +40,9 @@ from jitaccess.policy.snapshots import SnapshotStore
 from jitaccess.store import byhand, metrics
 from jitaccess.store.host_clock import steady
 
+if TYPE_CHECKING:
+    from jitaccess.gateway.recording.lane import Lane
+
 log = logging.getLogger(__name__)
 
 MAX_BATCH = 256
@@ -48,12 +52,9 @@ PAUSE_SECONDS = 10.0
 # How long the end of a call waits for a call with which it shares a commit.
 ENDS_WAIT = 0.02
 TRUSTED_SECONDS = 1.0
-
-
-@dataclass(slots=True)
-class _Waiting:
-    intent: Intent
-    future: asyncio.Future[Admitted]
+# How long a stop waits for the packet that is under way; what it says is then heard by nobody.
+LEAVE_SECONDS = 5.0
+LOOK_AFTER_SECONDS = 0.5
 
 
 class Admission:
@@ -65,16 +66,62 @@ class Admission:
         self.lease_until = steady() + LEASE.total_seconds()
         self._ready = threading.Condition()
         self._sleeping = False
-        self._waiting: list[_Waiting] = []
+        self._waiting: list[Waiting] = []
         self._endings: list[Ending] = []
         self._ends_due = 0.0
         self._stopping = False
         # When the connection was last seen to work; before that it is asked first.
         self._worked = -TRUSTED_SECONDS
         self._thread = threading.Thread(target=self._run, name="admission", daemon=True)
+        self._lane: Lane | None = None
+        self._home = 0  # the thread of the lane's event loop
+        self._looking_after: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         self._thread.start()
+
+    async def start_lane(self) -> None:
+        """Let calls of this event loop take the quick way, where there is one."""
+        if byhand.on_sqlite():
+            return
+        from jitaccess.gateway.recording.lane import Lane
+
+        self._home = threading.get_ident()
+        self._lane = Lane(
+            store=self._store,
+            instance=lambda: self.instance,
+            lease_until=lambda: self.lease_until,
+            answer=self._let_through,
+            calls_left=self._take_over_calls,
+            ends_left=self._take_over_ends,
+            unheard=self._unheard,
+        )
+        self._looking_after = asyncio.create_task(self._look_after(self._lane))
+
+    async def stop_lane(self) -> None:
+        """To be done before `stop`: what is under way is waited for, what waits is left to the thread."""
+        lane, self._lane = self._lane, None
+        if lane is None:
+            return
+        if self._looking_after is not None:
+            self._looking_after.cancel()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(lane.idle(), LEAVE_SECONDS)
+        lane.close()
+
+    async def _look_after(self, lane: Lane) -> None:
+        """Give it a session whenever it has none."""
+        from jitaccess.store import onloop
+
+        while True:
+            if not lane.open:
+                try:
+                    raw = await asyncio.to_thread(onloop.connect)
+                except Exception as error:  # noqa: BLE001 - until then the thread does it
+                    log.warning("calls take the slow way for now: %s", error)
+                else:
+                    lane.begin(raw)
+            await asyncio.sleep(LOOK_AFTER_SECONDS)
 
     def stop(self, *, timeout: float = 5) -> None:
         """Write what waits, then end the thread."""
@@ -86,12 +133,11 @@ class Admission:
     async def admit(self, intent: Intent) -> Admitted:
         """Decide and record. Raises Unavailable when that is not possible: then nothing may be forwarded."""
         future: asyncio.Future[Admitted] = asyncio.get_running_loop().create_future()
-        with self._ready:
-            if self._stopping:
-                raise Unavailable("gateway.stopping", "The gateway is shutting down; try again.")
-            self._waiting.append(_Waiting(intent, future))
-            if self._sleeping:
-                self._ready.notify()
+        lane = self._lane
+        if lane is not None and lane.open and intent.plain:
+            lane.enter(Waiting(intent, future))
+        else:
+            self._take_over_calls([Waiting(intent, future)])
         try:
             return await future
         except asyncio.CancelledError:
@@ -100,6 +146,38 @@ class Admission:
             if future.done() and not future.cancelled() and future.exception() is None:
                 self._unwanted(future.result())
             raise
+
+    def _take_over_calls(self, calls: Sequence[Waiting]) -> None:
+        """They are the thread's."""
+        if not calls:
+            return
+        with self._ready:
+            if not self._stopping:
+                self._waiting.extend(calls)
+                if self._sleeping:
+                    self._ready.notify()
+                return
+        refusal = Unavailable("gateway.stopping", "The gateway is shutting down; try again.")
+        self._settle([(waiting.future, refusal) for waiting in calls])
+
+    def _take_over_ends(self, endings: Sequence[Ending]) -> None:
+        if not endings:
+            return
+        with self._ready:
+            if not self._endings:
+                self._ends_due = time.monotonic() + ENDS_WAIT
+                if self._sleeping:
+                    self._ready.notify()
+            self._endings.extend(endings)
+
+    def _let_through(self, calls: Sequence[Waiting], answers: Sequence[Admitted]) -> None:
+        """By the lane, on its event loop."""
+        _allowed_counter().inc(len(answers))
+        for waiting, answer in zip(calls, answers, strict=True):
+            if waiting.future.done():
+                self._unwanted(answer)
+            else:
+                waiting.future.set_result(answer)
 
     def _unwanted(self, answer: Admitted | Exception) -> None:
         if isinstance(answer, Admitted) and answer.allowed:
@@ -138,6 +216,10 @@ class Admission:
         if event is not Event.CALL_NOT_SENT:
             _forward_seconds(admitted.intent.server_name).observe(steady() - admitted.read_at)
         ending = Ending(admitted, event, outcome, data, continuation, told)
+        lane = self._lane
+        if lane is not None and lane.open and ending.plain and threading.get_ident() == self._home:
+            lane.end(ending)
+            return
         with self._ready:
             if not self._endings or told is not None:
                 self._ends_due = 0.0 if told is not None else time.monotonic() + ENDS_WAIT
@@ -193,7 +275,7 @@ class Admission:
             finally:
                 self._sleeping = False
 
-    def _write_together(self, endings: list[Ending], calls: Sequence[_Waiting]) -> bool:
+    def _write_together(self, endings: list[Ending], calls: Sequence[Waiting]) -> bool:
         """One commit for both. False: each has to be tried by itself, because one may be to blame and not the other.
 
         Ends that touch uses go alone: two processes would take the rows of uses in different orders.
@@ -241,7 +323,7 @@ class Admission:
         _tell(endings)
         return True
 
-    def _write_calls(self, calls: Sequence[_Waiting]) -> None:
+    def _write_calls(self, calls: Sequence[Waiting]) -> None:
         """Answer every call, whatever happens. A batch that fails is halved, so that only the culprit is refused;
         not so while the database is away or locked, or every half would wait for it in turn.
         """
@@ -265,7 +347,7 @@ class Admission:
         else:
             self._answer(calls, answers)
 
-    def _answer(self, calls: Sequence[_Waiting], answers: Sequence[Admitted | Exception]) -> None:
+    def _answer(self, calls: Sequence[Waiting], answers: Sequence[Admitted | Exception]) -> None:
         reasons: Counter[tuple[str, str]] = Counter()
         loops: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Admitted], Admitted | Exception]]] = {}
         for waiting, answer in zip(calls, answers, strict=True):
@@ -280,7 +362,7 @@ class Admission:
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 loop.call_soon_threadsafe(self._settle, settled)
 
-    def _unheard(self, calls: Sequence[_Waiting], error: UnheardCommit) -> None:
+    def _unheard(self, calls: Sequence[Waiting], error: UnheardCommit) -> None:
         log.warning("%d calls refused: %s", len(calls), error)
         self._take_back([answer for answer in error.answers if answer.allowed], str(error))
         self._refuse(calls)
@@ -299,7 +381,7 @@ class Admission:
         later.daemon = True
         later.start()
 
-    def _refuse(self, calls: Sequence[_Waiting]) -> None:
+    def _refuse(self, calls: Sequence[Waiting]) -> None:
         why = "The gateway cannot record calls right now, so it refuses them."
         self._answer(calls, [Unavailable("ledger.unavailable", why) for _ in calls])
 
@@ -342,6 +424,11 @@ def _tell(endings: Sequence[Ending]) -> None:
     for ending in endings:
         if ending.told is not None:
             ending.told()
+
+
+@cache
+def _allowed_counter() -> Any:
+    return metrics.CALLS.labels("allowed", "allowed")
 
 
 @cache

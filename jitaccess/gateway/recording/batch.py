@@ -6,18 +6,18 @@ batch's tokens, the decisions at that instant, the uses, the entries.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from functools import lru_cache
 from uuid import UUID
 
 from django.db import InterfaceError, InternalError, OperationalError, connection, transaction
 
 from jitaccess.audit.events import Event, Outcome
-from jitaccess.audit.recorder import Row, actor_columns, hex_of, moment, row, what_columns, write_rows
+from jitaccess.audit.recorder import Row, hex_of, moment, row, what_columns, write_rows
 from jitaccess.gateway.models import OpenCall
 from jitaccess.gateway.recording import clock_guard, continuations
 from jitaccess.gateway.recording.clock_guard import ClockGuard
@@ -47,15 +47,19 @@ AWAY = (OperationalError, InterfaceError, InternalError)
 # A call starts at most this long after the clock was read, on a clock that also counts while the machine sleeps: the
 # guarantee's "a second later".
 FORWARD_WITHIN = 1.0
+TOOLS_CALL = "tools/call"
+# A verdict, and by which policy.
+Guess = tuple[Snapshot, Verdict]
 
 
 @dataclass(frozen=True, slots=True)
 class Intent:
     """A call somebody wants to make. `arguments` are redacted already; `given` are the whole ones, and `digest` is over
-    them. `tool` is a name, or by `kind` the URI of a resource.
+    them. `tool` is a name, or by `kind` the URI of a resource. `method` is what the client asked for.
 
     `continues` is the continuation that an earlier call's end left for this one; `answers`: whether it carries answers
-    to questions of the server. `barred` is a code with which it is refused whatever policy says.
+    to questions of the server. `barred` is a code with which it is refused whatever policy says. `guess` is what this
+    process's policy said of it, without answers.
     """
 
     principal: Principal
@@ -70,6 +74,18 @@ class Intent:
     continues: UUID | None = None
     answers: bool = False
     barred: str = ""
+    method: str = TOOLS_CALL
+    guess: Guess | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def what_for(self) -> dict[str, Json]:
+        """What its entries say of its method: nothing for calls of tools, which are most."""
+        return {} if self.method == TOOLS_CALL else {"method": self.method}
+
+    @property
+    def plain(self) -> bool:
+        """Whether nothing but policy decides about it."""
+        return self.continues is None and not self.barred
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +116,14 @@ class Admitted:
         )
 
 
+@dataclass(slots=True)
+class Waiting:
+    """A call that waits to be let through."""
+
+    intent: Intent
+    future: asyncio.Future[Admitted]
+
+
 class UnheardCommit(Exception):
     """The batch may or may not be on record. `answers` are what it says if it is."""
 
@@ -125,6 +149,13 @@ class Ending:
     def unsent(self) -> bool:
         """Whether nothing of the call reached the server."""
         return self.event is Event.CALL_NOT_SENT or self.data.get("sent") is False
+
+    @property
+    def plain(self) -> bool:
+        """Whether it changes nothing but the record."""
+        if self.told is not None or self.continuation is not None or self.admitted.continued is not None:
+            return False
+        return self.admitted.verdict.counted is None
 
     @property
     def goes_on(self) -> Continued | None:
@@ -324,22 +355,9 @@ class _Batch:
         return verdicts
 
     def _verdict(self, number: int, snapshot: Snapshot, paid: Mapping[int, UUID]) -> Verdict:
-        intent = self.intents[number]
-        assert intent.principal.agent
-        who = Who(intent.principal.agent, intent.principal.user)
         if number in paid:
             snapshot = replace(snapshot, spent=snapshot.spent - {paid[number]})
-        verdict = decide(
-            snapshot,
-            who=who,
-            server=intent.server,
-            tool=intent.tool,
-            at=self.clock,
-            arguments=intent.given,
-            digest=intent.digest,
-            kind=intent.kind,
-            answers=intent.answers,
-        )
+        verdict = decided(snapshot, self.intents[number], self.clock)
         if verdict.counted is not None and verdict.counted == paid.get(number):
             return replace(verdict, counted=None)
         return verdict
@@ -350,37 +368,74 @@ class _Batch:
         # What else there is, only the server knows.
         known = server is not None and (intent.kind is not Kind.TOOL or intent.tool in server.tools)
         return Refusal(
-            intent.call, intent.principal, intent.server, intent.server_name, intent.tool, known, one.code, intent.kind
-        )
+            intent.call, intent.principal, intent.server, intent.server_name, intent.tool, known, one.code, intent.kind,
+            intent.method,
+        )  # fmt: skip
 
     def _row(self, one: Admitted, at: str, instance: str) -> Row:
-        intent, verdict, allowed = one.intent, one.verdict, one.allowed
-        data: dict[str, Json] = {"arguments": intent.arguments, "args_digest": intent.digest, "rule": verdict.rule}
-        if intent.kind is not Kind.TOOL:
-            data["kind"] = intent.kind.value
-        if one.continued is not None:
-            data["continues"] = str(one.continued.call)
-        if not allowed:
-            data["reason_code"] = one.code
-        return row(
-            event=Event.CALL_AUTHORIZED if allowed else Event.CALL_DENIED,
-            outcome=Outcome.ALLOWED if allowed else Outcome.DENIED,
-            actor=_who(intent.principal),
-            at=at,
-            grant=hex_of(verdict.grant),
-            call=intent.call.hex,
-            what=what_columns(intent.server, intent.server_name, intent.tool),
-            tool_pin=verdict.tool.pin if verdict.tool else "",
-            bindings=verdict.bindings if allowed else (),
-            policy_version=self.snapshot.version,
+        refused = "" if one.allowed else one.code
+        continued = one.continued.call if one.continued else None
+        return admitted_row(
+            one.intent,
+            one.verdict,
+            version=self.snapshot.version,
             instance=instance,
-            data=canonical(data).decode(),
+            at=at,
+            refused=refused,
+            continued=continued,
         )
 
 
-@lru_cache(4096)
-def _who(principal: Principal) -> Row:
-    return actor_columns(principal.actor())
+def decided(snapshot: Snapshot, intent: Intent, at: datetime) -> Verdict:
+    """What policy says of it."""
+    principal = intent.principal
+    assert principal.agent
+    return decide(
+        snapshot,
+        who=Who(principal.agent, principal.user),
+        server=intent.server,
+        tool=intent.tool,
+        at=at,
+        arguments=intent.given,
+        digest=intent.digest,
+        kind=intent.kind,
+        answers=intent.answers,
+    )
+
+
+def admitted_row(
+    intent: Intent,
+    verdict: Verdict,
+    *,
+    version: int,
+    instance: str,
+    at: str | None = None,
+    refused: str = "",
+    continued: UUID | None = None,
+) -> Row:
+    """The entry of a call that is let through, or `refused` for the reason of that code."""
+    data = {"arguments": intent.arguments, "args_digest": intent.digest, "rule": verdict.rule, **intent.what_for}
+    if intent.kind is not Kind.TOOL:
+        data["kind"] = intent.kind.value
+    if continued is not None:
+        data["continues"] = str(continued)
+    if refused:
+        data["reason_code"] = refused
+    return row(
+        event=Event.CALL_DENIED if refused else Event.CALL_AUTHORIZED,
+        outcome=Outcome.DENIED if refused else Outcome.ALLOWED,
+        actor=intent.principal.columns,
+        at=at,
+        grant=hex_of(verdict.grant),
+        call=intent.call.hex,
+        what=what_columns(intent.server, intent.server_name, intent.tool),
+        tool_pin=verdict.tool.pin if verdict.tool else "",
+        bindings=() if refused else verdict.bindings,
+        policy_version=version,
+        instance=instance,
+        data=canonical(data).decode(),
+    )
+
 
 
 def _subject(intent: Intent) -> Subject:

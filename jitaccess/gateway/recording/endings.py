@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -17,7 +16,6 @@ from jitaccess.audit.recorder import (
     COLUMNS,
     INSERT_FRESH,
     Row,
-    actor_columns,
     as_arrays,
     count_rows,
     hex_of,
@@ -27,7 +25,6 @@ from jitaccess.audit.recorder import (
 )
 from jitaccess.gateway.models import OpenCall
 from jitaccess.gateway.recording import continuations
-from jitaccess.identity.principal import Principal
 from jitaccess.kernel.canonical import canonical
 from jitaccess.kernel.steps import step
 from jitaccess.policy.services import return_uses
@@ -38,7 +35,7 @@ if TYPE_CHECKING:
 
 _TABLE = OpenCall._meta.db_table
 # Entries of those calls only that are open, which they then are no more.
-_END_ALL = (
+END_ALL = (
     f"WITH gone AS (DELETE FROM {_TABLE} WHERE call = ANY(${len(COLUMNS) + 1}::uuid[]) RETURNING call) "  # noqa: S608 - our own names
     f"{INSERT_FRESH} JOIN gone ON gone.call = fresh.call RETURNING call"
 )
@@ -75,7 +72,7 @@ class Ends:
         # Of two ends of one call the first: it would otherwise be on record twice, and its use given back twice.
         first = {one.admitted.intent.call: one for one in reversed(endings)}
         self._endings, self._instance = list(first.values())[::-1], instance
-        self._rows = [_row(one, instance) for one in self._endings]
+        self._rows = [ending_row(one, instance) for one in self._endings]
         self._closed = byhand.Result()
 
     def __len__(self) -> int:
@@ -87,7 +84,7 @@ class Ends:
             return
         calls = [one.admitted.intent.call.hex for one in self._endings]
         if not byhand.on_sqlite():
-            self._closed = byhand.execute(_END_ALL, (*as_arrays(self._rows), byhand.array(calls, quoted=False)))
+            self._closed = byhand.execute(END_ALL, (*as_arrays(self._rows), byhand.array(calls, quoted=False)))
             return
         self._closed = byhand.execute(_CLOSE, (json.dumps(calls),))
         closed = {call for (call,) in self._closed.rows}
@@ -127,16 +124,17 @@ def _record_late(closed: list[Ending], instance: UUID) -> None:
         if (one.admitted.intent.call, Event.CALL_AUTHORIZED) in said
         and not said & {(one.admitted.intent.call, event) for event in (one.event, Event.CALL_COMPLETED_LATE)}
     ]
-    write_rows([_row(one, instance, late=True) for one in late])
+    write_rows([ending_row(one, instance, late=True) for one in late])
 
 
-def _row(one: Ending, instance: UUID, *, late: bool = False) -> Row:
+def ending_row(one: Ending, instance: UUID, *, late: bool = False) -> Row:
+    """Its entry."""
     intent = one.admitted.intent
-    data = one.data | {"ended_as": one.event.value} if late else one.data
+    data = one.data | intent.what_for | ({"ended_as": one.event.value} if late else {})
     return row(
         event=Event.CALL_COMPLETED_LATE if late else one.event,
         outcome=one.outcome,
-        actor=_who(intent.principal),
+        actor=intent.principal.columns,
         grant=hex_of(one.admitted.verdict.grant),
         call=intent.call.hex,
         what=what_columns(intent.server, intent.server_name, intent.tool),
@@ -144,7 +142,3 @@ def _row(one: Ending, instance: UUID, *, late: bool = False) -> Row:
         data=canonical(data).decode(),
     )
 
-
-@lru_cache(4096)
-def _who(principal: Principal) -> Row:
-    return actor_columns(principal.actor())

@@ -38,13 +38,15 @@ class Refusal:
     known: bool
     code: str
     what: Kind = Kind.TOOL
+    method: str = ""
 
     @property
     def kind(self) -> str:
         """Who is refused what, and why: what is counted together. Not by the client's name, which it gives itself."""
         actor = self.principal.actor()
         parts = (actor.agent, actor.user, actor.source, self.server, self.tool if self.known else "")
-        return digest([str(part) for part in (*parts, self.known, self.what, self.code)], domain="jitaccess-refusal-v1")
+        more = (self.known, self.what, self.method, self.code)
+        return digest([str(part) for part in (*parts, *more)], domain="jitaccess-refusal-v1")
 
 
 def count_refusals(refusals: Sequence[Refusal], *, instance: UUID, clock: datetime) -> dict[UUID, UUID]:

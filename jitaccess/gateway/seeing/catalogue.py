@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -41,10 +42,14 @@ TICK_SECONDS = 1.0
 AT_ONCE = 4
 LIST_SECONDS = 30.0
 DEBOUNCE_SECONDS = 0.5
-# However often a server says that its list changed, it is asked no more often than this; the pause doubles while its
-# list really changes each time, so that nobody's record and mailbox is filled by a server that never stands still.
+# However often a server says that its list changed, it is asked no more often than this; the pause doubles each time
+# its list really is another, until it stood still for a while: so that nobody's record is filled by a server that never
+# does. Whatever it offers last is taken over in the end: every server is asked now and then.
 PAUSE_SECONDS = 5.0
 LONGEST_PAUSE_SECONDS = 900.0
+CALM_SECONDS = 300.0
+# Changes in one look after which the longest pause is due at once.
+MANY_CHANGES = 100
 BACKOFF_SECONDS = 10.0  # after the first failure, doubling
 WRITTEN_EVERY = timedelta(seconds=180)
 OPERATOR = Actor.system("catalogue")
@@ -128,6 +133,8 @@ class _State:
     told: float | None = None
     asked: float = float("-inf")
     pause: float = field(default_factory=lambda: PAUSE_SECONDS)
+    names: frozenset[str] | None = None
+    moved: float = float("-inf")
     failures: int = 0
     trouble: str = ""
     task: asyncio.Task[None] | None = None
@@ -213,7 +220,7 @@ class Catalogue:
                 # A row that was removed meanwhile must not come back; what the operator's file names, is there.
                 register = self._directory.in_file(config.slug)
                 counts = await db(take_over, config, offer, operator=OPERATOR, register=register)
-            self._succeeded(state, counts)
+            self._succeeded(state, counts, frozenset(str(tool.get("name")) for tool in offer.tools))
         except DatabaseError as error:
             self._failed(state, f"its tools cannot be written down: {error}")
         except JitAccessError as error:
@@ -228,13 +235,21 @@ class Catalogue:
             if state.config != config:
                 state.due = steady()
 
-    def _succeeded(self, state: _State, counts: dict[str, int]) -> None:
+    def _succeeded(self, state: _State, counts: dict[str, int], names: frozenset[str]) -> None:
+        """`names` of all that it offers: what is refused each time under another name, is on record each time."""
         slug = state.config.slug
         if state.trouble:
             log.info("server %s: reachable again", slug)
         if done := [f"{count} {what}" for what, count in counts.items() if count]:
             log.info("server %s: tools %s", slug, ", ".join(done))
-        state.pause = min(state.pause * 2, LONGEST_PAUSE_SECONDS) if counts["changed"] else PAUSE_SECONDS
+        known, state.names = state.names, names
+        moves = 0 if known is None else len(names - known)
+        moves = max(moves, counts["imported"] + counts["changed"] + counts["removed"])
+        if moves and known is not None:
+            state.moved = steady()
+            state.pause = min(state.pause * 2 if moves < MANY_CHANGES else math.inf, LONGEST_PAUSE_SECONDS)
+        elif steady() - state.moved >= CALM_SECONDS:
+            state.pause = PAUSE_SECONDS
         state.trouble, state.failures, state.due = "", 0, steady() + max(self._seconds, state.pause)
 
     def _failed(self, state: _State, detail: str) -> None:

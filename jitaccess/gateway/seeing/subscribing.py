@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from jitaccess.audit.events import Event, Outcome
+from jitaccess.gateway.calling.results import shown_error
 from jitaccess.gateway.endpoint import Endpoint
 from jitaccess.gateway.recording.batch import Admitted, Intent
 from jitaccess.gateway.seeing.offers import LIST_SECONDS, relayed
@@ -144,6 +145,7 @@ class Subscriptions:
     async def _pass_on(self, kind: str, subscriber: Subscriber, uri: str) -> None:
         """The session's stream may be open in another process: then that one has to do it."""
         if self._stream(subscriber) is None:
+            self._gateway.limits.send(subscriber.principal.key)
             said: JsonObject = {"kind": kind, "session": subscriber.session, "uri": uri}
             said |= {"principal": subscriber.principal.key, "capabilities": subscriber.capabilities}
             await self._gateway.db(mail.send_all, self._gateway.instance, said)
@@ -212,11 +214,14 @@ class Subscriptions:
         try:
             release = await gateway.watches.subscribe(subscriber.place, uri, told, admitted.may_start)
         except BaseException as error:
+            config = gateway.servers(subscriber.endpoint.slug)
+            if isinstance(error, RemoteError) and config is not None:
+                error = shown_error(error, config)
             self._not_done(admitted, error)
             if not isinstance(error, RemoteError | UpstreamError):
                 raise
             raise _failed(error) from error
-        gateway.admission.finish(admitted, Event.CALL_COMPLETED, Outcome.ALLOWED, {"method": METHOD})
+        gateway.admission.finish(admitted, Event.CALL_COMPLETED, Outcome.ALLOWED, {})
         if subscriber in self._all and uri not in subscriber.held:
             subscriber.held[uri] = release
         else:
@@ -227,13 +232,13 @@ class Subscriptions:
         unknown = sent and not isinstance(error, RemoteError)
         event = Event.CALL_OUTCOME_UNKNOWN if unknown else Event.CALL_FAILED
         said = visible(str(error) or type(error).__name__, limit=500)
-        self._gateway.admission.finish(admitted, event, Outcome.ERROR, {"method": METHOD, "sent": sent, "detail": said})
+        self._gateway.admission.finish(admitted, event, Outcome.ERROR, {"sent": sent, "detail": said})
 
     async def _admit(self, subscriber: Subscriber, uri: str) -> Admitted:
         endpoint = subscriber.endpoint
         intent = Intent(
             subscriber.principal, endpoint.server, endpoint.slug, uri, digest({}, domain="jitaccess-args-v1"), {},
-            kind=Kind.RESOURCE,
+            kind=Kind.RESOURCE, method=METHOD,
         )  # fmt: skip
         try:
             admitted = await self._gateway.admission.admit(intent)

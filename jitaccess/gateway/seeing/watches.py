@@ -32,8 +32,10 @@ SUBSCRIBE_SECONDS = 10.0
 BACKOFF_SECONDS = (1.0, 60.0)
 CALM_SECONDS = 1.0
 MAX_URI = 4096
-# Of one connection: each is a request that stays open at a server of the newer era.
-MAX_WATCHED = 64
+# Of one connection: each is a request that stays open at a server of the newer era. And of one principal on it, so that
+# of a connection for all nobody takes the others' places.
+MAX_WATCHED = 512
+MAX_OF_ONE = 64
 # A request that ends when we say so.
 _FOR_EVER = 10 * 365 * 86_400.0
 
@@ -62,6 +64,7 @@ class _Watch:
     """One resource at one server, on the connection `on`. `listening` is the open request at one of the newer era."""
 
     uri: str
+    whose: str | None
     told: set[Told] = field(default_factory=set)
     begun: asyncio.Task[None] | None = None
     on: Connection | None = None
@@ -184,11 +187,12 @@ class Watches:
             line.hold(connection)
         watch = line.watches.get(uri)
         if watch is None:
-            if len(line.watches) >= MAX_WATCHED:
+            mine = sum(one.whose == place.whose for one in line.watches.values())
+            if mine >= MAX_OF_ONE or len(line.watches) >= MAX_WATCHED:
                 self._let_go(line)
-                said = f"At most {MAX_WATCHED} resources of a server may be watched at once."
-                raise UpstreamError("upstream.busy", said)
-            watch = line.watches[uri] = _Watch(uri)
+                most = f"{MAX_OF_ONE} for one principal, and {MAX_WATCHED} for all"
+                raise UpstreamError("upstream.busy", f"Of a server so many resources are watched at once: {most}.")
+            watch = line.watches[uri] = _Watch(uri, place.whose)
             watch.begun = asyncio.create_task(self._begin(line, watch, connection, permit))
         watch.told.add(told)
         release = partial(self._release, line, watch, told)
@@ -253,7 +257,8 @@ class Watches:
         asked = {"notifications": {"resourceSubscriptions": [watch.uri]}}
         request = connection.request("subscriptions/listen", asked, timeout=_FOR_EVER, permit=permit)
         listening = watch.listening = asyncio.create_task(request)
-        listening.add_done_callback(lambda task: task.cancelled() or task.exception())
+        connection.lasting += 1
+        listening.add_done_callback(partial(_over, connection))
         await asyncio.wait({listening, honoured}, timeout=SUBSCRIBE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         if not honoured.done():
             if listening.done():
@@ -297,3 +302,9 @@ class Watches:
         finally:
             line.mending = None
             self._let_go(line)
+
+
+def _over(connection: Connection, listening: asyncio.Task[JsonObject]) -> None:
+    connection.lasting -= 1
+    if not listening.cancelled():
+        listening.exception()  # looked at, so that asyncio does not report it

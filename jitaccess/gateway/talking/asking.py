@@ -17,8 +17,10 @@ from jitaccess.gateway.upstream.errors import RemoteError
 from jitaccess.kernel.strictjson import Json, JsonObject
 
 ASK_SECONDS = 300.0
-# Of one principal in one process.
+# Of one principal in one process. Beyond, one that nobody answered for so long is taken for abandoned and gives way:
+# clients that leave must not take their principal's places with them.
 MAX_OPEN = 16
+ABANDONED_SECONDS = 60.0
 MISSING_CAPABILITY = -32021
 
 _CARRIED = {"elicitation": ("form", "url"), "sampling": ("tools", "context"), "roots": ()}
@@ -79,6 +81,7 @@ class _Question:
     principal: str
     session: str
     answer: asyncio.Future[JsonObject]
+    since: float
 
 
 class Questions:
@@ -92,21 +95,32 @@ class Questions:
 
     @contextmanager
     def one(self, instance: UUID, *, principal: str, session: str) -> Iterator[tuple[str, asyncio.Future[JsonObject]]]:
-        """An id for a question, and its answer to come: a message with "result" or "error".
+        """An id for a question, and its answer to come: a message with "result" or "error", or RemoteError when it gave
+        way to another question.
 
         Raises RemoteError when the principal is asked too much at once.
         """
-        if sum(question.principal == principal for question in self._open.values()) >= MAX_OPEN:
-            raise RemoteError(-32603, f"At most {MAX_OPEN} questions may be open at once.")
+        self._make_room(principal)
         # With the process in it: the answer may come to another one.
         name = f"{instance.hex}-{uuid4().hex}"
-        answer: asyncio.Future[JsonObject] = asyncio.get_running_loop().create_future()
-        self._open[name] = _Question(principal, session, answer)
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[JsonObject] = loop.create_future()
+        self._open[name] = _Question(principal, session, answer, loop.time())
         try:
             yield name, answer
         finally:
             del self._open[name]
             answer.cancel()
+
+    def _make_room(self, principal: str) -> None:
+        mine = [one for one in self._open.values() if one.principal == principal and not one.answer.done()]
+        if len(mine) < MAX_OPEN:
+            return
+        oldest = mine[0]
+        if asyncio.get_running_loop().time() - oldest.since < ABANDONED_SECONDS:
+            raise RemoteError(-32603, f"At most {MAX_OPEN} questions may be open at once.")
+        oldest.answer.set_exception(RemoteError(-32603, "Nobody answered, and another question needed the place."))
+        oldest.answer.exception()  # looked at: whoever waited for it may be cancelled at this very moment
 
     def take(self, message: JsonObject, *, principal: str, session: str) -> bool:
         """An answer has come. False when nobody waits for it here."""

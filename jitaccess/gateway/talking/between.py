@@ -74,7 +74,7 @@ async def hand_over(known: Known, asking: Asking) -> JsonObject:
 def _paused(asking: Asking) -> dict[str, Json]:
     """What the ledger keeps of a round that ended with questions."""
     asked: list[Json] = [str(one["method"]) for one in asking.want.requests.values() if isinstance(one, dict)]
-    return {"input_required": asked, "round": asking.forwarding.turn.number}
+    return {"input_required": asked, "round": asking.forwarding.turn.number, **asking.forwarding.answers}
 
 
 async def ask(known: Known, asking: Asking) -> Turn | JsonObject:

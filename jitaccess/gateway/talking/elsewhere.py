@@ -51,12 +51,14 @@ class Elsewhere:
         gateway.mail.on("ended", self._ended)
 
     async def answer(self, holder: UUID, message: JsonObject, *, principal: str, session: str) -> None:
-        """Bring an older client's answer to the process that asked."""
+        """Bring an older client's answer to the process that asked. Raises RpcError, as all that is passed on."""
+        self._gateway.limits.send(principal)
         content: JsonObject = {"kind": "answer", "message": message, "principal": principal, "session": session}
         await self._gateway.db(mail.send, holder, content)
 
     async def cancel(self, key: tuple[str, str, str]) -> None:
         """An older client cancels a call that another process may have: principal, session and id."""
+        self._gateway.limits.send(key[0])
         content: JsonObject = {"kind": "cancelled", "key": list(key)}
         await self._gateway.db(mail.tell_others, self._gateway.instance, content)
 
@@ -66,8 +68,9 @@ class Elsewhere:
         principal, session, call = map(str, key)
         self._gateway.cancel((principal, session, call))
 
-    async def end_session(self, session: Session) -> None:
+    async def end_session(self, session: Session, *, principal: str) -> None:
         """No process that runs now knows this session any more; the others within a second."""
+        self._gateway.limits.send(principal)
         self._ended({"session": session.id})
         await self._gateway.db(mail.send_all, self._gateway.instance, {"kind": "ended", "session": session.id})
 
@@ -78,6 +81,7 @@ class Elsewhere:
 
     async def tell_level(self, principal: str, session: str, level: str) -> None:
         """Tell the other processes which log messages a session wants. One that begins later does not know it."""
+        self._gateway.limits.send(principal)
         content: JsonObject = {"kind": "level", "principal": principal, "session": session, "level": level}
         await self._gateway.db(mail.tell_others, self._gateway.instance, content)
 
@@ -86,6 +90,7 @@ class Elsewhere:
 
         Raises RpcError.
         """
+        self._gateway.limits.send(call.principal.key)
         ticket = uuid4().hex
         future: asyncio.Future[JsonObject] = asyncio.get_running_loop().create_future()
         self._waiting[ticket] = future

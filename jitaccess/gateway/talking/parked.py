@@ -14,7 +14,7 @@ from uuid import UUID, uuid4
 from jitaccess.gateway.calling.forwarding import Forwarding
 from jitaccess.gateway.calling.running import RunningCall, RunningCalls
 from jitaccess.gateway.recording.batch import Admitted
-from jitaccess.gateway.talking.asking import lacking
+from jitaccess.gateway.talking.asking import ABANDONED_SECONDS, lacking
 from jitaccess.gateway.talking.rounds import Subject, Turn, Wanted
 from jitaccess.gateway.upstream.errors import RemoteError
 from jitaccess.gateway.wire import INTERNAL_ERROR, INVALID_PARAMS, METHOD_NOT_FOUND, RpcError
@@ -38,6 +38,7 @@ class ParkedCall:
         self.forwarding = forwarding
         self.attached = True
         self.number = 0
+        self.since = 0.0
         self._calls = calls
         self._questions: dict[str, tuple[JsonObject, asyncio.Future[JsonObject]]] = {}
         self._asked = asyncio.Event()
@@ -74,8 +75,9 @@ class ParkedCall:
 
     def park(self, number: int) -> None:
         """Its client is about to be told what is asked: wait for it to come back with the round of this number."""
-        self.attached, self.number = False, number
-        self._timer = asyncio.get_running_loop().call_later(PARK_SECONDS, self.give_up, "nobody answered the server")
+        loop = asyncio.get_running_loop()
+        self.attached, self.number, self.since = False, number, loop.time()
+        self._timer = loop.call_later(PARK_SECONDS, self.give_up, "nobody answered the server")
         self._calls.keep(self)
         self._work.add_done_callback(self._ended_alone)
 
@@ -138,9 +140,8 @@ class ParkedCall:
             self.give_up("the server gave it up")
 
     async def _run(self) -> JsonObject:
-        async with asyncio.timeout(None) as scope:
-            with self._calls.running.one(self.forwarding.admitted, scope) as self._running:
-                return await self.forwarding.send(self._ask)
+        with self._calls.running.one(self.forwarding.admitted) as self._running:
+            return await self.forwarding.send(self._ask)
 
     async def _ask(self, method: str, params: JsonObject) -> JsonObject:
         caller = self.forwarding.call.caller
@@ -188,9 +189,22 @@ class ParkedCalls:
         return parked
 
     def check(self, principal: str) -> None:
-        """Raises RemoteError when no further call may wait."""
-        if self._of[principal] >= MAX_OF_ONE or len(self._calls) >= MAX_PARKED:
-            raise RemoteError(INTERNAL_ERROR, "Too many calls wait for answers of their clients.")
+        """Raises RemoteError when no further call may wait. One that nobody took up for long gives way to it: the
+        principal's own, or where all have too many, one of whoever has most.
+        """
+        if self._of[principal] >= MAX_OF_ONE:
+            self._make_room([principal])
+        elif len(self._calls) >= MAX_PARKED:
+            self._make_room([one for one, _ in self._of.most_common()])
+
+    def _make_room(self, principals: list[str]) -> None:
+        before = asyncio.get_running_loop().time() - ABANDONED_SECONDS
+        for principal in principals:
+            oldest = next((one for one in self._calls.values() if one.subject.principal == principal), None)
+            if oldest is not None and oldest.since <= before:
+                oldest.give_up("nobody answered the server, and another call needed the place")
+                return
+        raise RemoteError(INTERNAL_ERROR, "Too many calls wait for answers of their clients.")
 
     def keep(self, parked: ParkedCall) -> None:
         self._calls[parked.name] = parked

@@ -27,7 +27,7 @@ class Reply:
         self._send, self._events, self._preferred = send, events, preferred
         self._frames: deque[bytes] = deque()
         self._held = 0
-        self._more = asyncio.Event()
+        self._more: asyncio.Event | None = None
         self._over = False
         self._stream: asyncio.Task[None] | None = None
         # Set, and called, when the client is found to read no more.
@@ -74,7 +74,8 @@ class Reply:
     def _add(self, frame: bytes) -> None:
         self._held += len(frame)
         self._frames.append(frame)
-        self._more.set()
+        if self._more is not None:
+            self._more.set()
 
     def _open(self) -> None:
         if self._stream is None:
@@ -88,6 +89,7 @@ class Reply:
                 self.on_lost()
 
     async def _run(self) -> None:
+        more = self._more = asyncio.Event()
         out = EventStream(self._send)
         async with patience():
             await out.open()
@@ -99,10 +101,10 @@ class Reply:
                 self._held -= len(frame)
             if self._over:
                 break
-            self._more.clear()
+            more.clear()
             try:
                 async with asyncio.timeout(KEEP_ALIVE_SECONDS):
-                    await self._more.wait()
+                    await more.wait()
             except TimeoutError:
                 async with patience():
                     await out.keep_alive()

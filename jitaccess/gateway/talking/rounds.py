@@ -124,6 +124,10 @@ def seal(subject: Subject, turn: Turn, *, now: datetime) -> str:
     return ring().seal(strictjson.encode(content), context=_CONTEXT)
 
 
+# Of a request that may be a further round.
+MEMBERS = frozenset({"inputResponses", "requestState"})
+
+
 def begin(params: JsonObject, subject: Subject, *, now: datetime) -> Turn:
     """The round that a request asks for: the first, or with the state that it brings the next.
 

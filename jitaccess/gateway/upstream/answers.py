@@ -31,7 +31,7 @@ TAIL_SECONDS = 1.0  # for the end of a stream whose answer is here
 
 _METHOD_NOT_FOUND = -32601
 # Few, or servers that all say much at once would leave nobody else the interpreter.
-_readers = ThreadPoolExecutor(2, thread_name_prefix="large-answers")
+readers = ThreadPoolExecutor(2, thread_name_prefix="large-answers")
 
 
 class SessionLost(Exception):
@@ -177,7 +177,7 @@ async def decode(body: bytes, slug: str) -> JsonObject:
     try:
         if len(body) <= LARGE_ANSWER:
             return strictjson.decode(body)
-        return await asyncio.get_running_loop().run_in_executor(_readers, strictjson.decode, body)
+        return await asyncio.get_running_loop().run_in_executor(readers, strictjson.decode, body)
     except Invalid as error:
         raise nonsense(slug, f"its answer cannot be read: {error.detail.rstrip('.')}") from error
 

@@ -22,6 +22,7 @@ class Connection(Protocol):
 
     alive: bool
     held: int
+    lasting: int
     last_used: float
     era: str
     server_info: JsonObject

@@ -65,7 +65,7 @@ class HttpConnection(Hearing):
         self.server = server
         self._announced = announced
         self.alive = True
-        self.held = 0  # by how many it is not to be closed for being idle
+        self.held = self.lasting = 0  # who holds it though it is idle; requests that stay open on purpose
         self.modern = server.era == "modern"
         self._client = client
         self.own_client: Client | None = None  # closed with the connection
@@ -126,7 +126,7 @@ class HttpConnection(Hearing):
         """As StdioConnection.request. A timeout and the cancellation of the task cancel the call at the server."""
         if not self.alive:
             raise UpstreamError("upstream.unavailable", f'The connection to "{self.server.slug}" is not open.')
-        if len(self.bounds.calls) >= MAX_PENDING:
+        if len(self.bounds.calls) - self.lasting >= MAX_PENDING:
             raise UpstreamError(
                 "upstream.busy", f'The server "{self.server.slug}" has {MAX_PENDING} calls in progress.'
             )

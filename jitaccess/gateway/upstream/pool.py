@@ -89,6 +89,8 @@ class Pool:
         self._on_notification, self._on_trouble = on_notification, on_trouble
         self._clock = clock
         self._slots: dict[Key, _Slot] = {}
+        # Those that everybody shares and that are asked for again and again, by slug and whether as the older era.
+        self._ready: dict[tuple[str, bool], _Slot] = {}
         self._eras: dict[str, tuple[ServerConfig, Era]] = {}
         self._older: dict[str, tuple[ServerConfig, Era]] = {}
         self._announced: dict[str, tuple[ServerConfig, JsonObject]] = {}
@@ -109,7 +111,11 @@ class Pool:
         server = self._servers(slug)
         if server is None or self._closed:
             raise UpstreamError("upstream.unavailable", f'There is no server "{slug}" to connect to.', server=slug)
-        older = older and server.era == "auto"
+        ready = self._ready.get((slug, older))
+        if ready is not None and ready.server is server and ready.connection is not None and ready.connection.alive:
+            self._check(ready, principal_key)
+            return ready.connection
+        asked_older, older = older, older and server.era == "auto"
         announced = self._tells(server, capabilities or {}, older=older)
         whose = principal_key if self.apart(slug, older=older) else None
         key: Key = (slug, whose, strictjson.encode(announced).decode(), older)
@@ -117,6 +123,8 @@ class Pool:
         if slot.connection is not None:
             if slot.connection.alive:
                 self._check(slot, principal_key)
+                if whose is None and not announced:
+                    self._ready[slug, asked_older] = slot
                 return slot.connection
             self._bury(slot)
         if slot.starting is None:
@@ -232,6 +240,8 @@ class Pool:
 
     def _discard(self, key: Key, slot: _Slot) -> None:
         self._slots.pop(key, None)
+        for ready in [ready for ready, one in self._ready.items() if one is slot]:
+            del self._ready[ready]
         if not slot.breaker.closed and not slot.over_http:
             slot.breaker.forget()
             self._judged(slot)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import sys
@@ -41,6 +42,7 @@ class LineProcess(asyncio.SubprocessProtocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.SubprocessTransport | None = None
         self._stdin: asyncio.WriteTransport | None = None
+        self._stdout: asyncio.ReadTransport | None = None
         self._lifeline = -1
         self._line, self._tail, self._oversized = bytearray(), b"", False
         self._stderr_left = MAX_STDERR_BYTES
@@ -93,6 +95,17 @@ class LineProcess(asyncio.SubprocessProtocol):
             raise UpstreamError("upstream.busy", f'The server "{self._slug}" does not read what was sent to it.')
         self._stdin.write(line)
 
+    def pause(self) -> None:
+        """Read nothing more for now: what the server goes on writing waits with it."""
+        if self._stdout is not None:
+            with contextlib.suppress(RuntimeError):  # it has just ended
+                self._stdout.pause_reading()
+
+    def resume(self) -> None:
+        if self._stdout is not None:
+            with contextlib.suppress(RuntimeError):
+                self._stdout.resume_reading()
+
     async def end(self, *, patience: float = EXIT_SECONDS) -> None:
         """Close stdin, wait `patience` seconds, then let the keeper end the process group; returns when it is gone."""
         if self._stdin is not None and not self._stdin.is_closing():
@@ -124,6 +137,7 @@ class LineProcess(asyncio.SubprocessProtocol):
         # Casts, not checks: the transports of uvloop share no base class with those of asyncio.
         self._transport = cast(asyncio.SubprocessTransport, transport)
         self._stdin = cast(asyncio.WriteTransport, self._transport.get_pipe_transport(0))
+        self._stdout = cast(asyncio.ReadTransport, self._transport.get_pipe_transport(1))
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
         if fd == 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections import deque
 from dataclasses import dataclass
 
 from jitaccess.kernel import strictjson
@@ -12,6 +13,7 @@ from jitaccess.kernel.steps import step
 from jitaccess.kernel.strictjson import Json, JsonObject
 from jitaccess.kernel.text import visible
 
+from .answers import LARGE_ANSWER, readers
 from .asked import NOBODY, Asked, Told, whose
 from .bounds import late
 from .config import Era, StdioServer
@@ -64,6 +66,7 @@ class StdioConnection:
         self.server = server
         self.alive = True
         self.held = 0  # by how many it is not to be closed for being idle
+        self.lasting = 0  # of its requests, those that stay open on purpose: they take no call's place
         self._loop = asyncio.get_running_loop()
         self.last_used = self._loop.time()
         self.level: str | None = None  # of the log messages that the server was told to send
@@ -73,6 +76,10 @@ class StdioConnection:
         self._calls: dict[int, _Call] = {}
         self._last_id = 0
         self._garbage = 0
+        # A large line that is being read, and those that came after it.
+        self._lines: deque[bytes] = deque()
+        self._reading: asyncio.Task[None] | None = None
+        self._over = False
         self._modern = server.era == "modern"
 
     @classmethod
@@ -212,7 +219,7 @@ class StdioConnection:
         told: Told = NOBODY,
         background: bool = False,
     ) -> _Call:
-        if len(self._calls) >= MAX_PENDING:
+        if len(self._calls) - self.lasting >= MAX_PENDING:
             raise UpstreamError(
                 "upstream.busy", f'The server "{self.server.slug}" has {MAX_PENDING} calls in progress.'
             )
@@ -250,20 +257,42 @@ class StdioConnection:
             logger.debug("server %s: dropped a message: %s", self.server.slug, error.detail)
 
     def _write(self, message: JsonObject) -> None:
-        line = strictjson.encode(message) + b"\n"
-        self._process.write(line)
+        self._process.write(strictjson.encode(message) + b"\n")
 
     def _receive(self, line: bytes) -> None:
-        """Take one line of stdout. Nothing may leave this method as an exception: it runs in the event loop."""
+        """Take one line of stdout; a large one, and what follows it, in its turn."""
+        if not self.alive:
+            return
+        if not self._lines and len(line) <= LARGE_ANSWER:
+            self._handle(line, _decoded(line))
+            return
+        self._lines.append(line)
+        if self._reading is None:
+            self._process.pause()
+            self._reading = self._loop.create_task(self._read())
+
+    async def _read(self) -> None:
+        """A large one in a thread: megabytes take seconds, in which nobody else would be served."""
+        while self._lines and self.alive:
+            line = self._lines[0]
+            large = len(line) > LARGE_ANSWER
+            message = await self._loop.run_in_executor(readers, _decoded, line) if large else _decoded(line)
+            self._lines.popleft()
+            self._handle(line, message)
+        self._lines.clear()
+        self._reading = None
+        self._process.resume()
+        if self._over:
+            self._process_ended()
+
+    def _handle(self, line: bytes, message: JsonObject | JitAccessError) -> None:
+        """Nothing may leave this method as an exception: it runs in the event loop."""
         if not self.alive:
             return
         try:
-            try:
-                message = strictjson.decode(line)
-            except JitAccessError as error:
-                self._unreadable(line, error.detail)
-                return
-            if self._dispatch(message):
+            if isinstance(message, JitAccessError):
+                self._unreadable(line, message.detail)
+            elif self._dispatch(message):
                 self._garbage = 0
             else:
                 self._unreadable(line, "not a JSON-RPC message")
@@ -341,6 +370,9 @@ class StdioConnection:
             self._down("upstream.died", detail)  # not "answered with nonsense": the pending calls were not answered
 
     def _process_ended(self) -> None:
+        if self._reading is not None:
+            self._over = True  # the last words are being read
+            return
         status = self._process.exit_status
         how = "closed its output" if status is None else f"ended with exit status {status}"
         hint = " (its command could not be run)" if status == 127 else ""
@@ -355,6 +387,13 @@ class StdioConnection:
             if not call.future.done():
                 call.future.set_exception(UpstreamError(code, detail, sent=True, server=self.server.slug))
         self._ending = self._loop.create_task(self._process.end(patience=patience))
+
+
+def _decoded(line: bytes) -> JsonObject | JitAccessError:
+    try:
+        return strictjson.decode(line)
+    except JitAccessError as error:
+        return error
 
 
 class _Died(UpstreamError):

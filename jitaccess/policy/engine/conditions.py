@@ -16,7 +16,6 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Any, NoReturn
 
-import cel
 import re2  # type: ignore[import-untyped]  # it ships no types
 
 from jitaccess.kernel.errors import Invalid
@@ -62,6 +61,13 @@ _POSITION = re.compile(r"ERROR: <input>:(\d+):(\d+): (.*)")
 logging.getLogger("cel").setLevel(logging.CRITICAL + 1)
 
 
+def _cel() -> Any:
+    """The library, once there is a condition: a whole terminal (rich, prompt_toolkit) comes with it, and takes time."""
+    import cel
+
+    return cel
+
+
 class ConditionError(Exception):
     """The condition has no answer: an error in it, no bool, or values beyond the bounds. Not satisfied; a rule that
     denies, denies.
@@ -82,6 +88,7 @@ class Condition:
         """Whether it is true of this context (JSON values and aware datetimes by variable). Raises ConditionError."""
         given = {name: self._part(name, context[name]) for name in self.variables if name in context}
         _Bounds().check(given, 0)
+        cel = _cel()
         try:
             answer = self._program.execute(cel.Context(given, {_MATCHES: _matches}))
         except (KeyboardInterrupt, SystemExit):
@@ -150,7 +157,7 @@ def _compiled(source: str, tokens: list[_Token]) -> Any:
         if token.kind == "name" and token.text == "matches" and after.text == "(":
             text = text[: token.at] + _MATCHES + text[token.at + len(_MATCHES) :]
     try:
-        return cel.compile(text)
+        return _cel().compile(text)
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # noqa: BLE001 - a panic of the library's is no Exception
@@ -241,7 +248,7 @@ class _Scan:
         if pattern.text[0] in "bB":
             _refuse(self._source, pattern.at, "a text, not bytes")
         try:
-            _regex(cel.evaluate(pattern.text))
+            _regex(_cel().evaluate(pattern.text))
         except (ConditionError, ValueError) as error:
             _refuse(self._source, pattern.at, f"a regex of RE2's ({visible(str(error), limit=120)})")
 

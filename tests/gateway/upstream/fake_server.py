@@ -159,6 +159,8 @@ def call(request: dict) -> None:  # noqa: C901, PLR0912 - one branch per trick
         text(request, "after the flood")
     elif name == "huge":
         raw(f'{{"jsonrpc":"2.0","id":{request["id"]},"result":{{"a":"{"x" * arguments["bytes"]}"}}}}\n')
+        if "die" in arguments:
+            os._exit(0)
     elif name == "ids":
         odd_ids(request)
     elif name == "shape":

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -241,6 +242,49 @@ def test_more_calls_than_the_cap_are_refused_before_they_are_sent(run: Run, monk
         assert (error.code, error.sent) == ("upstream.busy", False)
         await connection.close()
         assert {(error.code, error.sent) for error in await asyncio.gather(*tasks)} == {("upstream.cancelled", True)}
+
+    with_server(run, work)
+
+
+def test_a_large_answer_is_read_in_a_thread_and_whatever_follows_comes_after_it(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "SETTLE_SECONDS", 0.1)
+    gate, readers, real = threading.Event(), [], stdio._decoded
+
+    def held_up(line: bytes) -> Any:
+        if len(line) > stdio.LARGE_ANSWER:
+            readers.append(threading.current_thread())
+            assert gate.wait(10)
+        return real(line)
+
+    monkeypatch.setattr(stdio, "_decoded", held_up)
+
+    def huge(connection: StdioConnection, **more: Any) -> asyncio.Task[Any]:
+        params = {"name": "huge", "arguments": {"bytes": 1_000_000, **more}}
+        return asyncio.create_task(connection.request("tools/call", params, timeout=10))
+
+    async def work(connection: StdioConnection) -> None:
+        order: list[str] = []
+        large, small = huge(connection), asyncio.create_task(call(connection, "echo"))
+        for task, name in ((small, "small"), (large, "large")):
+            task.add_done_callback(lambda _, name=name: order.append(name))
+        await until(lambda: readers)
+        other = await StdioConnection.open(fake())
+        assert await call(other, "echo"), "nobody else waits for it"
+        await other.close()
+        assert not small.done()
+        gate.set()
+        await asyncio.gather(large, small)
+        assert order == ["large", "small"]
+        gate.clear()
+        last = huge(connection, die=True)
+        await until(lambda: connection._over)
+        assert connection.alive
+        gate.set()
+        assert await last == {"a": "x" * 1_000_000}
+        await until(lambda: not connection.alive)
+        assert threading.main_thread() not in readers
 
     with_server(run, work)
 

@@ -1,0 +1,320 @@
+"""The quick way onto the record, on PostgreSQL: calls that this process's policy lets through, on the event loop.
+
+They are decided before they are written, by policy and clock as this process knows them, and written in one statement
+on the condition that both are still so: the version is in force, every token is good, and the clock has not reached a
+moment at which one of the decisions could be another. When it is not so nothing is written. Then, and for whatever
+needs more than that (refusals, counted uses, continuations, conditions about the time), the batch writer's thread does
+it: see batch.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from jitaccess.audit.events import Event
+from jitaccess.audit.recorder import COLUMNS, Row, as_arrays, count_events, insert_fresh, moment
+from jitaccess.gateway.models import OpenCall
+from jitaccess.gateway.recording.batch import (
+    FORWARD_WITHIN,
+    Admitted,
+    Ending,
+    UnheardCommit,
+    Waiting,
+    admitted_row,
+    decided,
+)
+from jitaccess.gateway.recording.endings import END_ALL, ending_row
+from jitaccess.identity.services import live_among
+from jitaccess.kernel.steps import step
+from jitaccess.policy.compiler import HEAD, head_of
+from jitaccess.policy.engine.decide import END_OF_TIME, Code, Verdict
+from jitaccess.policy.engine.rules import Snapshot
+from jitaccess.policy.snapshots import SnapshotStore
+from jitaccess.store import byhand
+from jitaccess.store.byhand import Result
+from jitaccess.store.host_clock import steady
+from jitaccess.store.onloop import Gone, Session, Statement, Told
+
+log = logging.getLogger(__name__)
+
+MAX_BATCH = 256
+# How long the end of a call waits for a call with which it shares a commit.
+ENDS_WAIT = 0.02
+# A database that says nothing for so long is believed to be away.
+SILENT_SECONDS = 10.0
+
+
+def _statement() -> str:
+    """Its parameters: the columns of the entries, the calls, this process, the hashes of the tokens and how many they
+    are, the stamp of the policy, and from when to when the decisions hold.
+    """
+    at = len(COLUMNS)
+    calls, instance, hashes, tokens, stamp, since, until = range(at + 1, at + 8)
+    return (
+        f"WITH head (version, stamp, clock) AS MATERIALIZED ({HEAD}), "  # noqa: S608 - names of our own
+        f"live AS MATERIALIZED (SELECT count(*) AS n FROM ({live_among(f'${hashes}')}) AS tokens), "
+        f"go AS MATERIALIZED (SELECT clock FROM head, live WHERE stamp = ${stamp} AND live.n = ${tokens}::int "
+        f"AND clock >= ${since}::timestamptz AND clock < ${until}::timestamptz), "
+        f"entered AS ({insert_fresh(at='go.clock')}, go), "
+        f"opened AS (INSERT INTO {OpenCall._meta.db_table} (call, instance) "
+        f"SELECT one, ${instance}::uuid FROM go, unnest(${calls}::uuid[]) AS one) "
+        "SELECT version, stamp, clock, (SELECT count(*) FROM go) FROM head"
+    )
+
+
+class Lane:
+    """One session and one packet at a time. Belongs to an event loop; nothing here ever waits.
+
+    What it cannot do goes to `calls_left` and `ends_left`, in whose turn it then is; `unheard` gets calls of which
+    nobody knows whether they are on record.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: SnapshotStore,
+        instance: Callable[[], UUID],
+        lease_until: Callable[[], float],
+        answer: Callable[[Sequence[Waiting], Sequence[Admitted]], None],
+        calls_left: Callable[[Sequence[Waiting]], None],
+        ends_left: Callable[[Sequence[Ending]], None],
+        unheard: Callable[[Sequence[Waiting], UnheardCommit], None],
+    ) -> None:
+        self._store, self._instance, self._lease_until = store, instance, lease_until
+        self._answer, self._calls_left, self._ends_left, self._unheard = answer, calls_left, ends_left, unheard
+        self._loop = asyncio.get_running_loop()
+        self._session: Session | None = None
+        self._admit = _statement()
+        self._waiting: list[Waiting] = []
+        self._endings: list[Ending] = []
+        self._clock: tuple[datetime, float] | None = None
+        self._overtaken = ""
+        self._due: asyncio.Handle | None = None
+        self._ends_due: asyncio.TimerHandle | None = None
+        self._silent: asyncio.TimerHandle | None = None
+
+    @property
+    def open(self) -> bool:
+        """Whether it takes anything."""
+        return self._session is not None
+
+    def begin(self, raw: object) -> None:
+        """Use this session, of `onloop.connect`."""
+        self._session, self._clock = Session(raw, self._lost), None
+        self._send([(HEAD, ())], self._told_time)
+
+    def close(self) -> None:
+        """Leave the rest to the batch writer. Of what is under way nobody will know: to be called when nothing is."""
+        session, self._session = self._session, None
+        if session is not None:
+            session.close()
+        self._leave()
+
+    async def idle(self) -> None:
+        """Return when nothing is under way."""
+        while self._session is not None and (self._session.busy or self._waiting or self._endings):
+            self._soon()
+            await asyncio.sleep(0.001)
+
+    def enter(self, waiting: Waiting) -> None:
+        """Let this call through, or leave it to the batch writer. Only while `open`."""
+        self._waiting.append(waiting)
+        self._soon()
+
+    def end(self, ending: Ending) -> None:
+        """Put the end of a call on record, with the calls that come soon. Only while `open`."""
+        self._endings.append(ending)
+        if len(self._endings) >= MAX_BATCH:
+            self._soon()
+        elif self._ends_due is None:
+            self._ends_due = self._loop.call_later(ENDS_WAIT, self._soon)
+
+    def _soon(self) -> None:
+        """In the next round of the event loop, so that all who came in this one go together."""
+        if self._due is None and self._session is not None and not self._session.busy:
+            self._due = self._loop.call_soon(self._go)
+
+    def _go(self) -> None:
+        """Send what waits. What cannot be sent is left to the batch writer."""
+        self._due = None
+        if self._session is None or self._session.busy:
+            return
+        if self._ends_due is not None:
+            self._ends_due.cancel()
+            self._ends_due = None
+        calls, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
+        endings, self._endings = self._endings[:MAX_BATCH], self._endings[MAX_BATCH:]
+        statements: list[Statement] = []
+        batch: _Batch | None = None
+        if calls:
+            batch = self._decided(calls)
+            if batch is not None:
+                statements.append((self._admit, batch.parameters()))
+        if endings:
+            # Of two ends of one call the first: both would otherwise be on record.
+            endings = list({one.admitted.intent.call: one for one in reversed(endings)}.values())[::-1]
+            ended = [ending_row(one, self._instance()) for one in endings]
+            about = byhand.array([one.admitted.intent.call.hex for one in endings], quoted=False)
+            statements.append((END_ALL, (*as_arrays(ended), about)))
+        if not statements:
+            return
+        if batch is not None:
+            step("admit.decided")
+        self._send(statements, lambda results, error: self._heard(batch, endings, results, error))
+        if batch is not None:
+            step("admit.written")
+        if endings:
+            step("complete.written")
+
+    def _decided(self, calls: Sequence[Waiting]) -> _Batch | None:
+        """Those that are let through by what this process knows; the others are left to the batch writer."""
+        read_at, snapshot = steady(), self._store.current
+        clock = self._clock
+        if clock is None or snapshot.stamp == self._overtaken or read_at + FORWARD_WITHIN > self._lease_until():
+            self._calls_left(calls)
+            return None
+        batch = _Batch(snapshot, clock[0] + timedelta(seconds=read_at - clock[1]), read_at, self._instance())
+        left = [one for one in calls if not batch.take(one)]
+        if left:
+            self._calls_left(left)
+        return batch if batch.calls else None
+
+    def _send(self, statements: Sequence[Statement], told: Told) -> None:
+        assert self._session is not None
+        self._silent = self._loop.call_later(SILENT_SECONDS, self._session.close)
+        self._session.send(statements, told)
+
+    def _told_time(self, results: list[Result] | None, _: Exception | None) -> None:
+        self._answered()
+        if results is not None:
+            self._clock = head_of(results[-1].rows[0]).clock, steady()
+            self._soon()
+
+    def _answered(self) -> None:
+        if self._silent is not None:
+            self._silent.cancel()
+            self._silent = None
+
+    def _heard(
+        self, batch: _Batch | None, endings: list[Ending], results: list[Result] | None, error: Exception | None
+    ) -> None:
+        self._answered()
+        if results is None:
+            self._failed(batch, endings, error)
+        else:
+            if batch is not None:
+                step("admit.committed")
+                self._told(batch, results[-1 - bool(endings)])
+            if endings:
+                self._ended(endings, results[-1])
+        if self._waiting or len(self._endings) >= MAX_BATCH:
+            self._go()  # at once: whoever waits has waited for this one
+        elif self._endings and self._ends_due is None:
+            self._ends_due = self._loop.call_later(ENDS_WAIT, self._soon)
+
+    def _told(self, batch: _Batch, result: Result) -> None:
+        version, stamp, clock, written = result.rows[0]
+        now = head_of((version, stamp, clock))
+        self._clock = now.clock, steady()
+        if written != "1":
+            # Newer policy, a token that has ended, or a time at which it is another decision: it is looked at closely.
+            if now.stamp != batch.snapshot.stamp:
+                self._overtaken = batch.snapshot.stamp
+            self._calls_left(batch.calls)
+            return
+        count_events({Event.CALL_AUTHORIZED: len(batch.calls)})
+        self._answer(batch.calls, batch.answers(now.clock))
+
+    def _ended(self, endings: list[Ending], result: Result) -> None:
+        step("complete.committed")
+        if result.count != len(endings):
+            # They were closed as unknown, or have an end already: it is for the batch writer to say which.
+            closed = {UUID(call) for (call,) in result.rows}
+            self._ends_left([one for one in endings if one.admitted.intent.call not in closed])
+            endings = [one for one in endings if one.admitted.intent.call in closed]
+        count_events(Counter(one.event for one in endings))
+
+    def _failed(self, batch: _Batch | None, endings: list[Ending], error: Exception | None) -> None:
+        """Ends are tried again by the batch writer: a second time says nothing new."""
+        self._ends_left(endings)
+        if batch is None:
+            return
+        if isinstance(error, Gone):
+            self._unheard(batch.calls, UnheardCommit(batch.answers(batch.at)))
+        else:
+            log.warning("%d calls are tried one by one: %s", len(batch.calls), error)
+            self._calls_left(batch.calls)
+
+    def _lost(self) -> None:
+        """The session has ended by itself; another is begun by whoever looks after this one."""
+        self._session = None
+        self._leave()
+
+    def _leave(self) -> None:
+        calls, self._waiting = self._waiting, []
+        endings, self._endings = self._endings, []
+        for timer in (self._due, self._ends_due, self._silent):
+            if timer is not None:
+                timer.cancel()
+        self._due = self._ends_due = self._silent = None
+        self._calls_left(calls)
+        self._ends_left(endings)
+
+
+class _Batch:
+    """Calls that are let through together, at `at` by the database's clock, which is not before it."""
+
+    def __init__(self, snapshot: Snapshot, at: datetime, read_at: float, instance: UUID) -> None:
+        self.snapshot, self.at, self.read_at, self._instance = snapshot, at, read_at, instance.hex
+        self.calls: list[Waiting] = []
+        self._verdicts: list[Verdict] = []
+        self._rows: list[Row] = []
+        self._until = END_OF_TIME
+
+    def take(self, waiting: Waiting) -> bool:
+        """Whether it is let through here: allowed, and by nothing that is counted or asks for the time."""
+        intent, verdict = waiting.intent, None
+        if intent.guess is not None and intent.guess[0] is self.snapshot and not intent.answers:
+            verdict = intent.guess[1]
+            if not verdict.since < self.at < verdict.until:
+                verdict = None
+        if verdict is None:
+            verdict = decided(self.snapshot, intent, self.at)
+        if verdict.code is not Code.ALLOWED or verdict.counted is not None or verdict.since >= self.at:
+            return False
+        try:
+            row = admitted_row(intent, verdict, version=self.snapshot.version, instance=self._instance)
+        except Exception:  # noqa: BLE001 - the batch writer says which call it is, and refuses that one
+            return False
+        self.calls.append(waiting)
+        self._verdicts.append(verdict)
+        self._rows.append(row)
+        self._until = min(self._until, verdict.until)
+        return True
+
+    def parameters(self) -> tuple[str | None, ...]:
+        """As `_statement` takes them."""
+        calls = byhand.array([one.intent.call.hex for one in self.calls], quoted=False)
+        hashes = {one.intent.principal.token_hash for one in self.calls}
+        return (
+            *as_arrays(self._rows),
+            calls,
+            self._instance,
+            byhand.array(tuple(hashes), quoted=True),
+            str(len(hashes)),
+            self.snapshot.stamp,
+            moment(self.at),
+            moment(self._until),
+        )
+
+    def answers(self, clock: datetime) -> list[Admitted]:
+        """What they are told, when they were let through at `clock`."""
+        return [
+            Admitted(one.intent, verdict, Code.ALLOWED.value, clock, self.read_at, one.intent.call)
+            for one, verdict in zip(self.calls, self._verdicts, strict=True)
+        ]
