@@ -1,0 +1,263 @@
+"""The quick way onto the record: nothing is let through there that a close look would refuse, and nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+from django.db import connection
+
+from jitaccess.audit.models import Entry
+from jitaccess.gateway.models import OpenCall
+from jitaccess.gateway.recording import admission, lane
+from jitaccess.gateway.recording.batch import Intent
+from jitaccess.identity.services import revoke_token
+from requests_app.models import Grant
+from requests_app.services import revoke_grant
+from tests.cast import Cast
+from tests.clocks import Clock
+from tests.gateway.harness import Client, Served, eventually, ledger, ledger_held, settled, told
+from tests.gateway.test_entries_of_calls import columns, written_otherwise
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.postgresql_only]
+Sent = Callable[[], list[dict[str, Any]]]
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many calls the batch writer decided, one number for each of its batches."""
+    batches: list[int] = []
+    whole = admission.admit_batch
+
+    def counted(intents: Any, **options: Any) -> Any:
+        batches.append(len(intents))
+        return whole(intents, **options)
+
+    monkeypatch.setattr(admission, "admit_batch", counted)
+    return batches
+
+
+@pytest.fixture
+def quick(gateway: Served) -> Served:
+    """A gateway whose lane is open."""
+    assert eventually(lambda: _lane(gateway).open)
+    return gateway
+
+
+@pytest.fixture
+def caller(cast: Cast, quick: Served) -> Iterator[Client]:
+    with quick.client(cast) as client:
+        client.call("git_log")  # what it needs is known from here on
+        eventually(settled)
+        yield client
+
+
+def _lane(served: Served) -> lane.Lane:
+    found = served.gateway.admission._lane
+    assert found is not None
+    return found
+
+
+def _sessions(what: str) -> int:
+    """End the sessions of the database whose last statement was like this; returns how many there were."""
+    with psycopg.connect(**connection.get_connection_params(), autocommit=True) as other:
+        found = other.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND query LIKE %s AND pid <> pg_backend_pid()",
+            [what],
+        )
+        return len(found.fetchall())
+
+
+def test_an_allowed_call_needs_no_other_thread(caller: Client, slow: list[int], sent: Sent) -> None:
+    for _ in range(5):
+        assert "content" in caller.call("git_log")
+    assert slow == []
+    assert len(sent()) == 6
+    assert eventually(settled)
+
+
+def test_its_entry_is_the_one_that_the_batch_writer_would_write(
+    cast: Cast, caller: Client, quick: Served, slow: list[int]
+) -> None:
+    assert "content" in caller.call("git_log", path="/srv")
+    quick_entry = ledger("call.authorized")[-1]
+    quick.run(quick.gateway.admission.stop_lane())
+    assert "content" in caller.call("git_log", path="/srv")
+    slow_entry = ledger("call.authorized")[-1]
+    assert slow == [1]
+    assert columns(quick_entry.uid, "at", "call") == columns(slow_entry.uid, "at", "call")
+    bindings = tuple(cast.verdict("git_log").bindings)
+    again = written_otherwise(quick_entry, cast.principal(client=quick_entry.client).actor(), bindings)
+    but = ("server_name", "tool", "source")
+    assert columns(quick_entry.uid, *but) == columns(again, *but)
+
+
+def _unaware(served: Served) -> None:
+    """From here on it learns of changes by its batches alone."""
+    watcher = served.gateway._tasks[0]
+    served.loop.call_soon_threadsafe(watcher.cancel)
+    assert eventually(watcher.done)
+
+
+def test_what_policy_took_away_is_refused_in_the_next_call(
+    cast: Cast, caller: Client, quick: Served, slow: list[int], sent: Sent
+) -> None:
+    grant = cast.grant("git_commit")
+    assert "content" in caller.call("git_commit")
+    _unaware(quick)
+    before, begun = len(sent()), len(ledger("call.authorized"))
+    del slow[:]
+    revoke_grant(grant_id=grant.pk, user=cast.anna)
+    assert caller.refusal("git_commit") == "revoked"
+    assert (len(sent()), len(ledger("call.authorized"))) == (before, begun)
+    assert slow == [1]
+    assert "content" in caller.call("git_log")
+    assert slow == [1], "with the newer policy the quick way is open again"
+
+
+def test_a_token_that_was_revoked_is_refused_in_the_next_call(
+    cast: Cast, caller: Client, quick: Served, slow: list[int], sent: Sent
+) -> None:
+    _unaware(quick)
+    assert caller.row
+    before = len(sent())
+    revoke_token(token=caller.row, operator=cast.operator)
+    message = caller.message("tools/call", {"name": "git_log", "arguments": {}})
+    response = caller.post(message)
+    assert "token_ended" in response.text or response.status_code == 401, response.text
+    assert slow == [1]
+    assert len(sent()) == before
+
+
+def test_the_end_of_a_grant_is_kept_to_the_instant(
+    cast: Cast, caller: Client, quick: Served, slow: list[int], clock: Clock, sent: Sent
+) -> None:
+    grant = cast.grant("git_commit", seconds=600)
+    assert "content" in caller.call("git_commit")
+    _unaware(quick)
+    before = len(sent())
+    del slow[:]
+    # The clock of the database runs ahead of what this process thinks that it is.
+    clock.shift(601)
+    assert caller.refusal("git_commit") == "expired"
+    assert len(sent()) == before
+    assert slow == [1]
+    late = [entry for entry in ledger("call.authorized") if entry.grant == grant.pk and entry.at >= _end(grant)]
+    assert late == []
+
+
+def _end(grant: Grant) -> datetime:
+    grant.refresh_from_db()
+    return grant.expires_at
+
+
+def test_refusals_and_counted_uses_take_the_other_way(cast: Cast, caller: Client, slow: list[int]) -> None:
+    assert caller.refusal("git_commit") == "no_binding"
+    binding = cast.limited(1)
+    assert "content" in caller.call("git_commit")
+    assert caller.refusal("git_commit") == "used_up"
+    assert slow == [1, 1, 1]
+    uses = [entry for entry in ledger("call.authorized") if str(binding.pk) in entry.bindings]
+    assert len(uses) == 1
+
+
+def test_while_its_session_is_gone_the_other_way_is_taken_and_then_it_has_a_new_one(
+    caller: Client, quick: Served, slow: list[int]
+) -> None:
+    assert _sessions("WITH %") == 1
+    assert eventually(lambda: not _lane(quick).open, within=5)
+    assert "content" in caller.call("git_log")
+    assert slow == [1]
+    assert eventually(lambda: _lane(quick).open, within=5)
+    assert "content" in caller.call("git_log")
+    assert slow == [1]
+    assert eventually(settled)
+
+
+def test_a_call_of_which_nobody_knows_whether_it_is_on_record_is_not_made(
+    caller: Client, quick: Served, slow: list[int], sent: Sent
+) -> None:
+    before = len(sent())
+    with ledger_held():
+        with caller.begin("git_log") as plain:
+            assert eventually(lambda: _waits() == 1)
+            assert _sessions("WITH head%") == 1
+            assert b'"unavailable"' in plain.recv(65536)
+    assert len(sent()) == before
+    assert eventually(settled)
+    assert slow == []
+
+
+def test_a_database_that_says_nothing_is_not_waited_for(
+    caller: Client, sent: Sent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lane, "SILENT_SECONDS", 0.3)
+    monkeypatch.setattr(admission, "COMMIT_SECONDS", 1.5)
+    before = len(sent())
+    with ledger_held():
+        assert caller.refusal("git_log") == "unavailable"
+    assert len(sent()) == before
+    # What was under way is on record now; its end says that nothing was sent.
+    assert eventually(settled)
+    assert told()[-2:] == ["call.authorized", "call.not_sent"] or len(ledger("call.authorized")) == 1
+
+
+def _waits() -> int:
+    with psycopg.connect(**connection.get_connection_params(), autocommit=True) as other:
+        found = other.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        ).fetchone()
+        return int(found[0]) if found else 0
+
+
+def test_what_the_database_refuses_is_tried_again_by_itself(
+    cast: Cast, caller: Client, quick: Served, slow: list[int]
+) -> None:
+    assert caller.row
+    principal = cast.principal(token_hash=caller.row.hash)
+    good = Intent(principal, cast.server.pk, "git", "git_log", "sha256:x", {})
+    twice = ledger("call.authorized")[0].call
+    assert twice
+    OpenCall.objects.create(call=twice, instance=quick.gateway.instance)
+    bad = replace(good, call=twice)
+
+    async def both() -> list[Any]:
+        admit = quick.gateway.admission.admit
+        return await asyncio.gather(admit(good), admit(bad), return_exceptions=True)
+
+    allowed, refused = quick.run(both())
+    assert allowed.allowed
+    assert isinstance(refused, Exception)
+    assert sorted(slow) == [1, 1, 2]
+    quick.run(_not_sent(quick, allowed))
+    assert eventually(lambda: not OpenCall.objects.filter(call=good.call).exists())
+
+
+async def _not_sent(served: Served, admitted: Any) -> None:
+    served.gateway.admission.not_sent(admitted, "a test")
+
+
+def test_of_two_ends_of_a_call_one_is_on_record(cast: Cast, caller: Client, quick: Served) -> None:
+    assert caller.row
+    principal = cast.principal(token_hash=caller.row.hash)
+
+    async def work() -> UUID:
+        admitted = await quick.gateway.admission.admit(
+            Intent(principal, cast.server.pk, "git", "git_log", "sha256:x", {})
+        )
+        quick.gateway.admission.not_sent(admitted, "first")
+        quick.gateway.admission.not_sent(admitted, "second")
+        await asyncio.sleep(0.05)
+        quick.gateway.admission.not_sent(admitted, "third")
+        return admitted.intent.call
+
+    call = quick.run(work())
+    assert eventually(settled)
+    assert Entry.objects.filter(call=call).exclude(event="call.authorized").count() == 1
