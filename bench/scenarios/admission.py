@@ -25,8 +25,8 @@ from jitaccess.audit.models import Entry, Unsequenced
 from jitaccess.audit.sequencer import sequence
 from jitaccess.catalog.models import Server
 from jitaccess.gateway.recording.admission import Admission
-from jitaccess.gateway.recording.batch import Intent
 from jitaccess.gateway.recording.clock_guard import ClockGuard
+from jitaccess.gateway.recording.facts import Intent
 from jitaccess.gateway.recording.instances import register_instance
 from jitaccess.identity.principal import Principal
 from jitaccess.identity.services import authenticate

@@ -22,7 +22,7 @@ from jitaccess.gateway.calling.calls import Call, forward_call, no_server, recor
 from jitaccess.gateway.context import Context
 from jitaccess.gateway.core import Clock, Gateway, Seen
 from jitaccess.gateway.endpoint import PATH, PREFIX, Endpoint, Target
-from jitaccess.gateway.http import MAX_BODY, Receive, Scope, Send, read_body, send_empty, send_json
+from jitaccess.gateway.http import Receive, Scope, Send, check_length, read_body, send_empty, send_json
 from jitaccess.gateway.limits import MAX_IN_FLIGHT, MAX_READING, RETRY_AFTER, one_more
 from jitaccess.gateway.methods import METHODS, Method, initialize
 from jitaccess.gateway.presence import Presences
@@ -392,10 +392,7 @@ def _check_content(headers: Headers) -> None:
 
 
 def _check_length(headers: Headers) -> None:
-    length = headers.get("content-length") or ""
-    if len(length.lstrip("0")) > len(str(MAX_BODY)) or (length.isdecimal() and int(length) > MAX_BODY):
-        # Said at once, of what will only be said: nobody waits for a body that is refused anyway.
-        raise RpcError(wire.INVALID_REQUEST, f"The body is larger than {MAX_BODY} bytes.", status=413)
+    check_length(headers.get("content-length") or "")
 
 
 async def _send_error(send: Send, error: RpcError) -> None:

@@ -22,6 +22,12 @@ _EVERYWHERE = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"no
 _JSON = (*_EVERYWHERE, (b"content-type", b"application/json"))
 
 
+def check_length(said: str) -> None:
+    """Raises RpcError(413) for a Content-Length over the cap: nobody waits for a body that is refused anyway."""
+    if len(said.lstrip("0")) > len(str(MAX_BODY)) or (said.isdecimal() and int(said) > MAX_BODY):
+        raise RpcError(INVALID_REQUEST, f"The body is larger than {MAX_BODY} bytes.", status=413)
+
+
 async def read_body(receive: Receive, *, limit: int = MAX_BODY, seconds: float = BODY_SECONDS) -> bytes:
     """The body. Raises RpcError: 413 beyond `limit` bytes (whatever Content-Length claims), 408 after `seconds`."""
     try:

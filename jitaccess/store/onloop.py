@@ -63,6 +63,9 @@ class Session:
         """Run them as one transaction. `told` gets what each gave, or the error because of which nothing of it was
         done; Gone: nobody knows.
         """
+        if self.closed:
+            told(None, Gone("the session is over"))
+            return
         pgconn = self._pgconn
         self._told, self._results, self._all, self._at, self._failed = told, [], [], 0, None
         try:
@@ -82,7 +85,12 @@ class Session:
 
     def close(self) -> None:
         """End the session. What is under way is told that it is Gone."""
-        self._end(Gone("the session was closed"))
+        self._on_lost = _nobody
+        self._lose(Gone("the session was closed"))
+
+    def give_up(self) -> None:
+        """End the session as if it had ended by itself."""
+        self._lose(Gone("the database says nothing"))
 
     def _flush(self) -> None:
         if self._pgconn.flush():
@@ -136,18 +144,19 @@ class Session:
         return None
 
     def _lose(self, error: Exception) -> None:
-        if not self.closed:
-            DATABASE_ERRORS.labels("OperationalError").inc()
-            self._end(error if isinstance(error, Gone) else Gone(str(error)))
-            self._on_lost()
-
-    def _end(self, error: Gone) -> None:
         if self.closed:
             return
         self.closed = True
         self._loop.remove_reader(self._socket)
         self._loop.remove_writer(self._socket)
         self._raw.close()
+        if self._on_lost is not _nobody:
+            DATABASE_ERRORS.labels("OperationalError").inc()
+            self._on_lost()
         told, self._told = self._told, None
         if told is not None:
-            told(None, error)
+            told(None, error if isinstance(error, Gone) else Gone(str(error)))
+
+
+def _nobody() -> None:
+    """Whoever closes a session knows."""

@@ -19,8 +19,9 @@ from django.db.models import F
 
 from jitaccess.audit.events import Event, Outcome
 from jitaccess.gateway.models import OpenCall
-from jitaccess.gateway.recording import batch
-from jitaccess.gateway.recording.batch import Intent
+from jitaccess.gateway.recording import batch, facts
+from jitaccess.gateway.recording.admission import Admission
+from jitaccess.gateway.recording.facts import Intent
 from jitaccess.gateway.upstream.config import StdioServer
 from jitaccess.identity.services import revoke_token
 from jitaccess.kernel.errors import Unavailable
@@ -65,6 +66,16 @@ class Moving(SnapshotStore):
 
 def bump() -> None:
     PolicyVersion.objects.update(version=F("version") + 1, stamp=uuid7().hex)
+
+
+@pytest.fixture(autouse=True)
+def by_the_batch_writer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These are about its thread; the quick way has tests of its own."""
+
+    async def nothing(_: Admission) -> None:
+        pass
+
+    monkeypatch.setattr(Admission, "start_lane", nothing)
 
 
 @pytest.fixture
@@ -195,7 +206,7 @@ def test_a_call_whose_grant_runs_out_while_its_server_starts_is_not_sent(
 def test_a_call_that_can_never_start_in_time_is_given_up_after_three_tries(
     agent: Client, sent: Sent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch, "FORWARD_WITHIN", 0.0)
+    monkeypatch.setattr(facts, "FORWARD_WITHIN", 0.0)
     assert agent.refusal("git_log") == "policy_busy"
     assert eventually(settled)
     assert sorted(told()) == ["call.authorized"] * 3 + ["call.not_sent"] * 3

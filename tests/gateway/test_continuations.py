@@ -13,10 +13,11 @@ from django.db import connection
 from jitaccess.audit.events import Event, Outcome
 from jitaccess.gateway.models import Continuation, OpenCall
 from jitaccess.gateway.recording import continuations
-from jitaccess.gateway.recording.batch import Admitted, Ending, Intent, admit_batch
+from jitaccess.gateway.recording.batch import admit_batch
 from jitaccess.gateway.recording.clock_guard import ClockGuard
 from jitaccess.gateway.recording.continuations import ANSWER_WITHIN, forget_old_continuations
 from jitaccess.gateway.recording.endings import touches_uses, write_endings
+from jitaccess.gateway.recording.facts import Admitted, Ending, Intent
 from jitaccess.gateway.recording.instances import register_instance
 from jitaccess.identity.services import authenticate, issue_token
 from jitaccess.kernel.errors import Unavailable

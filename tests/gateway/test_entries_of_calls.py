@@ -16,9 +16,10 @@ from jitaccess.audit.models import Entry, Leaf
 from jitaccess.audit.recorder import Facts, record
 from jitaccess.audit.sequencer import leaf_hash, sequence
 from jitaccess.gateway.models import OpenCall
-from jitaccess.gateway.recording.batch import Admitted, Ending, Intent, admit_batch
+from jitaccess.gateway.recording.batch import admit_batch
 from jitaccess.gateway.recording.clock_guard import ClockGuard
 from jitaccess.gateway.recording.endings import write_endings
+from jitaccess.gateway.recording.facts import Admitted, Ending, Intent
 from jitaccess.gateway.recording.instances import register_instance
 from jitaccess.identity.services import authenticate, issue_token
 from jitaccess.policy.engine.decide import Kind

@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 from django.db import connection
 
-from jitaccess.gateway.recording import batch
+from jitaccess.gateway.recording import facts
 from jitaccess.gateway.upstream.config import HttpServer
 from jitaccess.identity.services import set_agent_enabled
 from tests.cast import Cast
@@ -164,7 +164,7 @@ def test_what_could_not_go_out_within_the_second_is_not_sent_but_admitted_again(
     client: Client, upstream: WebServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The newer era first reads the list that says which arguments are mirrored; the older one may lose its session."""
-    monkeypatch.setattr(batch, "FORWARD_WITHIN", 0.3)
+    monkeypatch.setattr(facts, "FORWARD_WITHIN", 0.3)
     method = "tools/list" if upstream.era == "modern" else "tools/call"
     if upstream.era == "legacy":
         client.call("git_log")
@@ -191,7 +191,7 @@ def test_what_could_not_go_out_within_the_second_is_not_sent_but_admitted_again(
 def test_a_call_revoked_while_the_connection_was_made_is_refused_and_never_goes_out(
     client: Client, upstream: WebServer, cast: Cast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch, "FORWARD_WITHIN", 0.3)
+    monkeypatch.setattr(facts, "FORWARD_WITHIN", 0.3)
 
     async def slow(seen: Seen) -> web.StreamResponse:
         await asyncio.to_thread(

@@ -16,7 +16,7 @@ from django.db import connection
 from jitaccess.audit.models import Entry
 from jitaccess.gateway.models import OpenCall
 from jitaccess.gateway.recording import admission, lane
-from jitaccess.gateway.recording.batch import Intent
+from jitaccess.gateway.recording.facts import Intent
 from jitaccess.identity.services import revoke_token
 from requests_app.models import Grant
 from requests_app.services import revoke_grant

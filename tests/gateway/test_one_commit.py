@@ -12,9 +12,9 @@ from jitaccess.audit.events import Event, Outcome
 from jitaccess.gateway.models import OpenCall
 from jitaccess.gateway.recording import batch, instances
 from jitaccess.gateway.recording.admission import Admission
-from jitaccess.gateway.recording.batch import Waiting
-from jitaccess.gateway.recording.batch import Admitted, Ending, Intent, admit_batch
+from jitaccess.gateway.recording.batch import admit_batch
 from jitaccess.gateway.recording.clock_guard import ClockGuard
+from jitaccess.gateway.recording.facts import Admitted, Ending, Intent, Waiting
 from jitaccess.identity.services import authenticate, issue_token
 from jitaccess.policy.snapshots import SnapshotStore
 from jitaccess.store import byhand

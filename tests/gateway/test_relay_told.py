@@ -188,7 +188,7 @@ def test_a_call_that_runs_when_its_right_ends_is_cut(
         elif how == "expired":
             RoleBinding.objects.filter(pk=binding.pk).update(expires_at=now() + timedelta(milliseconds=50))
         elif how.endswith("locked"):
-            kind = how.split()[0]
+            kind = how.split(maxsplit=1)[0]
             target = {"agent": cast.agent.pk, "grant": binding.origin_id, "everything": None}[kind]
             lock(kind=kind, target=target, reason="It does odd things", operator=cast.operator)
         else:

@@ -16,8 +16,8 @@ from jitaccess.egress import client as client_module
 from jitaccess.egress.errors import EgressFailed
 from jitaccess.egress.http1 import Broken, Connection
 from jitaccess.gateway.endpoint import Endpoint
-from jitaccess.gateway.recording.batch import Ending
 from jitaccess.gateway.recording.endings import write_endings
+from jitaccess.gateway.recording.facts import Ending
 from jitaccess.gateway.seeing import subscribing
 from jitaccess.gateway.seeing.subscribing import Subscriber, Subscriptions
 from jitaccess.gateway.talking import elsewhere, mail

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from jitaccess.gateway.recording import batch
+from jitaccess.gateway.recording import facts
 from jitaccess.identity.services import revoke_token
 from jitaccess.kernel.errors import Conflict
 from jitaccess.policy.models import BindingUse
@@ -76,7 +76,7 @@ def test_a_call_that_was_not_sent_gives_its_use_back(
     cast: Cast, agent: Client, sent: Sent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cast.limited(1)
-    monkeypatch.setattr(batch, "FORWARD_WITHIN", 0.0)
+    monkeypatch.setattr(facts, "FORWARD_WITHIN", 0.0)
     assert agent.refusal("git_commit") == "policy_busy"
     assert told().count("call.authorized") == 3, "each try had the use that the one before gave back"
     monkeypatch.undo()

@@ -9,7 +9,7 @@ from jitaccess.audit.redact import redact
 from jitaccess.gateway.calling.forwarding import Forwarding
 from jitaccess.gateway.core import Clock, Gateway
 from jitaccess.gateway.endpoint import Target
-from jitaccess.gateway.recording.batch import Guess, Intent
+from jitaccess.gateway.recording.facts import Guess, Intent
 from jitaccess.gateway.talking.caller import Caller
 from jitaccess.gateway.talking.parked import ParkedCall
 from jitaccess.gateway.talking.rounds import Subject, Turn, Wanted

@@ -18,7 +18,8 @@ from jitaccess.gateway.calling.forwarding import Forwarding, TooLate, broken
 from jitaccess.gateway.calling.refusing import no_server, refusal, refused
 from jitaccess.gateway.calling.repeating import REPEATED, too_often
 from jitaccess.gateway.core import Gateway
-from jitaccess.gateway.recording.batch import TRIES, Admitted, Guess
+from jitaccess.gateway.recording.batch import TRIES
+from jitaccess.gateway.recording.facts import Admitted, Guess
 from jitaccess.gateway.talking import rounds
 from jitaccess.gateway.talking.between import ask, hand_over, unaskable
 from jitaccess.gateway.talking.parked import ParkedCall

@@ -14,7 +14,7 @@ from jitaccess.gateway import tracing
 from jitaccess.gateway.calling import denials, identity
 from jitaccess.gateway.calling.results import check, check_size, cleared, shown_error, without_our_words
 from jitaccess.gateway.calling.running import still
-from jitaccess.gateway.recording.batch import Admitted
+from jitaccess.gateway.recording.facts import Admitted
 from jitaccess.gateway.talking import rounds
 from jitaccess.gateway.talking.caller import LEVELS
 from jitaccess.gateway.talking.rounds import Turn, Wanted

@@ -7,7 +7,7 @@ from datetime import timedelta
 from django.conf import settings
 
 from jitaccess.gateway.endpoint import PREFIX
-from jitaccess.gateway.recording.batch import Admitted
+from jitaccess.gateway.recording.facts import Admitted
 from jitaccess.gateway.upstream.identity import HEADER, META
 from jitaccess.kernel.strictjson import JsonObject
 from jitaccess.store import jose

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from jitaccess.gateway.calling import denials
 from jitaccess.gateway.calling.forwarding import RESOURCE_NOT_FOUND
-from jitaccess.gateway.recording.batch import Admitted
+from jitaccess.gateway.recording.facts import Admitted
 from jitaccess.gateway.wire import INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, RpcError
 from jitaccess.kernel.strictjson import JsonObject
 from jitaccess.kernel.text import visible

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Self
 
-from jitaccess.gateway.recording.batch import Admitted
+from jitaccess.gateway.recording.facts import Admitted
 from jitaccess.policy.engine.decide import END_OF_TIME, Verdict, Who, decide
 from jitaccess.policy.engine.rules import Snapshot
 from jitaccess.policy.snapshots import SnapshotStore

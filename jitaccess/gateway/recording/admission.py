@@ -14,28 +14,22 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import cache, lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from django.db import close_old_connections, connection
 
 from jitaccess.audit.events import Event, Outcome
-from jitaccess.gateway.recording.batch import (
-    AWAY,
-    Admitted,
-    Ending,
-    Intent,
-    UnheardCommit,
-    Waiting,
-    admit_batch,
-)
+from jitaccess.gateway.recording import counters
+from jitaccess.gateway.recording.batch import AWAY, admit_batch
 from jitaccess.gateway.recording.clock_guard import ClockGuard
 from jitaccess.gateway.recording.endings import touches_uses, write_endings
+from jitaccess.gateway.recording.facts import Admitted, Ending, Intent, UnheardCommit, Waiting
 from jitaccess.gateway.recording.instances import LEASE
 from jitaccess.kernel.errors import Unavailable
 from jitaccess.kernel.steps import step
 from jitaccess.kernel.strictjson import Json
+from jitaccess.policy.compiler import Head
 from jitaccess.policy.snapshots import SnapshotStore
 from jitaccess.store import byhand, metrics
 from jitaccess.store.host_clock import steady
@@ -54,7 +48,6 @@ ENDS_WAIT = 0.02
 TRUSTED_SECONDS = 1.0
 # How long a stop waits for the packet that is under way; what it says is then heard by nobody.
 LEAVE_SECONDS = 5.0
-LOOK_AFTER_SECONDS = 0.5
 
 
 class Admission:
@@ -84,7 +77,7 @@ class Admission:
         """Let calls of this event loop take the quick way, where there is one."""
         if byhand.on_sqlite():
             return
-        from jitaccess.gateway.recording.lane import Lane
+        from jitaccess.gateway.recording.lane import Lane, keep_open  # here: on SQLite nobody needs the driver
 
         self._home = threading.get_ident()
         self._lane = Lane(
@@ -96,7 +89,7 @@ class Admission:
             ends_left=self._take_over_ends,
             unheard=self._unheard,
         )
-        self._looking_after = asyncio.create_task(self._look_after(self._lane))
+        self._looking_after = asyncio.create_task(keep_open(self._lane))
 
     async def stop_lane(self) -> None:
         """To be done before `stop`: what is under way is waited for, what waits is left to the thread."""
@@ -109,20 +102,6 @@ class Admission:
             await asyncio.wait_for(lane.idle(), LEAVE_SECONDS)
         lane.close()
 
-    async def _look_after(self, lane: Lane) -> None:
-        """Give it a session whenever it has none."""
-        from jitaccess.store import onloop
-
-        while True:
-            if not lane.open:
-                try:
-                    raw = await asyncio.to_thread(onloop.connect)
-                except Exception as error:  # noqa: BLE001 - until then the thread does it
-                    log.warning("calls take the slow way for now: %s", error)
-                else:
-                    lane.begin(raw)
-            await asyncio.sleep(LOOK_AFTER_SECONDS)
-
     def stop(self, *, timeout: float = 5) -> None:
         """Write what waits, then end the thread."""
         with self._ready:
@@ -134,7 +113,7 @@ class Admission:
         """Decide and record. Raises Unavailable when that is not possible: then nothing may be forwarded."""
         future: asyncio.Future[Admitted] = asyncio.get_running_loop().create_future()
         lane = self._lane
-        if lane is not None and lane.open and intent.plain:
+        if lane is not None and lane.open and intent.plain and not self._stopping:
             lane.enter(Waiting(intent, future))
         else:
             self._take_over_calls([Waiting(intent, future)])
@@ -146,6 +125,11 @@ class Admission:
             if future.done() and not future.cancelled() and future.exception() is None:
                 self._unwanted(future.result())
             raise
+
+    async def look(self, hashed: str) -> Head | None:
+        """As `Lane.look`; None where there is no lane."""
+        lane = self._lane
+        return await lane.look(hashed) if lane is not None else None
 
     def _take_over_calls(self, calls: Sequence[Waiting]) -> None:
         """They are the thread's."""
@@ -172,7 +156,7 @@ class Admission:
 
     def _let_through(self, calls: Sequence[Waiting], answers: Sequence[Admitted]) -> None:
         """By the lane, on its event loop."""
-        _allowed_counter().inc(len(answers))
+        counters.allowed().inc(len(answers))
         for waiting, answer in zip(calls, answers, strict=True):
             if waiting.future.done():
                 self._unwanted(answer)
@@ -212,9 +196,9 @@ class Admission:
         With `continuation` the same principal may go on with it, once. `told` is called, from another thread, when it
         is on record.
         """
-        _ending_counter(event).inc()
+        counters.ended(event).inc()
         if event is not Event.CALL_NOT_SENT:
-            _forward_seconds(admitted.intent.server_name).observe(steady() - admitted.read_at)
+            counters.seconds_of(admitted.intent.server_name).observe(steady() - admitted.read_at)
         ending = Ending(admitted, event, outcome, data, continuation, told)
         lane = self._lane
         if lane is not None and lane.open and ending.plain and threading.get_ident() == self._home:
@@ -424,18 +408,3 @@ def _tell(endings: Sequence[Ending]) -> None:
     for ending in endings:
         if ending.told is not None:
             ending.told()
-
-
-@cache
-def _allowed_counter() -> Any:
-    return metrics.CALLS.labels("allowed", "allowed")
-
-
-@cache
-def _ending_counter(event: Event) -> Any:
-    return metrics.CALL_ENDINGS.labels(event)
-
-
-@lru_cache(1024)
-def _forward_seconds(server_name: str) -> Any:
-    return metrics.FORWARD_SECONDS.labels(server_name)

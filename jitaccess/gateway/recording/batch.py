@@ -6,12 +6,11 @@ batch's tokens, the decisions at that instant, the uses, the entries.
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import datetime
 from uuid import UUID
 
 from django.db import InterfaceError, InternalError, OperationalError, connection, transaction
@@ -23,16 +22,14 @@ from jitaccess.gateway.recording import clock_guard, continuations
 from jitaccess.gateway.recording.clock_guard import ClockGuard
 from jitaccess.gateway.recording.continuations import Continued
 from jitaccess.gateway.recording.endings import Ends
+from jitaccess.gateway.recording.facts import FORWARD_WITHIN, Admitted, Ending, Intent, UnheardCommit
 from jitaccess.gateway.recording.refusals import Refusal, count_refusals
-from jitaccess.identity.principal import Principal
 from jitaccess.identity.services import ask_live
 from jitaccess.kernel.canonical import canonical
 from jitaccess.kernel.errors import Unavailable
-from jitaccess.kernel.ids import uuid7
 from jitaccess.kernel.steps import step
-from jitaccess.kernel.strictjson import Json, JsonObject
 from jitaccess.policy.compiler import HEAD, Head, head_of
-from jitaccess.policy.engine.decide import Code, Kind, Verdict, Who, decide
+from jitaccess.policy.engine.decide import Kind, Verdict, Who, decide
 from jitaccess.policy.engine.rules import Snapshot, Subject
 from jitaccess.policy.services import lock_uses, take_uses
 from jitaccess.policy.snapshots import SnapshotStore, counted, with_spent
@@ -44,129 +41,6 @@ from jitaccess.store.reads import one_state, was_overtaken
 TRIES = 3
 # The database, not what was written. A frozen process comes back to an InternalError: PostgreSQL has ended its session.
 AWAY = (OperationalError, InterfaceError, InternalError)
-# A call starts at most this long after the clock was read, on a clock that also counts while the machine sleeps: the
-# guarantee's "a second later".
-FORWARD_WITHIN = 1.0
-TOOLS_CALL = "tools/call"
-# A verdict, and by which policy.
-Guess = tuple[Snapshot, Verdict]
-
-
-@dataclass(frozen=True, slots=True)
-class Intent:
-    """A call somebody wants to make. `arguments` are redacted already; `given` are the whole ones, and `digest` is over
-    them. `tool` is a name, or by `kind` the URI of a resource. `method` is what the client asked for.
-
-    `continues` is the continuation that an earlier call's end left for this one; `answers`: whether it carries answers
-    to questions of the server. `barred` is a code with which it is refused whatever policy says. `guess` is what this
-    process's policy said of it, without answers.
-    """
-
-    principal: Principal
-    server: UUID | None
-    server_name: str
-    tool: str
-    digest: str
-    arguments: Json
-    call: UUID = field(default_factory=uuid7)
-    given: JsonObject = field(default_factory=dict, repr=False)
-    kind: Kind = Kind.TOOL
-    continues: UUID | None = None
-    answers: bool = False
-    barred: str = ""
-    method: str = TOOLS_CALL
-    guess: Guess | None = field(default=None, repr=False, compare=False)
-
-    @property
-    def what_for(self) -> dict[str, Json]:
-        """What its entries say of its method: nothing for calls of tools, which are most."""
-        return {} if self.method == TOOLS_CALL else {"method": self.method}
-
-    @property
-    def plain(self) -> bool:
-        """Whether nothing but policy decides about it."""
-        return self.continues is None and not self.barred
-
-
-@dataclass(frozen=True, slots=True)
-class Admitted:
-    """The recorded answer to an Intent. `read_at` is the steady clock's just before the database's clock was read.
-
-    `recorded` is the call whose entry tells of this one: its own, or the first of the same refusals in this minute.
-    `continued` is what its continuation was; then the verdict's `counted` is None when no further use was taken.
-    """
-
-    intent: Intent
-    verdict: Verdict
-    code: str
-    clock: datetime
-    read_at: float
-    recorded: UUID
-    continued: Continued | None = None
-
-    @property
-    def allowed(self) -> bool:
-        return self.verdict.allowed and self.code == Code.ALLOWED
-
-    def may_start(self) -> bool:
-        """Whether the call may be forwarded at this very moment."""
-        elapsed = steady() - self.read_at
-        return (
-            self.allowed and elapsed < FORWARD_WITHIN and self.clock + timedelta(seconds=elapsed) < self.verdict.until
-        )
-
-
-@dataclass(slots=True)
-class Waiting:
-    """A call that waits to be let through."""
-
-    intent: Intent
-    future: asyncio.Future[Admitted]
-
-
-class UnheardCommit(Exception):
-    """The batch may or may not be on record. `answers` are what it says if it is."""
-
-    def __init__(self, answers: list[Admitted]) -> None:
-        super().__init__("the database was gone before it said that the batch is on record")
-        self.answers = answers
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """How an authorized call ended. With `continuation` it may go on, once, under that id. `told` is called once this
-    is on record.
-    """
-
-    admitted: Admitted
-    event: Event
-    outcome: Outcome
-    data: dict[str, Json]
-    continuation: UUID | None = None
-    told: Callable[[], None] | None = None
-
-    @property
-    def unsent(self) -> bool:
-        """Whether nothing of the call reached the server."""
-        return self.event is Event.CALL_NOT_SENT or self.data.get("sent") is False
-
-    @property
-    def plain(self) -> bool:
-        """Whether it changes nothing but the record."""
-        if self.told is not None or self.continuation is not None or self.admitted.continued is not None:
-            return False
-        return self.admitted.verdict.counted is None
-
-    @property
-    def goes_on(self) -> Continued | None:
-        """The continuation that is made with this end: a new one, or the one with which nothing was sent."""
-        intent, before = self.admitted.intent, self.admitted.continued
-        if self.unsent:
-            return before
-        if self.continuation is None:
-            return None
-        counted = self.admitted.verdict.counted or (before.binding if before else None)
-        return Continued(self.continuation, before.call if before else intent.call, intent.principal.key, counted)
 
 
 _OPEN_ALL = f"INSERT INTO {OpenCall._meta.db_table} (call, instance) SELECT unnest($1::uuid[]), $2::uuid"
@@ -435,7 +309,6 @@ def admitted_row(
         instance=instance,
         data=canonical(data).decode(),
     )
-
 
 
 def _subject(intent: Intent) -> Subject:

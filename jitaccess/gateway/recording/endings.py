@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 from django.db import transaction
@@ -25,13 +24,11 @@ from jitaccess.audit.recorder import (
 )
 from jitaccess.gateway.models import OpenCall
 from jitaccess.gateway.recording import continuations
+from jitaccess.gateway.recording.facts import Ending
 from jitaccess.kernel.canonical import canonical
 from jitaccess.kernel.steps import step
 from jitaccess.policy.services import return_uses
 from jitaccess.store import byhand
-
-if TYPE_CHECKING:
-    from jitaccess.gateway.recording.batch import Ending
 
 _TABLE = OpenCall._meta.db_table
 # Entries of those calls only that are open, which they then are no more.
@@ -141,4 +138,3 @@ def ending_row(one: Ending, instance: UUID, *, late: bool = False) -> Row:
         instance=instance.hex,
         data=canonical(data).decode(),
     )
-

@@ -12,33 +12,27 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
 from jitaccess.audit.events import Event
 from jitaccess.audit.recorder import COLUMNS, Row, as_arrays, count_events, insert_fresh, moment
 from jitaccess.gateway.models import OpenCall
-from jitaccess.gateway.recording.batch import (
-    FORWARD_WITHIN,
-    Admitted,
-    Ending,
-    UnheardCommit,
-    Waiting,
-    admitted_row,
-    decided,
-)
+from jitaccess.gateway.recording.batch import admitted_row, decided
 from jitaccess.gateway.recording.endings import END_ALL, ending_row
+from jitaccess.gateway.recording.facts import FORWARD_WITHIN, Admitted, Ending, UnheardCommit, Waiting
 from jitaccess.identity.services import live_among
 from jitaccess.kernel.steps import step
-from jitaccess.policy.compiler import HEAD, head_of
+from jitaccess.policy.compiler import HEAD, Head, head_of
 from jitaccess.policy.engine.decide import END_OF_TIME, Code, Verdict
 from jitaccess.policy.engine.rules import Snapshot
 from jitaccess.policy.snapshots import SnapshotStore
 from jitaccess.store import byhand
 from jitaccess.store.byhand import Result
 from jitaccess.store.host_clock import steady
-from jitaccess.store.onloop import Gone, Session, Statement, Told
+from jitaccess.store.onloop import Gone, Session, Statement, Told, connect
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +41,7 @@ MAX_BATCH = 256
 ENDS_WAIT = 0.02
 # A database that says nothing for so long is believed to be away.
 SILENT_SECONDS = 10.0
+LOOK_AFTER_SECONDS = 0.5
 
 
 def _statement() -> str:
@@ -65,6 +60,22 @@ def _statement() -> str:
         f"SELECT one, ${instance}::uuid FROM go, unnest(${calls}::uuid[]) AS one) "
         "SELECT version, stamp, clock, (SELECT count(*) FROM go) FROM head"
     )
+
+
+def _question() -> str:
+    """What is in force now, and which of the tokens of these hashes are good."""
+    return (
+        f"WITH head (version, stamp, clock) AS MATERIALIZED ({HEAD}) "  # noqa: S608 - names of our own
+        f"SELECT version, stamp, clock, array_to_string(ARRAY({live_among('$1')}), ' ') FROM head"
+    )
+
+
+@dataclass(slots=True)
+class _Asking:
+    """Somebody who wants to know whether a token is good, and what is in force."""
+
+    hashed: str
+    future: asyncio.Future[Head | None]
 
 
 class Lane:
@@ -89,7 +100,8 @@ class Lane:
         self._answer, self._calls_left, self._ends_left, self._unheard = answer, calls_left, ends_left, unheard
         self._loop = asyncio.get_running_loop()
         self._session: Session | None = None
-        self._admit = _statement()
+        self._admit, self._ask = _statement(), _question()
+        self._asking: list[_Asking] = []
         self._waiting: list[Waiting] = []
         self._endings: list[Ending] = []
         self._clock: tuple[datetime, float] | None = None
@@ -134,6 +146,17 @@ class Lane:
         elif self._ends_due is None:
             self._ends_due = self._loop.call_later(ENDS_WAIT, self._soon)
 
+    async def look(self, hashed: str) -> Head | None:
+        """Policy and clock as they are now, if the token of this hash is good. None: it is not, or that cannot be said
+        here.
+        """
+        if self._session is None:
+            return None
+        one = _Asking(hashed, self._loop.create_future())
+        self._asking.append(one)
+        self._soon()
+        return await one.future
+
     def _soon(self) -> None:
         """In the next round of the event loop, so that all who came in this one go together."""
         if self._due is None and self._session is not None and not self._session.busy:
@@ -149,27 +172,30 @@ class Lane:
             self._ends_due = None
         calls, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
         endings, self._endings = self._endings[:MAX_BATCH], self._endings[MAX_BATCH:]
-        statements: list[Statement] = []
-        batch: _Batch | None = None
-        if calls:
-            batch = self._decided(calls)
-            if batch is not None:
-                statements.append((self._admit, batch.parameters()))
-        if endings:
-            # Of two ends of one call the first: both would otherwise be on record.
-            endings = list({one.admitted.intent.call: one for one in reversed(endings)}.values())[::-1]
-            ended = [ending_row(one, self._instance()) for one in endings]
-            about = byhand.array([one.admitted.intent.call.hex for one in endings], quoted=False)
-            statements.append((END_ALL, (*as_arrays(ended), about)))
+        asking, self._asking = self._asking, []
+        statements = [*self._questions(asking)]
+        # Of two ends of one call the first: both would otherwise be on record.
+        endings = list({one.admitted.intent.call: one for one in reversed(endings)}.values())[::-1]
+        if endings:  # before the calls: one of them may be the same call, tried again
+            rows = [ending_row(one, self._instance()) for one in endings]
+            ended = byhand.array([one.admitted.intent.call.hex for one in endings], quoted=False)
+            statements.append((END_ALL, (*as_arrays(rows), ended)))
+        batch = self._decided(calls) if calls else None
+        if batch is not None:
+            statements.append((self._admit, batch.parameters()))
         if not statements:
             return
         if batch is not None:
             step("admit.decided")
-        self._send(statements, lambda results, error: self._heard(batch, endings, results, error))
+        self._send(statements, lambda results, error: self._heard(batch, endings, asking, results, error))
         if batch is not None:
             step("admit.written")
         if endings:
             step("complete.written")
+
+    def _questions(self, asking: Sequence[_Asking]) -> Iterator[Statement]:
+        if asking:
+            yield self._ask, (byhand.array(tuple({one.hashed for one in asking}), quoted=True),)
 
     def _decided(self, calls: Sequence[Waiting]) -> _Batch | None:
         """Those that are let through by what this process knows; the others are left to the batch writer."""
@@ -186,7 +212,7 @@ class Lane:
 
     def _send(self, statements: Sequence[Statement], told: Told) -> None:
         assert self._session is not None
-        self._silent = self._loop.call_later(SILENT_SECONDS, self._session.close)
+        self._silent = self._loop.call_later(SILENT_SECONDS, self._session.give_up)
         self._session.send(statements, told)
 
     def _told_time(self, results: list[Result] | None, _: Exception | None) -> None:
@@ -201,18 +227,25 @@ class Lane:
             self._silent = None
 
     def _heard(
-        self, batch: _Batch | None, endings: list[Ending], results: list[Result] | None, error: Exception | None
+        self,
+        batch: _Batch | None,
+        endings: list[Ending],
+        asking: list[_Asking],
+        results: list[Result] | None,
+        error: Exception | None,
     ) -> None:
         self._answered()
+        if asking:
+            _tell(asking, results[0] if results is not None else None)
         if results is None:
             self._failed(batch, endings, error)
         else:
+            if endings:
+                self._ended(endings, results[-1 - (batch is not None)])
             if batch is not None:
                 step("admit.committed")
-                self._told(batch, results[-1 - bool(endings)])
-            if endings:
-                self._ended(endings, results[-1])
-        if self._waiting or len(self._endings) >= MAX_BATCH:
+                self._told(batch, results[-1])
+        if self._waiting or self._asking or len(self._endings) >= MAX_BATCH:
             self._go()  # at once: whoever waits has waited for this one
         elif self._endings and self._ends_due is None:
             self._ends_due = self._loop.call_later(ENDS_WAIT, self._soon)
@@ -262,8 +295,33 @@ class Lane:
             if timer is not None:
                 timer.cancel()
         self._due = self._ends_due = self._silent = None
+        asking, self._asking = self._asking, []
+        _tell(asking, None)
         self._calls_left(calls)
         self._ends_left(endings)
+
+
+def _tell(asking: Sequence[_Asking], result: Result | None) -> None:
+    now, good = None, frozenset[str]()
+    if result is not None:
+        (*head, hashes) = result.rows[0]
+        now, good = head_of(head), frozenset(hashes.split())
+    for one in asking:
+        if not one.future.done():
+            one.future.set_result(now if one.hashed in good else None)
+
+
+async def keep_open(lane: Lane) -> None:
+    """Give it a session whenever it has none; until then the batch writer does it all."""
+    while True:
+        if not lane.open:
+            try:
+                raw = await asyncio.to_thread(connect)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it may be over in a moment
+                log.warning("calls take the slow way for now: %s", error)
+            else:
+                lane.begin(raw)
+        await asyncio.sleep(LOOK_AFTER_SECONDS)
 
 
 class _Batch:

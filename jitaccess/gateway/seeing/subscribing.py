@@ -18,7 +18,7 @@ from uuid import UUID
 from jitaccess.audit.events import Event, Outcome
 from jitaccess.gateway.calling.results import shown_error
 from jitaccess.gateway.endpoint import Endpoint
-from jitaccess.gateway.recording.batch import Admitted, Intent
+from jitaccess.gateway.recording.facts import Admitted, Intent
 from jitaccess.gateway.seeing.offers import LIST_SECONDS, relayed
 from jitaccess.gateway.seeing.streams import UPDATED, Stream
 from jitaccess.gateway.seeing.watches import Place

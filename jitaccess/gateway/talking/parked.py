@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 
 from jitaccess.gateway.calling.forwarding import Forwarding
 from jitaccess.gateway.calling.running import RunningCall, RunningCalls
-from jitaccess.gateway.recording.batch import Admitted
+from jitaccess.gateway.recording.facts import Admitted
 from jitaccess.gateway.talking.asking import ABANDONED_SECONDS, lacking
 from jitaccess.gateway.talking.rounds import Subject, Turn, Wanted
 from jitaccess.gateway.upstream.errors import RemoteError
