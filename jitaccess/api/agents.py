@@ -10,9 +10,9 @@ from rest_framework import serializers
 
 from jitaccess.api import shapes
 from jitaccess.api.endpoint import Caller, Endpoint, Request, Response, caller_of
-from jitaccess.api.idempotency import never, once
+from jitaccess.api.idempotency import once
 from jitaccess.api.paging import Paged, page, place
-from jitaccess.api.parsing import Input, Nothing, Text, Whole, body, query
+from jitaccess.api.parsing import Nothing, body, query
 from jitaccess.api.schema import documented, listing
 from jitaccess.identity import services
 from jitaccess.identity.models import Agent
@@ -22,11 +22,6 @@ from jitaccess.store.paging import part_of
 
 class AgentQuery(Paged):
     enabled = serializers.BooleanField(required=False)
-
-
-class NewToken(Input):
-    minutes = Whole(min_value=1, max_value=services.MAX_TOKEN_SECONDS // 60)
-    on_behalf_of = Text(required=False, max_length=150, help_text="A username: the agent's owner, or one of its users.")
 
 
 class AgentList(Endpoint):
@@ -51,7 +46,7 @@ class AgentList(Endpoint):
 class AgentShow(Endpoint):
     @documented("agents_show", "One agent", "As in the list.", tag="agents", answer=shapes.Agent)
     def get(self, request: Request, agent_id: UUID) -> Response:
-        return Response(_data(_found(caller_of(request), agent_id)))
+        return Response(_data(found_agent(caller_of(request), agent_id)))
 
 
 class _Switch(Endpoint):
@@ -64,7 +59,7 @@ class _Switch(Endpoint):
         body(request, Nothing)
         caller = caller_of(request)
         caller.insist("jit_identity.change_agent")
-        agent = _found(caller, agent_id)
+        agent = found_agent(caller, agent_id)
         services.set_agent_enabled(agent=agent, enabled=enabled, operator=caller.principal.actor())
         return Response(_data(agent))
 
@@ -99,39 +94,6 @@ class AgentDisable(_Switch):
         return self.switch(request, agent_id, enabled=False)
 
 
-class AgentTokens(Endpoint):
-    people_only: ClassVar[frozenset[str]] = frozenset({"POST"})
-
-    @documented(
-        "agents_issue_token",
-        "Issue an access token",
-        "The value is in this answer and nowhere else, so Idempotency-Key is refused here. Whoever issues a token "
-        "counts as the requester of what is asked with it.",
-        tag="agents",
-        takes=NewToken,
-        status=201,
-        answer=shapes.Token,
-    )
-    @never
-    def post(self, request: Request, agent_id: UUID) -> Response:
-        asked, caller = body(request, NewToken), caller_of(request)
-        caller.insist("jit_identity.add_accesstoken")
-        agent = _found(caller, agent_id)
-        user = services.user_by_name(asked["on_behalf_of"]) if "on_behalf_of" in asked else None
-        value, token = services.issue_token(
-            agent=agent, user=user, ttl=asked["minutes"] * 60, operator=caller.principal.actor(), client=""
-        )
-        return Response(
-            {
-                "token": value,
-                "agent": agent.name,
-                "on_behalf_of": user.username if user else None,
-                "expires_at": token.expires_at.isoformat(),
-            },
-            status=201,
-        )
-
-
 def _seen(caller: Caller) -> QuerySet[Agent]:
     rows = Agent.objects.select_related("owner", "team")
     if caller.may("jit_identity.view_agent") or caller.may("jit_identity.change_agent"):
@@ -142,7 +104,8 @@ def _seen(caller: Caller) -> QuerySet[Agent]:
     return rows.filter(Q(owner=caller.person) | Q(pk__in=usable))
 
 
-def _found(caller: Caller, agent_id: UUID) -> Agent:
+def found_agent(caller: Caller, agent_id: UUID) -> Agent:
+    """Raises NotFound for those that may not be seen as for absent ones."""
     agent = _seen(caller).filter(pk=agent_id).first()
     if agent is None:
         raise NotFound("agent.unknown", "There is no such agent, or you may not see it.")

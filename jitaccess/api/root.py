@@ -7,7 +7,6 @@ from typing import Any
 
 from django.http import Http404, HttpResponse
 from django.shortcuts import render
-from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.utils import extend_schema
 from rest_framework.permissions import AllowAny
 from rest_framework.renderers import JSONRenderer
@@ -100,5 +99,7 @@ class Unknown(Open):
 
 @cache
 def _document() -> Any:
+    from drf_spectacular.generators import SchemaGenerator  # a tenth of a second that a start need not take
+
     generator: Any = SchemaGenerator()  # type: ignore[no-untyped-call]  # not typed there
     return generator.get_schema(request=None, public=True)

@@ -14,6 +14,7 @@ from jitaccess.api import (
     policy,
     requests,
     root,
+    tokens,
 )
 
 # Tells the generator of the OpenAPI file about our classes; here, because commands need not pay for it.
@@ -43,7 +44,8 @@ urlpatterns = [
     path("v1/agents/<uuid:agent_id>", agents.AgentShow.as_view(), name="agent"),
     path("v1/agents/<uuid:agent_id>/enable", agents.AgentEnable.as_view(), name="enable"),
     path("v1/agents/<uuid:agent_id>/disable", agents.AgentDisable.as_view(), name="disable"),
-    path("v1/agents/<uuid:agent_id>/tokens", agents.AgentTokens.as_view(), name="tokens"),
+    path("v1/agents/<uuid:agent_id>/tokens", tokens.AgentTokens.as_view(), name="tokens"),
+    path("v1/agents/<uuid:agent_id>/tokens/<uuid:token_id>/revoke", tokens.TokenRevoke.as_view(), name="revoke-token"),
     path("v1/servers", catalog.ServerList.as_view(), name="servers"),
     path("v1/servers/<uuid:server_id>", catalog.ServerShow.as_view(), name="server"),
     path("v1/servers/<uuid:server_id>/options", catalog.ServerOptions.as_view(), name="server-options"),

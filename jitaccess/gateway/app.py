@@ -10,10 +10,8 @@ import asyncio
 import contextlib
 import itertools
 import logging
-import re
 from dataclasses import replace
 
-from django.conf import settings
 from django.db import Error as DatabaseTrouble
 
 from jitaccess.gateway import tracing, wire
@@ -22,6 +20,7 @@ from jitaccess.gateway.calling.calls import Call, forward_call, no_server, recor
 from jitaccess.gateway.context import Context
 from jitaccess.gateway.core import Clock, Gateway, Seen
 from jitaccess.gateway.endpoint import PATH, PREFIX, Endpoint, Target
+from jitaccess.gateway.heads import Heads, check_content, token_of
 from jitaccess.gateway.http import Receive, Scope, Send, check_length, read_body, send_empty, send_json
 from jitaccess.gateway.limits import MAX_IN_FLIGHT, MAX_READING, RETRY_AFTER, one_more
 from jitaccess.gateway.methods import METHODS, Method, initialize
@@ -42,19 +41,10 @@ log = logging.getLogger(__name__)
 
 # From here on reading and digesting a body would hold up the event loop for everybody.
 LARGE_BODY = 64 * 1024
-# What a client says in each request anew. The rest of its headers is read once, if it is no more than this (bytes of
-# all values, and how many), for so many clients.
-_OF_ONE_REQUEST = {
-    name.encode(): name
-    for name in ("authorization", "content-length", "mcp-session-id", "traceparent", "tracestate", "x-request-id")
-}
-MAX_KNOWN, MAX_KNOWN_COUNT, MOST_KNOWN = 2048, 32, 1024
 # What a request is about, by method: which member names it.
 _ASKED_FOR = {
     "tools/call": ("name", Kind.TOOL), "prompts/get": ("name", Kind.PROMPT), "resources/read": ("uri", Kind.RESOURCE),
 }  # fmt: skip
-# Narrower than RFC 3986: no user, nothing that two parsers could read in two ways.
-_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9.-]+)(:[0-9]{1,5})?")
 
 
 class Application:
@@ -65,7 +55,7 @@ class Application:
         gateway.elsewhere = Elsewhere(gateway, forward_call)
         self._presences = Presences()
         self._numbers = itertools.count()
-        self._known_headers: dict[tuple[tuple[bytes, bytes], ...], Headers] = {}
+        self._heads = Heads()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = False
@@ -97,18 +87,18 @@ class Application:
                 )
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = self._headers(scope["headers"])
+        headers = self._heads.read(scope["headers"])
         method = scope["method"]
         if method not in {"POST", "GET", "DELETE"}:
             await send_empty(send, 405, {"allow": "GET, POST, DELETE"})
             return
         if method == "POST":
-            _check_content(headers)
-        token, source = _token(headers), (scope.get("client") or ("",))[0]
+            check_content(headers)
+        token, source = token_of(headers), (scope.get("client") or ("",))[0]
         recognized = self.gateway.recognize(token, source=source) if method == "POST" else None
         principal, seen = recognized or await self._identify(token, source)
         self.gateway.limits.admit(principal.key)
-        _check_length(headers)
+        check_length(headers.get("content-length") or "")
         # Read after the token: a stranger must not make us hold megabytes.
         with one_more(self.gateway.limits.reading, principal.key, limit=MAX_READING):
             body = await read_body(receive) if method == "POST" else b""
@@ -141,35 +131,6 @@ class Application:
         except RpcError as error:
             error.request_id = message.id
             raise
-
-    def _headers(self, raw: list[tuple[bytes, bytes]]) -> Headers:
-        """Read, and from where they may come. A client says most of it in each of its requests, so that is kept.
-
-        Raises RpcError.
-        """
-        own: dict[str, str] = {}
-        same: list[tuple[bytes, bytes]] = []
-        size = 0
-        for pair in raw:
-            name, value = pair
-            mine = _OF_ONE_REQUEST.get(name)
-            if mine is None:
-                same.append(pair)
-                size += len(value)
-            elif mine not in own:
-                own[mine] = value.decode("latin-1").strip()
-            else:
-                return _checked(Headers(raw))  # twice: it says what is wrong with that
-        key = tuple(same)
-        known = self._known_headers.get(key)
-        if known is not None:
-            return known.also(own)
-        headers = _checked(Headers(same))
-        if size <= MAX_KNOWN and len(same) <= MAX_KNOWN_COUNT:
-            if len(self._known_headers) >= MOST_KNOWN:
-                self._known_headers.clear()
-            self._known_headers[key] = headers
-        return headers.also(own)
 
     async def _listen_legacy(
         self, principal: Principal, endpoint: Endpoint, headers: Headers, receive: Receive, send: Send
@@ -322,13 +283,6 @@ def _endpoint(path: str, principal: Principal, seen: Seen) -> tuple[Endpoint, bo
     )
 
 
-def _token(headers: Headers) -> str:
-    scheme, _, value = (headers.get("authorization") or "").partition(" ")
-    if scheme.lower() != "bearer" or not value.strip():
-        raise RpcError(wire.INVALID_REQUEST, "An access token is needed: Authorization: Bearer <token>.", status=401)
-    return value.strip()
-
-
 def _plain_call(
     body: bytes, headers: Headers, path: str, principal: Principal, seen: Seen
 ) -> tuple[Message, Endpoint, bool] | None:
@@ -370,29 +324,6 @@ async def _fail(reply: Reply, message: Message, error: RpcError) -> None:
     if not reply.streaming:
         raise error
     await reply.end(error.status, wire.error(error.code, str(error), message_id=message.id, data=error.data))
-
-
-def _checked(headers: Headers) -> Headers:
-    """Refuse names and origins that are not ours: a page elsewhere must not reach a local gateway (DNS rebinding)."""
-    host = _HOST.fullmatch((headers.get("host") or "").lower())
-    if host is None or not {host[1], host[1].strip("[]")} & set(settings.ALLOWED_HOSTS):
-        raise RpcError(wire.INVALID_REQUEST, "This Host is not served here.", status=421)
-    origin = headers.get("origin")
-    if origin is not None and origin not in settings.GATEWAY_ALLOWED_ORIGINS:
-        raise RpcError(wire.INVALID_REQUEST, "This Origin is not allowed.", status=403)
-    return headers
-
-
-def _check_content(headers: Headers) -> None:
-    kind = headers.get("content-type") or ""
-    if kind != "application/json":
-        kind = kind.partition(";")[0].strip().lower()
-    if kind != "application/json" or headers.get("content-encoding") not in (None, "identity"):
-        raise RpcError(wire.INVALID_REQUEST, "Send application/json without a content encoding.", status=415)
-
-
-def _check_length(headers: Headers) -> None:
-    check_length(headers.get("content-length") or "")
 
 
 async def _send_error(send: Send, error: RpcError) -> None:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from django.contrib import admin, messages
@@ -15,12 +16,15 @@ from django.utils.safestring import SafeString
 from jitaccess.audit.admin_base import ReadOnlyAdmin, ReadOnlyInline, RecordedAdmin, actor_of, inert
 from jitaccess.identity.models import User
 from jitaccess.policy.admin_approval_forms import ApprovalPolicyForm, DelegationForm, OnCallScheduleForm
-from jitaccess.policy.approval.document import parse_policy
+from jitaccess.policy.approval.document import PolicyDocument, parse_policy
 from jitaccess.policy.delegations import delegate, end_delegation
 from jitaccess.policy.models import ApprovalPolicy, ApprovalPolicyVersion, Delegation, OnCallSchedule
 from jitaccess.policy.people import members_of
 from jitaccess.policy.policies import policy_warnings, save_policy
 from jitaccess.store.clock import JitNow
+
+# What a policy would have made of the latest requests (a requests_app.simulation.Simulation): set by who knows those.
+PREVIEW: Callable[[PolicyDocument], Any] | None = None
 
 
 class ApprovalPolicyVersionInline(ReadOnlyInline):

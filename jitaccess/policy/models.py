@@ -37,10 +37,14 @@ class PolicyChange(models.Model):
     The newest ten thousand versions are kept. Whoever is further behind reads everything.
     """
 
-    version = models.BigIntegerField(db_index=True)
+    version = models.BigIntegerField()
     stamp = models.CharField(max_length=36)
     kind = models.CharField(max_length=12)
     key = models.CharField(max_length=36)
+
+    class Meta:
+        # The triggers ask for each row whether it is written down already.
+        indexes: ClassVar = [models.Index(fields=["version", "kind", "key"], name="jit_policy_change")]
 
     def __str__(self) -> str:
         return f"{self.version}: {self.kind} {self.key}"

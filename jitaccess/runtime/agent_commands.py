@@ -50,6 +50,24 @@ def add(commands: Any) -> None:
     named(token, "name", "agents", metavar="NAME")
     token.add_argument("--for", dest="user", metavar="USER", help="on behalf of this person")
     token.add_argument("--ttl", default="30m", help="how long it is good, at most 60m (default 30m)")
+    tokens = verb(
+        agents,
+        "tokens",
+        _tokens,
+        "the access tokens of an agent that are good now, without their values",
+        example="jitaccess agents tokens demo-agent",
+    )
+    named(tokens, "name", "agents", metavar="NAME")
+    revoke = verb(
+        agents,
+        "revoke",
+        _revoke,
+        "end the access tokens of an agent, or one of them; in force for the next call",
+        more="Its grants stay: whoever gets a new token uses them. To end those too, disable the agent.",
+        example="jitaccess agents revoke demo-agent\njitaccess agents revoke demo-agent --token 0199a0b1-c2d3",
+    )
+    named(revoke, "name", "agents", metavar="NAME")
+    revoke.add_argument("--token", metavar="ID", help="only this one; the beginning of its id is enough")
     snippets.add(agents)
 
 
@@ -122,4 +140,42 @@ def _token(arguments: argparse.Namespace) -> int:
     else:
         print(value)
         say(f"{agent.name}, good until {token.expires_at:%H:%M} UTC; shown this once")
+    return Exit.DONE
+
+
+def _tokens(arguments: argparse.Namespace) -> int:
+    from jitaccess.api.render import token_data
+    from jitaccess.identity.services import agent_by_name, live_tokens
+    from jitaccess.store.clock import now
+
+    rows = live_tokens().filter(agent=agent_by_name(arguments.name)).select_related("agent", "user")
+    at, screen = now(), Screen()
+    found = [token_data(token, at) for token in rows.order_by("pk")]
+    if arguments.json:
+        screen.json({"items": found})
+    else:
+        shown.tokens(screen, found, at)
+    return Exit.DONE
+
+
+def _revoke(arguments: argparse.Namespace) -> int:
+    from django.db import transaction
+
+    from jitaccess.api.render import token_data
+    from jitaccess.identity.services import agent_by_name, live_tokens, revoke_token
+    from jitaccess.runtime import references
+    from jitaccess.runtime.cli import operator
+    from jitaccess.store.clock import now
+
+    rows = live_tokens().filter(agent=agent_by_name(arguments.name)).select_related("agent", "user")
+    ended = [references.row_of(rows, arguments.token, "token")] if arguments.token else list(rows.order_by("pk"))
+    with transaction.atomic():
+        for token in ended:
+            revoke_token(token=token, operator=operator())
+            token.refresh_from_db()
+    at, screen = now(), Screen()
+    if arguments.json:
+        screen.json({"items": [token_data(token, at) for token in ended]})
+    else:
+        screen.line(f"{len(ended)} token{'' if len(ended) == 1 else 's'} of {arguments.name} revoked")
     return Exit.DONE

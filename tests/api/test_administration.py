@@ -16,6 +16,7 @@ from jitaccess.audit.sequencer import sequence
 from jitaccess.identity.models import AccessToken, User
 from jitaccess.identity.services import authenticate
 from jitaccess.kernel import strictjson
+from jitaccess.kernel.errors import Forbidden
 from tests.api.conftest import NOBODY, Api, person, problem
 from tests.cast import Cast, definition
 
@@ -89,6 +90,31 @@ def test_tokens_that_may_not_be_are_not_issued(body: dict[str, Any], status: int
         staff(cast.carl, "change_agent").post(f"/agents/{cast.agent.pk}/tokens", {"minutes": 5}), 403, "not_permitted"
     )
     assert not AccessToken.objects.exists()
+
+
+def test_a_token_is_revoked_by_the_owner_its_issuer_and_whoever_the_admin_would_let(cast: Cast):
+    path = f"/agents/{cast.agent.pk}/tokens"
+    cast.agent.users.add(cast.carl)
+    issuer, owner = staff(cast.carl, "add_accesstoken"), person(cast.olga)
+    issued = [issuer.post(path, {"minutes": 5}).json() for _ in range(3)]
+    value, ids = issued[0]["token"], [one["token_id"] for one in issued]
+    problem(issuer.get(path), 403, "not_permitted")
+    problem(person(cast.bert).post(f"{path}/{ids[0]}/revoke"), 403, "not_permitted")
+    assert [one["token_id"] for one in owner.get(path, live="true").json()["items"]] == ids[::-1]
+    assert value not in owner.get(path).text
+    authenticate(value)
+    for who, token in ((owner, ids[0]), (issuer, ids[1]), (staff(cast.anna, "change_accesstoken"), ids[2])):
+        done = who.post(f"{path}/{token}/revoke").json()
+        assert (done["token_id"], done["live"], done["issued_by"]) == (token, False, "carl")
+        assert who.post(f"{path}/{token}/revoke").json() == done, "the first time stands"
+    with pytest.raises(Forbidden):
+        authenticate(value)
+    assert owner.get(path, live="true").json()["items"] == []
+    assert len(owner.get(path, live="false").json()["items"]) == 3
+    told = Entry.objects.filter(event="token.revoked").order_by("uid").values_list("user_name", flat=True)
+    assert list(told) == ["olga", "carl", "anna"]
+    problem(person(cast.admin).post(f"{path}/{NOBODY}/revoke"), 404, "token.unknown")
+    problem(person(cast.admin).post(f"/agents/{NOBODY}/tokens/{ids[0]}/revoke"), 404, "token.unknown")
 
 
 def test_a_tool_is_classified_as_it_was_looked_at(cast: Cast):

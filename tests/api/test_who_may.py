@@ -12,7 +12,7 @@ from jitaccess.audit.models import Entry
 from jitaccess.catalog.models import Server
 from jitaccess.identity.models import AccessToken, Team, User
 from jitaccess.identity.principal import Principal
-from jitaccess.identity.services import create_agent, revoke_token
+from jitaccess.identity.services import create_agent, issue_token, revoke_token
 from jitaccess.kernel.canonical import canonical
 from jitaccess.policy.delegations import delegate
 from jitaccess.policy.locks import lock
@@ -48,6 +48,7 @@ def places(cast: Cast) -> dict[str, str]:
         "tool": str(cast.tools["git_log"].pk),
         "server": str(cast.server.pk),
         "role": str(cast.read_only.pk),
+        "token": str(issue_token(agent=cast.agent, ttl=600, operator=OPERATOR)[1].pk),
         "lock": str(lock(kind="role", target=cast.read_only.pk, reason="x", operator=OPERATOR).pk),
         "delegation": str(delegated(cast).pk),
         "entry": str(Entry.objects.first().pk),  # type: ignore[union-attr]
@@ -63,6 +64,7 @@ DECIDING = (
     ("/agents/{agent}/enable", {}),
     ("/agents/{agent}/disable", {}),
     ("/agents/{agent}/tokens", {"minutes": 5}),
+    ("/agents/{agent}/tokens/{token}/revoke", {}),
     ("/tools/{tool}/classify", {"access": "read", "digest": "x"}),
     ("/servers/{server}/options", {"identity_header": True}),
     ("/locks", {"kind": "agent", "target": "{agent}", "reason": "x"}),
