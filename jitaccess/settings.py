@@ -80,8 +80,10 @@ DATABASES = {
 # Only tests set this: a file with seconds by which jit_now() is shifted, for every process that opens this SQLite file.
 TEST_CLOCK_FILE = env.text("JITACCESS_TEST_CLOCK_FILE")
 
+# "": nobody signs in by OpenID Connect.
+OIDC_ISSUER = env.text("JITACCESS_OIDC_ISSUER")
 INSTALLED_APPS = [
-    "django.contrib.admin",
+    "django.contrib.admin.apps.SimpleAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -89,6 +91,12 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "allauth",
     "allauth.account",
+    "allauth.socialaccount",
+    # Only where somebody signs in by it: it loads what every command would pay for.
+    *(["allauth.socialaccount.providers.openid_connect"] if OIDC_ISSUER else []),
+    "allauth.mfa",
+    "allauth.usersessions",
+    "django_htmx",
     "jitaccess.store",
     "jitaccess.audit",
     "jitaccess.identity",
@@ -101,6 +109,8 @@ INSTALLED_APPS = [
     "jitaccess.api",
     "jitaccess.gateway",
     "jitaccess.notify",
+    "jitaccess.notify.slack",
+    "jitaccess.notify.webhooks",
     "jitaccess.web",
 ]
 MIDDLEWARE = [
@@ -114,6 +124,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "allauth.account.middleware.AccountMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
 ]
 TEMPLATES = [
     {
@@ -125,6 +136,7 @@ TEMPLATES = [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
+                "jitaccess.web.context.nav",
             ],
         },
     },
@@ -153,6 +165,18 @@ ACCOUNT_SIGNUP_FIELDS = ["username*", "password1*", "password2*"]
 ACCOUNT_ADAPTER = "jitaccess.identity.adapters.AccountAdapter"
 ACCOUNT_EMAIL_VERIFICATION = "none"
 ACCOUNT_LOGOUT_REDIRECT_URL = "/accounts/login/"
+
+# How people sign in besides with a password of ours, and what they have to prove.
+OIDC_CLIENT_ID = env.text("JITACCESS_OIDC_CLIENT_ID")
+OIDC_CLIENT_SECRET = env.text("JITACCESS_OIDC_CLIENT_SECRET")
+OIDC_NAME = env.text("JITACCESS_OIDC_NAME", "single sign-on")
+OIDC_CREATE = env.flag("JITACCESS_OIDC_CREATE", default=False)
+OIDC_GROUPS_CLAIM = env.text("JITACCESS_OIDC_GROUPS_CLAIM")
+OIDC_SCOPES = env.words("JITACCESS_OIDC_SCOPES") or ["openid", "profile", "email"]
+LOCAL_PASSWORDS = env.flag("JITACCESS_LOCAL_PASSWORDS", default=True)
+MFA_REQUIRED = env.choice("JITACCESS_MFA_REQUIRED", of=("none", "admins", "all"), default="none")
+STEP_UP_SECONDS = env.whole("JITACCESS_STEP_UP_SECONDS", default=300)
+STEP_UP_WITH = env.words("JITACCESS_STEP_UP_WITH") or ["password", "totp", "webauthn"]
 
 REST_FRAMEWORK, SPECTACULAR_SETTINGS = api.REST_FRAMEWORK, api.SPECTACULAR_SETTINGS
 API_READS_PER_MINUTE = env.whole("JITACCESS_API_READS_PER_MINUTE", default=600)
@@ -189,6 +213,17 @@ EMAIL_TIMEOUT = 10
 DEFAULT_FROM_EMAIL = env.text("JITACCESS_EMAIL_FROM") or f"jitaccess@{_public.hostname}"
 # Every notice is written to the log; e-mail goes out as well once there is a server to send it.
 NOTIFY_CHANNELS = ["console", *(["email"] if _mail.scheme else [])]
+
+# SLACK_BOT_TOKEN "": no Slack. Channels are ids, in which every new request is posted.
+SLACK_BOT_TOKEN, SLACK_APP_TOKEN = env.text("JITACCESS_SLACK_BOT_TOKEN"), env.text("JITACCESS_SLACK_APP_TOKEN")
+SLACK_SIGNING_SECRET = env.text("JITACCESS_SLACK_SIGNING_SECRET")
+SLACK_APP_ID, SLACK_TEAM_ID = env.text("JITACCESS_SLACK_APP_ID"), env.text("JITACCESS_SLACK_TEAM_ID")
+SLACK_ENTERPRISE_ID = env.text("JITACCESS_SLACK_ENTERPRISE_ID")
+SLACK_CHANNELS = env.words("JITACCESS_SLACK_CHANNELS")
+SLACK_MODE = env.choice("JITACCESS_SLACK_MODE", of=("socket", "http"), default="socket")
+SLACK_API_URL = env.text("JITACCESS_SLACK_API_URL", "https://slack.com/api/")
+# So long may an endpoint of webhooks fail before a delivery is given up, in days.
+WEBHOOK_DAYS = env.whole("JITACCESS_WEBHOOK_DAYS", default=1)
 
 # Separate processes are read by machines; the command line says which they are.
 LOG_FORMAT = env.choice("JITACCESS_LOG_FORMAT", of=("json", "line"), default="line")

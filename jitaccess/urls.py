@@ -17,6 +17,9 @@ def nothing_here(request: HttpRequest) -> NoReturn:  # noqa: ARG001 - Django pas
 handler400, handler403 = "jitaccess.api.problems.handler400", "jitaccess.api.problems.handler403"
 handler404, handler500 = "jitaccess.api.problems.handler404", "jitaccess.api.problems.handler500"
 
+# Here and not with the app's start: no command and no gateway has an admin.
+admin.autodiscover()
+
 # Not all of allauth: no sign-up, no password by e-mail, none set from a session that somebody left open.
 urlpatterns = [
     path("admin/", admin.site.urls),
@@ -30,5 +33,7 @@ urlpatterns = [
     path("api/", include("jitaccess.api.urls")),
     path("access/v1/", include("jitaccess.api.authzen.urls")),
     path(".well-known/", include(authzen.well_known)),
+    path("slack/", include("jitaccess.notify.slack.urls")),
+    path("", include("jitaccess.notify.urls")),
     path("", include("jitaccess.web.urls")),
 ]

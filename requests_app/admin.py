@@ -9,8 +9,12 @@ from django.utils.safestring import SafeString
 
 from jitaccess.audit.admin_base import ReadOnlyAdmin, ReadOnlyInline, inert, pretty
 from jitaccess.kernel.durations import format_duration
+from jitaccess.policy import admin_approvals
+from requests_app import simulation
 from requests_app.models import AccessRequest, Decision, Grant, Review
 from requests_app.provisioning import admin as provisioning_admin  # noqa: F401 - Django looks for admins here alone
+
+admin_approvals.PREVIEW = simulation.of_latest
 
 
 class DecisionInline(ReadOnlyInline):

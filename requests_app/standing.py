@@ -250,23 +250,39 @@ def seen_by(user: User, request_id: UUID) -> tuple[AccessRequest, Standing]:
 
 def look_at(user: User, request_id: UUID) -> Seen:
     """As `seen_by`, with all that a page about it needs; every table is read once."""
-    request = _rows().filter(pk=request_id).first()
-    if request is None or not user.is_active:
+    request = _rows().filter(pk=request_id).first() if user.is_active else None
+    if request is None:
         raise _unknown()
+    return _look(request, user)
+
+
+def look(request_id: UUID) -> Seen:
+    """The same for what nobody in particular reads: it has no relatives and no seat. Raises NotFound."""
+    request = _rows().filter(pk=request_id).first()
+    if request is None:
+        raise _unknown()
+    return _look(request, None)
+
+
+def _look(request: AccessRequest, user: User | None) -> Seen:
     at = now()
-    others = _relatives(request)
-    people, teams = people_of([request, *others], at), _TeamsOf(user)
+    others = _relatives(request) if user else []
+    people = people_of([request, *others], at)
     decisions = tuple(request.decisions.select_related("user", "on_behalf_of").order_by("at", "pk"))
     votes = tuple(
         Vote(one.user_id, one.on_behalf_of_id, one.stage, DecisionVerdict(one.verdict))
         for one in decisions
         if one.live and one.user.is_active and one.digest == request.digest
     )
-    decided = any(one.user_id == user.pk for one in decisions)
-    standing = _standing(request, user, people[request.pk], votes, teams, at, decided=decided)
-    if not standing.may_see:
-        raise _unknown()
-    relatives = [one for one in others if _standing(one, user, people[one.pk], (), teams, at, decided=False).may_see]
+    standing, relatives = _NOBODY, []
+    if user:
+        teams, decided = _TeamsOf(user), any(one.user_id == user.pk for one in decisions)
+        standing = _standing(request, user, people[request.pk], votes, teams, at, decided=decided)
+        if not standing.may_see:
+            raise _unknown()
+        relatives = [
+            one for one in others if _standing(one, user, people[one.pk], (), teams, at, decided=False).may_see
+        ]
     return Seen(
         request=request,
         standing=standing,

@@ -13,6 +13,7 @@ from django.db.models import prefetch_related_objects
 from jitaccess.api.endpoint import Caller
 from jitaccess.audit.events import Event
 from jitaccess.audit.models import Entry
+from jitaccess.identity.models import AccessToken
 from jitaccess.kernel.errors import NotFound
 from jitaccess.kernel.strictjson import Json, JsonObject
 from jitaccess.policy.services import uses_left_of
@@ -197,3 +198,17 @@ def _decision(caller: Caller, decision: Decision) -> JsonObject:
     if caller.person:
         data["channel"] = decision.channel
     return data
+
+
+def token_data(token: AccessToken, at: datetime) -> dict[str, Any]:
+    """A token as it is shown; `at` is the database's clock."""
+    return {
+        "token_id": str(token.pk),
+        "agent": token.agent.name,
+        "on_behalf_of": token.user.username if token.user else None,
+        "issued_by": token.issued_by_name,
+        "created_at": token.created_at.isoformat(),
+        "expires_at": token.expires_at.isoformat(),
+        "revoked_at": token.revoked_at.isoformat() if token.revoked_at else None,
+        "live": token.expires_at > at and (token.revoked_at is None or token.revoked_at > at),
+    }

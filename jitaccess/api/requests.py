@@ -26,8 +26,11 @@ from jitaccess.policy.engine.rules import Snapshot
 from jitaccess.policy.services import uses_left_of
 from jitaccess.store.clock import now
 from requests_app import selectors
+from requests_app.card.card import card_of
+from requests_app.card.data import card_data
 from requests_app.selectors import Q, State
 from requests_app.services import Submission, cancel_request, submit_bundle
+from requests_app.standing import look_at
 
 CALLS_SHOWN = 500
 _EXAMPLE = {
@@ -140,13 +143,17 @@ class RequestShow(Endpoint):
     @documented(
         "requests_show",
         "One request",
-        "With its decisions, how far approval is, who can approve, and its grant.",
+        "With its decisions, how far approval is, who can approve, its grant and, for people, the card they decide by.",
         tag="requests",
         answer=shapes.FullRequest,
     )
     def get(self, request: Request, request_id: UUID) -> Response:
         caller = caller_of(request)
-        return Response(full_request(caller, *seen_request(caller, request_id), now()))
+        data = full_request(caller, *seen_request(caller, request_id), now())
+        if caller.person:
+            seen = look_at(caller.person, request_id)
+            data["card"] = card_data(card_of(seen, caller.person, channel="api"))
+        return Response(data)
 
 
 class RequestCancel(OfRequest):

@@ -110,3 +110,14 @@ class Terms(_Shape):
 class Limits(_Shape):
     max_minutes = s.IntegerField()
     max_uses = s.IntegerField(allow_null=True)
+
+
+class AccessToken(_Shape):
+    token_id = s.UUIDField()
+    agent = s.CharField()
+    on_behalf_of = s.CharField(allow_null=True)
+    issued_by = s.CharField()
+    created_at = s.DateTimeField()
+    expires_at = s.DateTimeField()
+    revoked_at = s.DateTimeField(allow_null=True)
+    live = s.BooleanField(help_text="Neither over nor revoked.")

@@ -116,6 +116,12 @@ class FullRequest(AccessRequest):
     approvals = Approval(many=True, required=False)
     decisions = Decision(many=True)
     standing = Standing(required=False, help_text="For people.")
+    card = s.DictField(
+        required=False,
+        help_text="For people who ask for one request: what the page shows of it. `title`, `status`, `who`, `risk`, "
+        "`things`, `adds` (`new`, `already`, `blocked`), `length`, `unusual`, `why`, `progress`, `effects`, and "
+        "`incomplete`, which says why it cannot be read whole.",
+    )
 
 
 class Submitted(FullRequest):
@@ -212,6 +218,7 @@ class Agent(_Shape):
 
 class Token(_Shape):
     token = s.CharField(help_text="Shown this once.")
+    token_id = s.UUIDField(help_text="What it is revoked by.")
     agent = s.CharField()
     on_behalf_of = s.CharField(allow_null=True)
     expires_at = s.DateTimeField()

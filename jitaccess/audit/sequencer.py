@@ -18,7 +18,7 @@ from jitaccess.audit.log import store_nodes
 from jitaccess.audit.models import Cursor, Entry, Leaf, Unsequenced
 from jitaccess.kernel.canonical import canonical
 from jitaccess.kernel.steps import step
-from jitaccess.store import byhand
+from jitaccess.store import byhand, wakeups
 
 _FIELDS = [field.attname for field in Entry._meta.concrete_fields]
 # In the order of canonical JSON, with what stands before each value there.
@@ -63,6 +63,8 @@ def sequence(*, limit: int = 1000) -> int:
         _forget(waiting)
         step("sequence.written")
     step("sequence.committed")
+    if new:
+        wakeups.notify(wakeups.LEDGER)  # not in the transaction: others who notify would wait for its commit
     return len(waiting)
 
 

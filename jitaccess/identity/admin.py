@@ -9,6 +9,9 @@ from uuid import UUID
 
 import allauth.account.admin  # noqa: F401 - registers what is taken out below
 from allauth.account.models import EmailAddress
+from allauth.mfa.models import Authenticator
+from allauth.socialaccount.models import SocialAccount, SocialApp, SocialToken
+from allauth.usersessions.models import UserSession
 from django import forms
 from django.contrib import admin
 from django.contrib.auth.admin import GroupAdmin, UserAdmin
@@ -42,7 +45,7 @@ CREDENTIALS = ("username", "email")
 
 admin.site.unregister(Group)
 # Nobody signs in by e-mail here, and those pages would change accounts without a record.
-admin.site.unregister(EmailAddress)
+admin.site.unregister([EmailAddress, Authenticator, SocialAccount, SocialApp, SocialToken, UserSession])
 
 
 @admin.register(Group)

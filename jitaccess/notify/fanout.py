@@ -4,102 +4,84 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from datetime import datetime, timedelta
+from uuid import UUID
 
 from django.conf import settings
-from django.db import transaction
+from django.db.models import Max
 
 from jitaccess.audit.events import Event
-from jitaccess.audit.models import Cursor, Entry, Leaf
-from jitaccess.audit.sequencer import advance, read_after
+from jitaccess.audit.models import Entry
 from jitaccess.identity.models import User
+from jitaccess.notify.allowed import wants
 from jitaccess.notify.models import Delivery
 from jitaccess.notify.notice import TOLD_EVENTS
+from jitaccess.notify.reading import audience_of, reading, reviewers
 from jitaccess.store.clock import now
-from requests_app import reviews, selectors, standing
-from requests_app.selectors import AccessRequest
-from requests_app.services.remind import escalated_to
+
+_TOLD = TOLD_EVENTS | {Event.TOOL_CHANGED}
+
+# Between two notices about the tools of one server: however restless it is, it fills nobody's mailbox.
+QUIET = timedelta(minutes=10)
 
 
 def fan_out(*, limit: int = 500) -> int:
-    """Turn the next ledger entries into deliveries; returns how many entries were read.
-
-    Deliveries and the cursor commit together: an entry is told once, whenever a process dies.
-    """
-    seen = Cursor.objects.filter(name="notify").values_list("seq", flat=True).first() or 0
-    if not Leaf.objects.filter(seq__gt=seen).exists():
-        return 0  # an idle look takes no write lock, which on SQLite everybody else would wait for
-    with transaction.atomic():
-        cursor, leaves = read_after("notify", limit=limit)
-        if not leaves:
-            return 0
-        told = [leaf.entry for leaf in leaves if leaf.entry.event in TOLD_EVENTS]
-        requests = selectors.requests_by_id({entry.request for entry in told if entry.request})
+    """Turn the next ledger entries into deliveries; returns how many entries were read."""
+    with reading("notify", _TOLD.__contains__, limit=limit) as batch:
+        if not batch.told:
+            return batch.read
         moment = now()
         rows = [
             Delivery(
-                entry=entry.uid, event=entry.event, request=request.pk, user=person, channel=channel, due_at=moment
+                entry=told.entry.uid,
+                event=told.event,
+                request=told.request.pk,
+                user=person,
+                channel=channel,
+                due_at=moment,
             )
-            for entry in told
-            if entry.request and (request := requests.get(entry.request))
-            for person in _audience(entry, request)
-            for channel in settings.NOTIFY_CHANNELS
-            if channel != "email" or person.email
+            for told in batch.told
+            if told.request and told.event in TOLD_EVENTS
+            for person in audience_of(told)
+            for channel in _channels(person, told.event)
         ]
         rows += [
-            Delivery(entry=entry.uid, event=entry.event, request=None, user=person, channel=channel, due_at=moment)
-            for entry in _quarantines(leaf.entry for leaf in leaves)
-            for person in _reviewers()
-            for channel in settings.NOTIFY_CHANNELS
-            if channel != "email" or person.email
+            Delivery(entry=entry.uid, event=entry.event, request=None, user=person, channel=channel, due_at=due)
+            for entry, due in _quarantines((told.entry for told in batch.told), moment)
+            for person in reviewers()
+            for channel in _channels(person, entry.event)
         ]
         Delivery.objects.bulk_create(rows, ignore_conflicts=True)
-        advance(cursor, leaves[-1].seq)
-    return len(leaves)
+    return batch.read
 
 
-def _audience(entry: Entry, request: AccessRequest) -> list[User]:
-    """A new request: who can decide. A reminder: who of them has not. Break-glass: everybody who was skipped.
+def _channels(person: User, event: str) -> list[str]:
+    """By which this person is told."""
+    reach = (channel for channel in settings.NOTIFY_CHANNELS if channel != "email" or person.email)
+    return [channel for channel in reach if wants(person, event, channel)]
 
-    The outcome: the agent's owner and the person it acts for, but not who did it.
+
+def _quarantines(entries: Iterable[Entry], moment: datetime) -> list[tuple[Entry, datetime]]:
+    """Tools that changed after their review, and when that is to be told: one entry for each server, however many of
+    its tools changed at once, and no sooner than QUIET after it was told of the last time.
     """
-    match entry.event:
-        case Event.REQUEST_SUBMITTED:
-            return standing.approvers_of(request) if request.pending else []
-        case Event.REQUEST_REMINDED | Event.REQUEST_ESCALATED:
-            return _undecided(entry, request) if request.pending else []
-        case Event.BREAK_GLASS_USED:
-            told = reviews.told_of(request)
-        case _:
-            told = [person for person in (request.agent.owner, request.user) if person and person.is_active]
-    concerned = {person.pk: person for person in told}
-    # An agent that acts for somebody carries that person's id: then it was not the person who did it.
-    if entry.user and not entry.agent:
-        concerned.pop(entry.user, None)
-    return list(concerned.values())
-
-
-def _undecided(entry: Entry, request: AccessRequest) -> list[User]:
-    """Of those a reminder (all) or an escalation (its groups) goes to: who has not decided, and may."""
-    done = {decision.user_id for decision in selectors.decisions_on(request) if decision.live}
-    asked = [person for person in standing.approvers_of(request) if person.pk not in done]
-    if entry.event == Event.REQUEST_REMINDED:
-        return asked
-    later = escalated_to(json.loads(entry.data)["groups"])
-    return [person for person in asked if person.pk in later]
-
-
-def _quarantines(entries: Iterable[Entry]) -> list[Entry]:
-    """Tools that changed after their review: one entry for each server, however many of its tools changed at once."""
-    found: dict[object, Entry] = {}
+    found: dict[UUID | None, Entry] = {}
     for entry in entries:
         if entry.event == Event.TOOL_CHANGED:
             data = json.loads(entry.data)
             if data.get("pin") and data["pin"] != data.get("digest"):
                 found.setdefault(entry.server, entry)
-    return list(found.values())
+    due = {server: _due(server, moment) for server in found}
+    return [(entry, at) for server, entry in found.items() if (at := due[server]) is not None]
 
 
-def _reviewers() -> list[User]:
-    """Who may review tools."""
-    who = User.objects.with_perm("jit_catalog.change_tool", backend="django.contrib.auth.backends.ModelBackend")
-    return list(who.filter(is_staff=True))
+def _due(server: UUID | None, moment: datetime) -> datetime | None:
+    """When to tell of a server's tools; None when a notice waits already, which says what is so when it goes out."""
+    recent = Delivery.objects.filter(request=None, event=Event.TOOL_CHANGED, due_at__gt=moment - QUIET)
+    told = Entry.objects.filter(uid__in=list(recent.values_list("entry", flat=True)), server=server)
+    theirs = recent.filter(entry__in=list(told.values_list("uid", flat=True)))
+    # One that was tried already may have been put into words before this change.
+    if theirs.filter(due_at__gt=moment, sent_at=None, attempts=0).exists():
+        return None
+    last = theirs.aggregate(last=Max("due_at"))["last"]
+    return max(moment, last + QUIET) if last else moment

@@ -17,6 +17,8 @@ from jitaccess.gateway.http import Receive, Scope, Send, read_body, send_empty
 from jitaccess.gateway.wire import RpcError
 from jitaccess.runtime.background import Background
 from jitaccess.runtime.gauges import Gauges, Values, of_gateway, of_installation
+from jitaccess.runtime.live import PATH as LIVE
+from jitaccess.runtime.live import Live
 from jitaccess.runtime.vitals import PATHS, Vitals
 from jitaccess.store.host_clock import steady
 
@@ -32,7 +34,8 @@ class Switch:
         self._gateway = gateway
         self._mcp = Application(gateway) if gateway else None
         self._background = background
-        self._vitals = Vitals(role, _checks(gateway, background), _gauges(gateway, web=web))
+        self._live = Live() if web else None
+        self._vitals = Vitals(role, _checks(gateway, background), _gauges(gateway, self._live))
         self._web = None
         if web:
             from jitaccess.runtime.wsgi import application
@@ -54,6 +57,8 @@ class Switch:
             await self._vitals(scope, send)
         elif serves(scope["path"]):
             await (self._mcp or _nothing)(scope, receive, send)
+        elif scope["path"] == LIVE:
+            await (self._live or _nothing)(scope, receive, send)
         elif self._web is not None:
             await self._serve_web(self._web, scope, receive, send)
         else:
@@ -84,6 +89,8 @@ class Switch:
 
     def begin_shutdown(self) -> None:
         """Called when the server stops listening, before it waits for open responses."""
+        if self._live is not None:
+            self._live.begin_shutdown()
         if self._gateway is not None:
             self._gateway.begin_shutdown()
 
@@ -109,6 +116,7 @@ class Switch:
         results = await asyncio.gather(
             asyncio.to_thread(self._background.stop) if self._background else asyncio.sleep(0),
             self._gateway.stop() if self._gateway else asyncio.sleep(0),
+            self._live.stop() if self._live else asyncio.sleep(0),
             self._vitals.close(),
             return_exceptions=True,
         )
@@ -129,17 +137,18 @@ def _checks(gateway: Gateway | None, background: Background | None) -> dict[str,
     return checks
 
 
-def _gauges(gateway: Gateway | None, *, web: bool) -> Gauges:
+def _gauges(gateway: Gateway | None, live: Live | None) -> Gauges:
     def own() -> Values:
+        pages = {"open_pages": float(live.open_pages)} if live is not None else {}
         if gateway is None:
-            return {}
-        return {
+            return pages
+        return pages | {
             "open_streams": float(len(gateway.streams)),
             "upstream_children": float(gateway.pool.children),
             "calls_in_flight": float(len(gateway.in_flight)),
         }
 
-    reads = [*([of_installation] if web else []), *([of_gateway(gateway)] if gateway else [])]
+    reads = [*([of_installation] if live is not None else []), *([of_gateway(gateway)] if gateway else [])]
     return Gauges(reads, own)
 
 

@@ -106,6 +106,11 @@ def make_app(*, redis_url: str) -> Celery:
                 ("notify.deliver", 2.0),
                 ("policy.fetch_schedules", 60.0),
                 ("api.forget_old_answers", 600.0),
+                ("slack.deliver", 1.0),
+                ("slack.cards", 2.0),
+                ("webhooks.deliver", 2.0),
+                ("figures.count", 5.0),
+                ("identity.forget_sessions", 600.0),
             )
         },
         task_acks_late=False,
@@ -120,7 +125,17 @@ def make_app(*, redis_url: str) -> Celery:
         worker_send_task_events=False,
     )
     app.autodiscover_tasks(
-        ["requests_app", "requests_app.provisioning", "jitaccess.policy", "jitaccess.notify", "jitaccess.api"]
+        [
+            "requests_app",
+            "requests_app.provisioning",
+            "jitaccess.policy",
+            "jitaccess.identity",
+            "jitaccess.audit",
+            "jitaccess.notify",
+            "jitaccess.notify.slack",
+            "jitaccess.notify.webhooks",
+            "jitaccess.api",
+        ]
     )
     app.autodiscover_tasks(["requests_app"], related_name="sweeps")
     return app

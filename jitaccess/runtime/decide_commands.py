@@ -57,7 +57,9 @@ def _decide(arguments: argparse.Namespace) -> int:
         raise Invalid("decision.unasked", "There is nobody to ask at this terminal: say --yes if you have looked.")
     out = sys.stderr if arguments.json else sys.stdout
     data = desk.request_data(asked, at)
-    _card(Screen(out), data, asked, at)
+    incomplete = _card(Screen(out), asked)
+    if approving and incomplete:
+        raise Conflict("decision.not_shown", f"{incomplete} Look at it in the browser: {asked.url}")
     if approving:
         _ensure_shown(data, asked, out)
     _ensure_may(asked, person, at, approving=approving)
@@ -90,31 +92,19 @@ def _decide(arguments: argparse.Namespace) -> int:
 _SAID = {"approved": "Approved.", "denied": "Denied. The agent is told."}
 
 
-def _card(screen: Screen, data: dict[str, Any], asked: Any, at: datetime) -> None:
-    """Who, what exactly, how long, how unusual, why: from stored data."""
-    more: list[tuple[str, list[str]]] = [
-        ("asked before", _history(asked)),
-        ("risk", [str(asked.risk)]),
-        *((name, [text]) for name, text in _terms(asked) if text),
-        *((f"about {name}", [text]) for name, text in _descriptions(asked)),
-    ]
-    shown.request(screen, data | {"items": asked.parsed_items, "ticket": asked.ticket}, at, more=more)
+def _card(screen: Screen, asked: Any) -> str:
+    """The card of every channel: who, what exactly, what it adds, how long, how unusual, why. Why it is not all of it,
+    or "".
+    """
+    from requests_app.card.card import card_of
+    from requests_app.card.lines import card_lines
+    from requests_app.standing import look
+
+    card = card_of(look(asked.pk), None, channel=CHANNEL)
+    screen.line(screen.style(f"Request {card.request}", "bold"))
+    screen.fields([(name, text.split("\n")) for name, text in card_lines(card)])
     screen.line()
-
-
-def _terms(asked: Any) -> list[tuple[str, str]]:
-    """What most requests do not have."""
-    longest = asked.max_total_seconds
-    return [
-        ("kind", "" if asked.kind == "access" else str(asked.kind).replace("_", " ")),
-        ("extends", f"grant {asked.extends_id}" if asked.extends_id else ""),
-        ("starts", shown.stamp(asked.starts_at)),
-        ("ends", f"at the latest {shown.stamp(asked.not_after)}" if asked.not_after else ""),
-        ("with more time", f"{format_duration(longest)} at most" if longest and longest > asked.seconds else ""),
-        ("filed by", asked.filed_by.username if asked.filed_by else ""),
-        ("token by", asked.issued_by.username if asked.issued_by else ""),
-        ("client", asked.client),
-    ]
+    return card.incomplete
 
 
 def _narrow(arguments: argparse.Namespace) -> Any:
@@ -125,29 +115,6 @@ def _narrow(arguments: argparse.Namespace) -> Any:
         return None
     seconds = arguments.minutes * 60 if arguments.minutes else None
     return Narrow(seconds=seconds, max_uses=arguments.max_uses, labels=arguments.only)
-
-
-def _history(asked: Any) -> list[str]:
-    from requests_app import selectors
-
-    names = {tool["id"]: tool["name"] for item in asked.parsed_items for tool in item.get("tools", ())}
-    lines = []
-    for tool, ended in selectors.history_of(asked).items():
-        counted = ", ".join(f"{count} {status}" for status, count in sorted(ended.items()))
-        lines.append(f"{names.get(str(tool), tool)}: {counted or 'never by this agent'}")
-    return lines or ["never counted for this kind"]
-
-
-def _descriptions(asked: Any) -> Iterator[tuple[str, str]]:
-    """What the tools say of themselves, as they were when they were asked for."""
-    from jitaccess.catalog.models import Tool
-
-    pins = {tool["id"]: tool["pin"] for item in asked.parsed_items for tool in item.get("tools", ())}
-    for tool in Tool.objects.filter(pk__in=pins).order_by("name"):
-        if tool.digest == pins[str(tool.pk)]:
-            yield tool.name, str(tool.parsed.get("description") or "(it says nothing of itself)")
-        else:
-            yield tool.name, "CHANGED since it was asked for: approving will be refused"
 
 
 def _ensure_shown(data: dict[str, Any], asked: Any, out: TextIO) -> None:

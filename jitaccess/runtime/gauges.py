@@ -39,6 +39,7 @@ _MEANINGS = {
     "provision_revokes_stuck": "Of these, what could not be taken away; it is tried for ever.",
     "policy_version_lag": "Versions by which this gateway's policy in memory is behind; calls never are.",
     "open_streams": "Event streams of agents, open in this gateway.",
+    "open_pages": "Pages that are told of changes, open in this web process.",
     "upstream_children": "Child processes of MCP servers in this gateway.",
     "calls_in_flight": "Requests of agents being answered by this gateway.",
     "database_up": "Whether the database answered for this scrape.",

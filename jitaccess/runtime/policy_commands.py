@@ -14,7 +14,7 @@ from jitaccess.runtime.screen import Screen
 
 if TYPE_CHECKING:
     from jitaccess.policy.approval.document import PolicyDocument
-    from jitaccess.runtime.policy_simulation import Replay, Simulation
+    from requests_app.simulation import Replay, Simulation
 
 MOST = 10_000
 
@@ -61,8 +61,8 @@ def _check(arguments: argparse.Namespace) -> int:
 
 def _simulate(arguments: argparse.Namespace) -> int:
     from jitaccess.policy.policies import policy_warnings
-    from jitaccess.runtime.policy_simulation import simulate
     from requests_app.selectors import all_requests
+    from requests_app.simulation import simulate
 
     document = _read(arguments.file)
     warnings = policy_warnings(document)

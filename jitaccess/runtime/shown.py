@@ -41,6 +41,13 @@ _AGENTS = (
     Column("TEAM", least=6),
     Column("DESCRIPTION", least=12, spare=True),
 )
+_TOKENS = (
+    Column("ID"),
+    Column("FOR", least=6),
+    Column("ISSUED BY", least=6),
+    Column("ISSUED", spare=True),
+    Column("LEFT"),
+)
 _NOTES = ("reason", "why", "text", "note", "detail", "message")
 
 
@@ -93,6 +100,22 @@ def agents(screen: Screen, rows: Sequence[Data]) -> None:
     """A list of them."""
     cells = [(row["name"], enabled(row), row["owner"], row["team"], row.get("description", "")) for row in rows]
     screen.table(_AGENTS, cells, empty="No agents yet.")
+
+
+def tokens(screen: Screen, rows: Sequence[Data], at: datetime) -> None:
+    """A list of them."""
+    short = shortened(row["token_id"] for row in rows)
+    cells = [
+        (
+            short[row["token_id"]],
+            row["on_behalf_of"] or "itself",
+            row["issued_by"],
+            ago(row["created_at"], at),
+            until(row["expires_at"], at),
+        )
+        for row in rows
+    ]
+    screen.table(_TOKENS, cells, empty="No tokens that are good now.")
 
 
 def request(screen: Screen, data: Data, at: datetime, *, more: Iterable[tuple[str, Iterable[str]]] = ()) -> None:

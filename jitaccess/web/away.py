@@ -7,7 +7,6 @@ from typing import Any
 from uuid import UUID
 
 from django.contrib import messages
-from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_POST, require_safe
@@ -17,21 +16,17 @@ from jitaccess.identity.principal import Principal
 from jitaccess.kernel.errors import Invalid, JitAccessError, NotFound
 from jitaccess.policy.delegations import concerning, delegate, end_delegation
 from jitaccess.store.clock import now
-from jitaccess.web.views import _person as person_of
-from jitaccess.web.views import _refusals_are_pages as refusals_are_pages
-from jitaccess.web.views import _source as source_of
+from requests_app.pages import page, person_of, source_of
 
 
-@login_required
+@page
 @require_safe
-@refusals_are_pages
 def overview(request: HttpRequest) -> HttpResponse:
     return _page(request)
 
 
-@login_required
+@page(back="web:away")
 @require_POST
-@refusals_are_pages
 def hand_over(request: HttpRequest) -> HttpResponse:
     user, form = person_of(request), request.POST
     try:
@@ -52,9 +47,8 @@ def hand_over(request: HttpRequest) -> HttpResponse:
     return redirect("web:away")
 
 
-@login_required
+@page(back="web:away")
 @require_POST
-@refusals_are_pages
 def end(request: HttpRequest, delegation_id: UUID) -> HttpResponse:
     user = person_of(request)
     row = concerning(user).filter(pk=delegation_id).first()

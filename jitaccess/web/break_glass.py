@@ -6,7 +6,6 @@ from typing import Any
 from uuid import UUID
 
 from django.contrib import messages
-from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_POST, require_safe
@@ -17,25 +16,21 @@ from jitaccess.kernel.durations import format_duration
 from jitaccess.kernel.errors import Invalid, JitAccessError, NotFound
 from jitaccess.policy.break_glass import rights_of
 from jitaccess.store.clock import now
-from jitaccess.web.views import _person as person_of
-from jitaccess.web.views import _refusals_are_pages as refusals_are_pages
-from jitaccess.web.views import _source as source_of
 from requests_app import reviews
+from requests_app.pages import page, person_of, source_of
 from requests_app.services.break_glass import break_glass, finish_review, stop_break_glass
 
 SHOWN = 20
 
 
-@login_required
+@page
 @require_safe
-@refusals_are_pages
 def overview(request: HttpRequest) -> HttpResponse:
     return _page(request)
 
 
-@login_required
+@page(back="web:break_glass")
 @require_POST
-@refusals_are_pages
 def use(request: HttpRequest, right_id: UUID) -> HttpResponse:
     user = person_of(request)
     try:
@@ -54,9 +49,8 @@ def use(request: HttpRequest, right_id: UUID) -> HttpResponse:
     return redirect("web:break_glass")
 
 
-@login_required
+@page(back="web:break_glass")
 @require_POST
-@refusals_are_pages
 def review(request: HttpRequest, grant_id: UUID) -> HttpResponse:
     note, source = request.POST.get("note", ""), source_of(request)
     try:
@@ -67,9 +61,8 @@ def review(request: HttpRequest, grant_id: UUID) -> HttpResponse:
     return redirect("web:break_glass")
 
 
-@login_required
+@page(back="web:break_glass")
 @require_POST
-@refusals_are_pages
 def stop(request: HttpRequest, grant_id: UUID) -> HttpResponse:
     try:
         stop_break_glass(grant_id=grant_id, reviewer=person_of(request), source=source_of(request))

@@ -223,3 +223,19 @@ def test_a_tool_that_was_never_reviewed_is_not_told(cast: Cast) -> None:
     import_tools(server=cast.server, definitions=offered, operator=cast.operator)
     catch_up()
     assert owed() == set()
+
+
+def test_a_server_whose_tools_change_again_and_again_fills_no_mailbox_and_its_last_state_is_told(cast: Cast) -> None:
+    for number in range(4):
+        change_tools(cast, *("git_log", "git_add")[: number % 2])
+        catch_up()
+        task()
+    assert [one.subject for one in mail.outbox] == ["[jitaccess] Changed since its review: git_log of git"]
+    [waits] = Delivery.objects.filter(sent_at=None, channel="email")
+    assert timedelta(minutes=9) < waits.due_at - now() < timedelta(minutes=12)
+    change_tools(cast, "git_add")
+    catch_up()
+    Delivery.objects.filter(sent_at=None).update(due_at=now())
+    task()
+    assert [one.subject for one in mail.outbox[1:]] == ["[jitaccess] Changed since its review: git_add of git"]
+    assert not Delivery.objects.filter(sent_at=None).exists()

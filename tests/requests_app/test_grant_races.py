@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from jitaccess.audit.models import Entry
-from jitaccess.gateway.recording.batch import Intent, admit_batch
+from jitaccess.gateway.recording.batch import admit_batch
 from jitaccess.gateway.recording.clock_guard import ClockGuard
+from jitaccess.gateway.recording.facts import Intent
 from jitaccess.identity.models import Agent, Team
 from jitaccess.identity.principal import Principal
 from jitaccess.identity.services import issue_token, set_agent_enabled

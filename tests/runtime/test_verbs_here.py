@@ -14,7 +14,8 @@ from django.core.cache import caches
 from jitaccess.audit.models import Entry
 from jitaccess.catalog.models import Tool
 from jitaccess.identity.models import Agent
-from jitaccess.kernel.errors import JitAccessError
+from jitaccess.identity.services import authenticate
+from jitaccess.kernel.errors import Forbidden, JitAccessError
 from jitaccess.runtime import desk
 from jitaccess.runtime.cli import _parser
 from jitaccess.runtime.exits import refused
@@ -70,7 +71,7 @@ def test_a_person_approves_with_their_password_what_was_shown(run: Run, cast: Ca
     )
     assert (code, err) == (0, "")
     for words in ("demo-agent", "git/git_commit", "git/git_add", "write", "10 min", "Finish the release notes",
-                  "never by this agent", "The tool git_commit", request.digest, "Approved."):  # fmt: skip
+                  "first time", "The tool git_commit", request.digest, "Approved."):  # fmt: skip
         assert words in out, words
     decision = Decision.objects.get()
     assert (decision.user, decision.channel, decision.digest, decision.reason) == (
@@ -162,7 +163,7 @@ def test_what_cannot_be_shown_is_not_approved_here_but_may_be_denied(run: Run, c
     request = cast.submit(context={"note": "all\u202efine \x1b[2J"})
     code, out, err = decide(run, "approve", request)
     assert (code, "in the browser" in err) == (4, True)
-    assert "\\u{202e}" in out
+    assert "\\u202e" in out
     assert "\u202e" not in out
     assert "\x1b" not in out
     assert not Decision.objects.exists()
@@ -195,7 +196,7 @@ def test_a_changed_tool_is_said_so(run: Run, cast: Cast) -> None:
     request = cast.submit()
     Tool.objects.filter(name="git_commit").update(digest="sha256:" + "1" * 64)
     code, out, err = decide(run, "approve", request)
-    assert (code, "CHANGED" in out) == (4, True), err
+    assert (code, "changed this tool after it was asked for" in " ".join(out.split())) == (4, True), err
     assert not Grant.objects.exists()
 
 
@@ -256,6 +257,24 @@ def test_agents(run: Run, cast: Cast) -> None:
     code, out, err = run("agents", "token", "demo-agent")
     assert (code, out.startswith("jit_"), "shown this once" in err) == (0, True, True)
     assert run("agents", "show", "nobody")[0] == 3
+
+
+def test_tokens_of_an_agent_are_listed_and_revoked(run: Run, cast: Cast) -> None:
+    values = [run("agents", "token", "demo-agent")[1].strip() for _ in range(3)]
+    rows = json.loads(run("agents", "tokens", "demo-agent", "--json")[1])["items"]
+    assert [row["live"] for row in rows] == [True] * 3
+    listed = run("agents", "tokens", "demo-agent")[1]
+    assert len(listed.splitlines()) == 4
+    assert not any(value in listed for value in values)
+    assert run("agents", "revoke", "demo-agent", "--token", rows[1]["token_id"])[1] == "1 token of demo-agent revoked\n"
+    authenticate(values[0])
+    with pytest.raises(Forbidden):
+        authenticate(values[1])
+    assert run("agents", "revoke", "demo-agent", "--token", rows[1]["token_id"])[0] == 3
+    assert run("agents", "revoke", "demo-agent")[1] == "2 tokens of demo-agent revoked\n"
+    assert Entry.objects.filter(event="token.revoked").count() == 3
+    assert "No tokens" in run("agents", "tokens", "demo-agent")[1]
+    assert run("agents", "revoke", "nobody")[0] == 3
 
 
 def test_names_for_the_shell(run: Run, cast: Cast) -> None:

@@ -22,8 +22,9 @@ from jitaccess.policy.models import BreakGlass, Requestable, RoleBinding
 from jitaccess.policy.policies import save_policy
 from jitaccess.policy.services import save_role
 from jitaccess.store.clock import now
-from jitaccess.web import present, shown
-from jitaccess.web.deciding import choices_of
+from requests_app.card import rows as rows_
+from requests_app.card import shown
+from requests_app.card.effects import choices_of
 from requests_app.models import AccessRequest, Decision, Grant
 from requests_app.services import Ask, ExactCall, Privileges, extend_grant, submit_bundle, submit_request
 from requests_app.services.break_glass import break_glass
@@ -439,7 +440,7 @@ def test_a_bundle_is_shown_together(cast: Cast, browser) -> None:
     first, second = sorted((one.request for one in filed), key=lambda one: one.created_at)
     between = cast.submit("git_add", seconds=1200)
     client = browser(cast.anna)
-    rows = present.rows([first, between, second], now())
+    rows = rows_.cards_of_rows([first, between, second], now())
     assert [row.request for row in rows] == [first, second, between]
     assert [row.together for row in rows] == [False, True, False]
     html = client.get("/").content.decode()

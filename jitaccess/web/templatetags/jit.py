@@ -10,6 +10,9 @@ from django.utils.safestring import SafeString
 
 from jitaccess.kernel.durations import format_duration
 from jitaccess.kernel.text import visible
+from jitaccess.web.icons import ICONS
+from jitaccess.web.tokens import DARK, LIGHT
+from requests_app.card.adds import Adds
 
 register = template.Library()
 
@@ -47,6 +50,29 @@ def inert(text: str, limit: int = 2000) -> str:
 def inert_lines(text: str, limit: int = 2000) -> str:
     """As `inert`, with newlines kept."""
     return visible(str(text), limit=limit, multiline=True)
+
+
+@register.filter
+def adds_of(adds: Adds | None, label: str) -> Adds | None:
+    """What of `adds` one thing of the request has to do with; None where nothing is known of it."""
+    return adds.of(label) if adds else None
+
+
+@register.simple_tag
+def icon(name: str) -> SafeString:
+    """An icon of jitaccess.web.icons beside words that say the same; nothing for a name that is not there."""
+    if name not in ICONS:
+        return SafeString()
+    return format_html(
+        '<svg class="icon" viewBox="0 0 20 20" width="20" height="20" aria-hidden="true"><path d="{}"/></svg>',
+        ICONS[name],
+    )
+
+
+@register.simple_tag
+def colour(name: str, *, dark: bool = False) -> str:
+    """The value of a colour of the design system, such as #0a5a56: for e-mail, which has no style sheet of ours."""
+    return (DARK if dark else LIGHT)[name]
 
 
 def relative(moment: datetime, now: datetime) -> str:

@@ -16,8 +16,9 @@ import pytest
 from django.db import connection
 
 from jitaccess.audit import recorder
-from jitaccess.gateway.recording.batch import Intent, admit_batch
+from jitaccess.gateway.recording.batch import admit_batch
 from jitaccess.gateway.recording.clock_guard import ClockGuard
+from jitaccess.gateway.recording.facts import Intent
 from jitaccess.identity.models import AccessToken, User
 from jitaccess.identity.principal import Principal
 from jitaccess.kernel.ids import uuid7

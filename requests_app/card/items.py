@@ -1,10 +1,10 @@
-"""What a request asks for, item by item, from stored data; and why it cannot be approved on a page, if so."""
+"""What a request asks for, item by item, from stored data; and why it cannot be approved where it is read, if so."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -13,7 +13,7 @@ from jitaccess.catalog.models import Tool
 from jitaccess.kernel.text import visible
 from jitaccess.kernel.yamldoc import MAX_DOCUMENT
 from jitaccess.policy.models import RoleVersion
-from jitaccess.web.shown import Shown, shown
+from requests_app.card.shown import LONGEST, Shown, shown
 from requests_app.lifecycle import RequestKind, RequestStatus
 from requests_app.selectors import AccessRequest, labels_of
 
@@ -38,12 +38,13 @@ class Thing:
     rest: str = ""
     history: str = ""
     obstacle: str = ""
+    tool: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
     """One item. `kind` is tools, call, role or database; `where` the server, role or database; `arguments` those of an
-    exact call or the schema of them; `version`, `document` and `row` are a role's.
+    exact call or the schema of them; `version` and `document` (its rules, inert and whole) are a role's.
     """
 
     kind: str
@@ -53,7 +54,11 @@ class Block:
     privileges: str = ""
     version: int = 0
     document: str = ""
-    row: RoleVersion | None = None
+
+    @property
+    def free(self) -> bool:
+        """Whether it is tools that take any arguments, whose uses are counted together."""
+        return self.kind == "tools" and self.arguments is None
 
 
 def blocks_of(request: AccessRequest, history: History) -> list[Block]:
@@ -67,16 +72,26 @@ def blocks_of(request: AccessRequest, history: History) -> list[Block]:
     return [_block(request, item, tools, documents, history) for item in items]
 
 
-def not_shown(request: AccessRequest) -> str:
-    """Why a person at a page cannot have seen all of what is asked for, as a sentence; "" when they can."""
+def not_shown(request: AccessRequest, *, longest: int = LONGEST) -> str:
+    """Why a person cannot have read all of what is asked for where a text has `longest` characters, as a sentence; ""
+    when they can. Role documents are counted where less than a page fits.
+    """
     for item in request.parsed_items:
         if item["kind"] not in {"tools", "call", "role", "database"}:
-            return "This asks for something that this page cannot show."
+            return "This asks for something that cannot be shown here."
         told = _arguments(item)
-        if told and not told.whole:
+        if told and not (told.whole and len(told.text) <= longest):
             return "The arguments are too long, or nested too deeply, to be read here whole."
-    if not shown(json.loads(request.context)).whole:
-        return "What the agent sent along is nested too deeply to be read here whole."
+    context = shown(json.loads(request.context))
+    if not (context.whole and len(context.text) <= longest):
+        return "What the agent sent along is too long, or nested too deeply, to be read here whole."
+    return ""
+
+
+def too_long(blocks: Iterable[Block], *, longest: int) -> str:
+    """Why the rules of a role cannot be read where a text has `longest` characters; "" when they can."""
+    if any(len(block.document) > longest for block in blocks):
+        return "The rules of a role are too long to be read here whole."
     return ""
 
 
@@ -138,7 +153,6 @@ def _role(request: AccessRequest, item: dict[str, Any], row: RoleVersion | None,
         (Thing(label, item["role"], obstacle=obstacle),),
         version=item["version"],
         document=document,
-        row=row,
     )
 
 
@@ -163,6 +177,7 @@ def _tool(label: str, asked: dict[str, str], known: Mapping[UUID, Tool], history
         rest=visible(text, limit=LONG_DESCRIPTION, multiline=True) if len(text) > SHORT_DESCRIPTION else "",
         history=counted(history[UUID(asked["id"])]) or "first time",
         obstacle=obstacle,
+        tool=UUID(asked["id"]),
     )
 
 

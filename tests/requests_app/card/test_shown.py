@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from jitaccess.audit.events import Event
 from jitaccess.kernel.text import has_hidden, visible
-from jitaccess.web.shown import LONGEST, shown
-from jitaccess.web.timeline import _LIFE
+from requests_app.card.shown import LONGEST, shown
+from requests_app.card.timeline import _LIFE
 
 pytestmark = pytest.mark.pure
 VALUES: Any = st.recursive(

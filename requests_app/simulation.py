@@ -16,7 +16,7 @@ from jitaccess.policy.approval.document import PolicyDocument, PolicyRule
 from jitaccess.policy.approval.plan import Group, Plan, plan_of, read_plan
 from jitaccess.policy.people import members_of, resolver
 from requests_app.approval import People, lacking
-from requests_app.selectors import AccessRequest
+from requests_app.selectors import AccessRequest, all_requests
 from requests_app.standing import self_of
 
 
@@ -88,6 +88,12 @@ def simulate(document: PolicyDocument, requests: Iterable[AccessRequest]) -> Sim
     everybody = {person for people in members.values() for person in people}
     names = dict(User.objects.filter(pk__in=everybody).values_list("pk", "username"))
     return Simulation([_replay(one, members, names) for one in tries], unknown)
+
+
+def of_latest(document: PolicyDocument, *, last: int = 100) -> Simulation:
+    """The latest requests that were filed under the policy of this name."""
+    rows = all_requests().filter(policy_name=document.name).order_by("-created_at", "-pk")
+    return simulate(document, rows[:last])
 
 
 def _try(document: PolicyDocument, request: AccessRequest, old: Plan, facts: Mapping[str, Any]) -> _Try:

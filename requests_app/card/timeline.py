@@ -14,8 +14,8 @@ from jitaccess.audit.models import Entry
 from jitaccess.kernel.durations import format_duration
 from jitaccess.kernel.text import visible
 from jitaccess.policy.models import GRANTED, RoleBinding
-from jitaccess.web.items import chips_of
-from jitaccess.web.progress import narrowed_to
+from requests_app.card.items import chips_of
+from requests_app.card.progress import narrowed_to
 from requests_app.lifecycle import RequestKind
 from requests_app.selectors import AccessRequest
 

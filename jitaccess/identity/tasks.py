@@ -1,0 +1,11 @@
+from __future__ import annotations
+
+from celery import shared_task
+
+from jitaccess.identity.sessions import SessionStore
+
+
+@shared_task(name="identity.forget_sessions", ignore_result=True)
+def forget_sessions() -> None:
+    """Delete sessions that have ended."""
+    SessionStore.clear_expired()

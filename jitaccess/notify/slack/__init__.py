@@ -1,0 +1,1 @@
+"""Slack: cards, decisions and messages there."""

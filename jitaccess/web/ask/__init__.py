@@ -1,0 +1,1 @@
+"""Asking: new requests, and what one has."""

@@ -1,0 +1,1 @@
+"""The inbox, requests and deciding on them."""

@@ -1,0 +1,1 @@
+"""Activity, overview and anomalies."""

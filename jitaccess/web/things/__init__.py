@@ -1,0 +1,1 @@
+"""Servers, the simulator and locks."""
