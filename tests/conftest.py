@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import ipaddress
 import os
 import socket
@@ -13,15 +14,17 @@ from django.test import TransactionTestCase
 from hypothesis import HealthCheck, settings
 
 from tests import browser, databases, nginx
-from tests.cast import Cast, build_cast
+from tests.cast import Cast
+from tests.cast_again import cast_again
 from tests.clocks import Clock
+from tests.once import once
 
 HERE = Path(__file__).parent
 # Tests in these folders touch no database: one run of them is enough.
 PURE = (
     "kernel", "policy/engine", "policy/approval", "gateway/upstream", "egress",
     # What people and programs see of rows: the statements behind it are run on both databases elsewhere.
-    "web", "admin", "runtime", "api/authzen", "bench",
+    "web", "admin", "runtime", "api/authzen", "bench", "requests_app/card", "slack", "pages", "identity/oidc",
     "conformance",
 )  # fmt: skip
 # Most of what they do is wait for processes. They begin first, so that what only computes fills the pauses, and none of
@@ -48,6 +51,23 @@ settings.load_profile(os.environ.get("JITACCESS_HYPOTHESIS", "default"))
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "nginx: needs an nginx, which CI insists on")
     _keep_off_the_network()
+    gc.disable()  # until everything is collected: nothing of it is garbage
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """The second run does not even read what it would leave out."""
+    wanted = config.option.markexpr.startswith("not pure") and _is_pure(collection_path)
+    return True if wanted else None
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of tests, and all that they import, are for ever: looking through them at each full collection is slow."""
+    gc.enable()
+    gc.freeze()
+
+
+def _is_pure(path: Path) -> bool:
+    return f"{path}/".startswith(tuple(f"{HERE}/{folder}/" for folder in PURE)) or path.name in ABOUT_THE_PROTOCOL
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -58,9 +78,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         _drop(config, items, [item for item in items if item.get_closest_marker("browser")])
     if not nginx.wanted():
         _drop(config, items, [item for item in items if item.get_closest_marker("nginx")])
-    folders = tuple(f"{HERE}/{folder}/" for folder in PURE)
     for item in items:
-        if str(item.path).startswith(folders) or item.path.name in ABOUT_THE_PROTOCOL:
+        if _is_pure(item.path):
             item.add_marker(pytest.mark.pure)
     items.sort(key=_turn)
 
@@ -107,12 +126,25 @@ def _keep_off_the_network() -> None:
 
 
 @pytest.fixture(scope="session")
-def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
+def migrated(django_db_modify_db_settings: None, django_db_blocker: Any) -> str:
+    """A database with nothing but the schema, to be copied: on SQLite its path, on PostgreSQL its URL. To migrate one takes
+    five seconds, so that all workers of a run have the same.
+    """
+    with django_db_blocker.unblock():
+        return once("migrated", databases.migrate).read_text()
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_test_environment: None, migrated: str, django_db_blocker: Any) -> Iterator[None]:
     """Transactional tests are tidied up by databases.empty; Django's flush would be refused by our triggers."""
     flush = TransactionTestCase._fixture_teardown
     TransactionTestCase._fixture_teardown = lambda self: databases.empty()
+    with django_db_blocker.unblock():
+        databases.use_copy(migrated)
     yield
     TransactionTestCase._fixture_teardown = flush
+    with django_db_blocker.unblock():
+        databases.drop()
 
 
 @pytest.fixture
@@ -126,7 +158,7 @@ def clock(db: None) -> Iterator[Clock]:
 @pytest.fixture
 def cast(db: None) -> Cast:
     """The people, the agent and the git server that most tests play with."""
-    return build_cast()
+    return cast_again()
 
 
 @pytest.fixture

@@ -29,6 +29,10 @@ ROOT = Path(__file__).parent.parent
 COMMAND = str(Path(sys.executable).with_name("jitaccess"))
 READY = re.compile(r"(?:is running|(?:web|gateway|worker|beat)) on (http://\S+)")
 ON_POSTGRESQL = os.environ.get("JITACCESS_TEST_DATABASE") == "postgresql"
+# Who has signed in already in an installation that is `prepared`.
+PEOPLE = ("admin", "olga", "anna", "bert")
+# The file that says so, and has their cookies and a token.
+MADE = "made.json"
 
 
 def eventually(
@@ -188,11 +192,28 @@ class Installation:
     def token(self, *arguments: str, agent: str = "demo-agent") -> str:
         return self.cli("agents", "token", agent, *arguments).stdout.strip()
 
+    @property
+    def ready_token(self) -> str:
+        """One for demo-agent, good for an hour, that was issued when this was prepared: each command takes a second."""
+        return str(self._made["token"])
+
     def sign_in(self, username: str, url: str) -> Person:
-        link = self.cli("people", "link", username).stdout.strip()
-        person = Person(url, link)
+        """A person who signed in when this was prepared, else with a link."""
+        cookies = self._made["cookies"].get(username)
+        if cookies is None:
+            person = Person(url, self.cli("people", "link", username).stdout.strip())
+        else:
+            person = Person(url)
+            for name, value in cookies.items():
+                person.http.cookies.set(name, value, domain="127.0.0.1")
         self._people.append(person)
         return person
+
+    @property
+    def _made(self) -> dict[str, Any]:
+        """What `prepared` left."""
+        path = self.var / MADE
+        return json.loads(path.read_text()) if path.exists() else {"cookies": {}}
 
     def set_server_era(self, era: str) -> None:
         path = self.var / "servers.json"
@@ -289,10 +310,23 @@ def create_database(*, template: str = "") -> str:
     return f"{base}/{name}?{tail}"
 
 
-def prepared(var: Path) -> Installation:
-    """An installation after its first start, stopped: what tests copy."""
-    installation = Installation(var, create_database() if ON_POSTGRESQL else "")
-    process = installation.up()
-    process.stop()
+def prepared(var: Path, *, database_url: str = "", migrated: str = "") -> Installation:
+    """An installation after its first start, stopped, with a token and people who have signed in: what tests copy.
+
+    Its database is a copy of the one that is `migrated`, or `database_url`, or a new one.
+    """
+    if ON_POSTGRESQL:
+        database_url = database_url or create_database(template=migrated)
+    elif migrated:
+        var.mkdir(mode=0o700)
+        shutil.copy(migrated, var / "jitaccess.sqlite3")
+    installation = Installation(var, database_url)
+    try:
+        process = installation.up()
+        token = installation.token("--ttl", "60m")
+        cookies = {name: dict(installation.sign_in(name, process.url).http.cookies) for name in PEOPLE}
+    finally:
+        installation.stop()
     assert process.popen.returncode == 0, process.output
+    (var / MADE).write_text(json.dumps({"token": token, "born": time.time(), "cookies": cookies}))
     return installation

@@ -74,13 +74,12 @@ def steps(what: str) -> list[Step]:
     return runs[what]
 
 
-def main() -> int:
-    """Run every step, whatever fails; 1 if any did."""
-    failed, lines, passed, broken = 0, [], 0, 0
-    for step in steps(sys.argv[1] if len(sys.argv) > 1 else "all"):
-        print(f"\n== {step.name}", flush=True)
-        started = time.monotonic()
-        process = subprocess.Popen(
+class Running:
+    """A step that has begun. `finish` prints what it says."""
+
+    def __init__(self, step: Step) -> None:
+        self.step, self.started, self.output = step, time.monotonic(), list[str]()
+        self.process = subprocess.Popen(
             step.command,
             cwd=ROOT,
             env=os.environ | COMPILED | step.env,
@@ -88,17 +87,33 @@ def main() -> int:
             stderr=subprocess.STDOUT,
             text=True,
         )
-        assert process.stdout
-        output = []
-        for line in process.stdout:
+
+    def finish(self) -> bool:
+        """Whether all was well."""
+        assert self.process.stdout
+        print(f"\n== {self.step.name}", flush=True)
+        for line in self.process.stdout:
             print(line, end="", flush=True)
-            output.append(line)
-        process.wait()
-        failed += process.returncode != 0
-        passed += _count("passed", output)
-        broken += _count("failed", output) + _count("error", output) + _count("errors", output)
-        verdict = "ok" if process.returncode == 0 else f"FAILED ({process.returncode})"
-        lines.append(f"{step.name:<12} {verdict:<12} {time.monotonic() - started:6.0f} s")
+            self.output.append(line)
+        return self.process.wait() == 0
+
+    def __str__(self) -> str:
+        verdict = "ok" if self.process.returncode == 0 else f"FAILED ({self.process.returncode})"
+        return f"{self.step.name:<12} {verdict:<12} {time.monotonic() - self.started:6.0f} s"
+
+
+def main() -> int:
+    """Run every step, whatever fails; 1 if any did. Those of LINT run side by side: each has one thread."""
+    failed, lines, passed, broken = 0, [], 0, 0
+    left = steps(sys.argv[1] if len(sys.argv) > 1 else "all")
+    while left:
+        count = max(sum(step.name in LINT for step in left), 1)
+        begun, left = [Running(step) for step in left[:count]], left[count:]
+        for running in begun:
+            failed += not running.finish()
+            passed += _count("passed", running.output)
+            broken += sum(_count(word, running.output) for word in ("failed", "error", "errors"))
+            lines.append(str(running))
     print("\n== summary", *lines, sep="\n")
     if not _chromium() and os.environ.get("JITACCESS_TEST_BROWSER") != "1":
         print("No Chromium was found, so the browser tests were left out; `make test-browser` insists on them.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from datetime import timedelta
 
@@ -14,7 +15,8 @@ from jitaccess.identity.models import User
 from jitaccess.policy.compiler import head
 from jitaccess.store.clock import now
 from tests import databases
-from tests.cast import Cast
+from tests.cast import Cast, build_cast
+from tests.cast_again import UUIDS, cast_again, rows_of_all
 from tests.clocks import Clock
 from tests.races import race
 
@@ -33,6 +35,34 @@ def test_nothing_reaches_beyond_loopback() -> None:
 def test_every_process_has_a_var_folder_of_its_own() -> None:
     assert "jitaccess-test-" in str(settings.VAR)
     assert settings.VAR.is_dir()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_copy_of_the_cast_is_what_the_services_make() -> None:
+    build_cast()
+    made = shape()
+    assert sum(map(len, made.values())) > 300
+    for _ in range(3):  # at the latest the second is a copy
+        databases.empty()
+        cast = cast_again()
+        assert shape() == made
+        assert cast.verdict("git_log").allowed
+        assert not cast.verdict("git_commit").allowed
+        assert cast.agent.owner == cast.olga
+        assert User.objects.get(username="olga") == cast.olga
+        assert Entry.objects.order_by("uid").last().at <= now()
+
+
+def shape() -> dict[str, list[str]]:
+    """All rows, by the statement that would write them: ids by the order of their making, without dates and passwords."""
+    values = {statement: list(map(str, row)) for statement, row in rows_of_all()}
+    ids = sorted({found.replace("-", "") for row in values.values() for value in row for found in UUIDS.findall(value)})
+
+    def plain(value: str) -> str:
+        value = UUIDS.sub(lambda found: f"#{ids.index(found[0].replace('-', ''))}", value)
+        return re.sub(r"^md5\$.*|^\d{4}-\d\d-\d\d [\d:.+]+$", "…", value)
+
+    return {statement: sorted(map(plain, row)) for statement, row in values.items()}
 
 
 @pytest.mark.django_db

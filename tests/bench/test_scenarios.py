@@ -18,14 +18,22 @@ from bench import peers
 from bench.checks import check_upstream
 from bench.client import ALLOWED, Answer, Wrong, outcome
 from bench.load import PLACE, Line, Tally
+from bench.place import MIGRATED
 from bench.report import ROOT, Report, quantiles, side_by_side
 from bench.sampler import place_of
 from bench.targets import Failed
 from jitaccess.kernel import strictjson
 from jitaccess.kernel.strictjson import JsonObject
 from tests.installation import ON_POSTGRESQL, eventually
+from tests.once import once
 
 DATABASE = "postgresql" if ON_POSTGRESQL else "sqlite"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def schema(migrated: str) -> None:
+    """What the processes that are started here take for an empty database."""
+    os.environ[MIGRATED] = migrated
 
 
 def bench(folder: Path, scenario: str, *options: str) -> dict[str, Any]:
@@ -43,14 +51,16 @@ def bench(folder: Path, scenario: str, *options: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def small() -> dict[str, Any]:
     """Every measurement with small numbers: what each reported, by scenario."""
-    out = tmp_path_factory.mktemp("small") / "told.json"
-    command = [sys.executable, "-m", "tests.bench.small", DATABASE, str(out)]
-    env = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
-    run = subprocess.run(command, cwd=ROOT, env=env, text=True, capture_output=True, check=False)
-    assert out.exists(), run.stdout + run.stderr
-    return dict(json.loads(out.read_text()))
+
+    def make(out: Path) -> None:
+        command = [sys.executable, "-m", "tests.bench.small", DATABASE, str(out)]
+        env = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
+        run = subprocess.run(command, cwd=ROOT, env=env, text=True, capture_output=True, check=False)
+        assert out.exists(), run.stdout + run.stderr
+
+    return dict(json.loads(once("small.json", make).read_text()))
 
 
 def rows(told: dict[str, Any], number: int = 0) -> list[list[str]]:

@@ -34,7 +34,7 @@ def test_a_dump_taken_under_load_is_a_whole_installation(installation: Installat
     assert "pg_dump --format=custom" in guide
     assert "pg_restore --exit-on-error --no-owner" in guide
     web, gateway = installation.start("web"), installation.start("gateway")
-    token = installation.token("--ttl", "60m")
+    token = installation.ready_token
     dump, saved = tmp_path / "jitaccess.dump", tmp_path / "saved"
 
     async def use() -> None:

@@ -93,7 +93,7 @@ def test_an_approver_finds_the_request_in_the_inbox_and_approves_it(
     installation: Installation, browser: Browser
 ) -> None:
     url = installation.up().url
-    token = installation.token()
+    token = installation.ready_token
     anna = sign_in(browser, installation, "anna")
     picture(anna, "inbox-empty")
     request_id = as_agent(ask(url, token))

@@ -156,7 +156,7 @@ def desk(installation: Installation) -> Iterator[Desk]:
         installation.cli("servers", "refresh", "clock")
         installation.cli("apply", "-f", str(files), "--yes")
         running = installation.up().url
-        token = installation.token("--ttl", "60m")
+        token = installation.ready_token
         yield Desk(installation, running, token, installation.sign_in("anna", running))
         installation.stop()
 

@@ -27,7 +27,7 @@ def test_the_running_role_does_everything_but_change_the_ledger(installation: In
         web, gateway = installation.start("web"), installation.start("gateway")
 
         async def use() -> None:
-            async with connect(gateway.url, installation.token(), era=MODERN) as agent:
+            async with connect(gateway.url, installation.ready_token, era=MODERN) as agent:
                 assert not (await agent.call("git_status", repo_path=".")).is_error
                 asked = await agent.call("request_access", tools=["git_add"], reason="to stage", minutes=5)
                 anna = await asyncio.to_thread(installation.sign_in, "anna", web.url)

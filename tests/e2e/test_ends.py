@@ -37,7 +37,7 @@ def test_at_expires_at_the_next_call_is_refused_with_worker_and_beat_stopped(
     url = installation.up("--no-worker").url
 
     async def use() -> None:
-        async with connect(url, installation.token("--ttl", "60m"), era=era) as agent:
+        async with connect(url, installation.ready_token, era=era) as agent:
             await granted(installation, agent, url)
             await agent.next_change()
             installation.shift_clock(301)
@@ -56,7 +56,7 @@ def test_a_grant_is_given_back_by_its_agent_and_by_nobody_elses(installation: In
 
     async def use() -> None:
         async with (
-            connect(url, installation.token(), era=MODERN) as agent,
+            connect(url, installation.ready_token, era=MODERN) as agent,
             connect(url, installation.token("--for", "olga"), era=MODERN) as other,
         ):
             grant = (await granted(installation, agent, url))["grant"]
@@ -77,7 +77,7 @@ def test_a_person_revokes_a_grant_on_the_request_page(installation: Installation
     url = installation.up().url
 
     async def use() -> None:
-        async with connect(url, installation.token(), era=MODERN) as agent:
+        async with connect(url, installation.ready_token, era=MODERN) as agent:
             state = await granted(installation, agent, url)
             grant_id = state["grant"]["grant_id"]
             bert = await asyncio.to_thread(installation.sign_in, "bert", url)
@@ -95,7 +95,7 @@ def test_a_disabled_agent_is_refused_at_once_and_its_grants_end(installation: In
     url = installation.up().url
 
     async def use() -> None:
-        async with connect(url, installation.token(), era=MODERN) as agent:
+        async with connect(url, installation.ready_token, era=MODERN) as agent:
             await granted(installation, agent, url)
             installation.cli("agents", "disable", "demo-agent")
             await refused(agent, "locked_down")
@@ -117,7 +117,7 @@ def test_a_cancelled_request_cannot_be_approved(installation: Installation) -> N
     url = installation.up().url
 
     async def use() -> None:
-        async with connect(url, installation.token(), era=MODERN) as agent:
+        async with connect(url, installation.ready_token, era=MODERN) as agent:
             asked = await agent.call("request_access", tools=["git_add"], reason="to stage")
             request_id = asked.structured_content["request_id"]
             cancelled = await agent.call("cancel_request", request_id=request_id)

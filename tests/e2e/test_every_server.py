@@ -117,7 +117,7 @@ def behind(
     yield Behind(
         installation,
         f"{process.url}/mcp",
-        installation.token("--ttl", "60m"),
+        installation.ready_token,
         installation.sign_in("anna", process.url),
         reads={
             "files__read_text_file": ({"path": str(files / "a.txt")}, "alpha"),
@@ -290,7 +290,7 @@ def test_a_server_that_goes_away_harms_only_itself_and_the_doctor_says_so(
         installation.cli("servers", "classify", "clock", "ring=read")
         process = installation.up()
         _protect(installation, installation.sign_in("admin", process.url), "clock")
-        behind = Behind(installation, f"{process.url}/mcp", installation.token(), Person(process.url), {}, {})
+        behind = Behind(installation, f"{process.url}/mcp", installation.ready_token, Person(process.url), {}, {})
 
         async def calls(*, clock_works: bool) -> None:
             async with python_client(behind, "2026-07-28") as client:

@@ -31,7 +31,7 @@ HEADERS = {
 
 def test_after_kill_nine_nothing_acknowledged_is_missing_and_open_calls_are_closed(installation: Installation) -> None:
     process = installation.up()
-    token = installation.token()
+    token = installation.ready_token
     answered: list[str] = []
     children: list[psutil.Process] = []
 

@@ -33,7 +33,7 @@ def test_an_agent_is_refused_asks_is_approved_works_and_is_ended_on_record(
     anna, bert, olga = (installation.sign_in(name, url) for name in ("anna", "bert", "olga"))
 
     async def loop() -> tuple[str, str]:
-        async with connect(url, installation.token(), era=era) as agent:
+        async with connect(url, installation.ready_token, era=era) as agent:
             tools = await agent.tools()
             assert tools.keys() > WRITES | ACCESS_TOOLS | {"git_log"}
             assert {name for name, text in tools.items() if text.startswith("[LOCKED: needs approval]")} == WRITES
@@ -97,7 +97,7 @@ def test_an_agent_is_refused_asks_is_approved_works_and_is_ended_on_record(
 
     async def afterwards() -> None:
         # The grant belongs to the principal: a new token keeps it, until its time is up.
-        async with connect(url, installation.token("--ttl", "60m"), era=era) as agent:
+        async with connect(url, installation.ready_token, era=era) as agent:
             held = (await agent.call("my_access")).structured_content
             assert [grant["grant_id"] for grant in held["grants"]] == [grant_id]
             installation.shift_clock(301)

@@ -28,7 +28,7 @@ def test_a_revoke_binds_the_next_received_call_in_every_process(
     installation: Installation, processes: tuple[Process, Process, Process], era: str
 ) -> None:
     web, one, two = processes
-    token = installation.token("--ttl", "60m")
+    token = installation.ready_token
 
     async def use() -> None:
         async with connect(one.url, token, era=era) as here, connect(two.url, token, era=era) as there:
@@ -77,7 +77,7 @@ def test_a_session_is_good_in_any_process(
     import httpx2
 
     _, one, two = processes
-    headers = {"Authorization": f"Bearer {installation.token()}", "Accept": "application/json, text/event-stream"}
+    headers = {"Authorization": f"Bearer {installation.ready_token}", "Accept": "application/json, text/event-stream"}
     hello = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
     with httpx2.Client(headers=headers) as http:
         opened = http.post(
@@ -94,7 +94,7 @@ def test_a_session_is_good_in_any_process(
 def test_an_open_stream_hears_of_a_decision_in_another_process_though_nobody_polls(installation: Installation) -> None:
     web = installation.start("web")
     gateway = installation.start("gateway", env={"JITACCESS_TEST_POLL_SECONDS": "3600"})
-    token = installation.token()
+    token = installation.ready_token
 
     async def use() -> None:
         anna = await asyncio.to_thread(installation.sign_in, "anna", web.url)

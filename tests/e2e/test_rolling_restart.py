@@ -74,7 +74,7 @@ class Callers:
 
 def test_a_rolling_restart_loses_nothing_and_does_nothing_twice(installation: Installation) -> None:
     _put_witness(installation)
-    token = installation.token()
+    token = installation.ready_token
     gateways = [installation.launch("gateway", env=DRAIN) for _ in range(2)]
     for gateway in gateways:
         gateway.wait_ready()

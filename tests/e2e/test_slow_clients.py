@@ -61,11 +61,14 @@ def test_an_agent_that_waits_a_thousand_times_holds_up_nobody_else(installation:
     hello = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
 
     async def flood() -> None:
-        async with connect(url, installation.token(), era=MODERN) as patient, connect(url, token, era=LEGACY) as other:
+        async with (
+            connect(url, installation.ready_token, era=MODERN) as patient,
+            connect(url, token, era=LEGACY) as other,
+        ):
             asked = await patient.call("request_access", tools=["git_add"], reason="to stage")
             request_id = asked.structured_content["request_id"]
             headers = {
-                "Authorization": f"Bearer {installation.token()}",
+                "Authorization": f"Bearer {installation.ready_token}",
                 "Accept": "application/json, text/event-stream",
             }
             limits = httpx2.Limits(max_connections=400)

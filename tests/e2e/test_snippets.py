@@ -16,7 +16,7 @@ from jitaccess.catalog.services import set_server_enabled
 from jitaccess.identity.models import AccessToken
 from jitaccess.kernel.errors import Invalid, NotFound
 from jitaccess.runtime.cli import _parser
-from jitaccess.runtime.snippets import CLIENTS, EVERY_SERVER, PLACEHOLDER, snippet
+from jitaccess.catalog.snippets import CLIENTS, EVERY_SERVER, PLACEHOLDER, snippet
 from tests.cast import OPERATOR, Cast
 from tests.installation import Installation
 

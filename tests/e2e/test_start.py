@@ -38,7 +38,7 @@ def test_ctrl_c_stops_within_five_seconds_and_leaves_no_child(installation: Inst
     process = installation.up()
 
     async def use() -> None:
-        async with connect(process.url, installation.token(), era=MODERN) as agent:
+        async with connect(process.url, installation.ready_token, era=MODERN) as agent:
             await agent.call("git_status", repo_path=".")
             children = psutil.Process(process.popen.pid).children(recursive=True)
             assert any("mcp_server_git" in " ".join(child.cmdline()) for child in children)

@@ -14,7 +14,7 @@ from tests.installation import Installation, eventually
 def test_a_call_that_is_cut_by_a_stop_is_answered_and_on_record_and_is_no_crash(installation: Installation) -> None:
     installation.environment |= {"JITACCESS_STOP_SECONDS": "0"}
     process = installation.up()
-    with Client(process.url, installation.token()) as agent:
+    with Client(process.url, installation.ready_token) as agent:
         agent.call("git_status", repo_path=".")
         children = psutil.Process(process.popen.pid).children(recursive=True)
         servers = [child for child in children if "mcp_server_git" in " ".join(child.cmdline())]

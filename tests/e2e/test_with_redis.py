@@ -54,7 +54,7 @@ def test_the_loop_needs_no_redis_and_what_tidies_up_survives_its_restart(
     installation: Installation, whole: dict[str, Process], redis: Redis
 ) -> None:
     web, gateway = whole["web"], whole["gateway"]
-    token = installation.token("--ttl", "60m")
+    token = installation.ready_token
     shift = 0.0
 
     async def one_loop(agent: object, anna: object) -> None:
@@ -129,7 +129,7 @@ def test_every_process_logs_json_without_secrets_and_shows_metrics_to_whoever_ma
     installation: Installation, whole: dict[str, Process]
 ) -> None:
     secret = (installation.var / "secrets/metrics_token").read_text()
-    token = installation.token()
+    token = installation.ready_token
 
     async def use() -> None:
         async with connect(whole["gateway"].url, token, era=MODERN) as agent:
@@ -174,7 +174,7 @@ def test_every_process_logs_json_without_secrets_and_shows_metrics_to_whoever_ma
 
 def test_a_process_that_stops_fails_its_readiness_first_and_lets_calls_finish(installation: Installation) -> None:
     process = installation.start("gateway", env={"JITACCESS_DRAIN_SECONDS": "2"})
-    token = installation.token()
+    token = installation.ready_token
 
     async def use() -> None:
         async with connect(process.url, token, era=MODERN) as agent:

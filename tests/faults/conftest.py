@@ -2,15 +2,17 @@ from __future__ import annotations
 
 import itertools
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
 
-from tests.databases import PostgreSQL
-from tests.faults.world import Ready, World, make_ready
-from tests.installation import ON_POSTGRESQL, Installation, create_database
+from tests.databases import PostgreSQL, programs
+from tests.faults.world import Ready, World, put_the_witness
+from tests.installation import ON_POSTGRESQL, Installation, create_database, prepared
+from tests.once import once
 
 NIGHTLY = os.environ.get("JITACCESS_HYPOTHESIS") == "nightly"
 MakeWorld = Callable[[], World]
@@ -19,23 +21,32 @@ FAST = ("fsync=off", "full_page_writes=off", "max_connections=600")
 
 
 @pytest.fixture(scope="session")
-def blueprint() -> PostgreSQL | None:
-    """A PostgreSQL server for these tests alone, stopped: they start copies of it."""
-    return PostgreSQL.new(wal_megabytes=1) if ON_POSTGRESQL else None
+def ready(migrated: str) -> Ready:
+    """An installation after its first start, stopped; on PostgreSQL its database is that of the blueprint."""
+
+    def make(folder: Path) -> None:
+        folder.mkdir(mode=0o755)
+        if not ON_POSTGRESQL:
+            put_the_witness(prepared(folder / "var", migrated=migrated))
+            return
+        server = PostgreSQL.new(folder=folder, wal_megabytes=1)
+        server.start()
+        with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
+            connection.execute("CREATE DATABASE jitaccess")
+        schema = subprocess.run([programs() / "pg_dump", migrated], check=True, capture_output=True).stdout
+        subprocess.run(
+            [programs() / "psql", "-q", server.url("jitaccess")], input=schema, check=True, capture_output=True
+        )
+        put_the_witness(prepared(folder / "var", database_url=server.url("jitaccess")))
+        server.stop()
+
+    return Ready.read(Installation(once("faults", make) / "var"))
 
 
 @pytest.fixture(scope="session")
-def ready(blueprint: PostgreSQL | None, tmp_path_factory: pytest.TempPathFactory) -> Ready:
-    """An installation after its first start, stopped; on PostgreSQL its database is that of the blueprint."""
-    var = tmp_path_factory.mktemp("faults") / "var"
-    if blueprint is None:
-        return make_ready(Installation(var))
-    blueprint.start()
-    with psycopg.connect(blueprint.url("postgres"), autocommit=True) as connection:
-        connection.execute("CREATE DATABASE jitaccess")
-    made = make_ready(Installation(var, blueprint.url("jitaccess")))
-    blueprint.stop()
-    return made
+def blueprint(ready: Ready) -> PostgreSQL | None:
+    """A PostgreSQL server for these tests alone, stopped: they start copies of it."""
+    return PostgreSQL(ready.installation.var.parent) if ON_POSTGRESQL else None
 
 
 @pytest.fixture

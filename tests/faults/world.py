@@ -23,7 +23,7 @@ import httpx2
 import psutil
 
 from tests.gateway.harness import DENY, Client
-from tests.installation import Installation, Person, Process, eventually
+from tests.installation import MADE, Installation, Person, Process, eventually
 
 WITNESS = str(Path(__file__).with_name("witness.py"))
 UPSTREAM = "io.jitaccess/upstream_error"
@@ -56,14 +56,14 @@ class Ready:
     born: float
     cookies: dict[str, dict[str, str]]
 
+    @classmethod
+    def read(cls, installation: Installation) -> Ready:
+        """Of one that is `prepared`."""
+        return cls(installation, **json.loads((installation.var / MADE).read_text()))
 
-def make_ready(installation: Installation) -> Ready:
-    """Start it once with its demo, put the witness in place of the demo's server, sign people in, stop it."""
-    process = installation.up()
-    token = installation.token("--ttl", "60m")
-    cookies = {name: dict(installation.sign_in(name, process.url).http.cookies) for name in PEOPLE}
-    installation.stop()
-    assert process.popen.returncode == 0, process.output
+
+def put_the_witness(installation: Installation) -> None:
+    """In the place of the demo's server."""
     servers = installation.var / "servers.json"
     content = json.loads(servers.read_text())
     content["mcpServers"]["git"] = {
@@ -73,7 +73,6 @@ def make_ready(installation: Installation) -> Ready:
         "shared": True,
     }
     servers.write_text(json.dumps(content))
-    return Ready(installation, token, time.time(), cookies)
 
 
 class Away(Exception):

@@ -36,6 +36,7 @@ BEFORE_THE_FIRST_RELEASE = {
     ("jit_policy", "0004_approval_documents"),
     ("jit_policy", "0005_policies_are_documents"),
     ("jit_policy", "0006_lists_at_scale"),
+    ("jit_policy", "0007_changes_by_what_they_are"),
     ("jit_requests", "0003_whole_workflow"),
     ("jit_requests", "0005_plans_instead_of_groups"),
     ("jit_requests", "0006_lists_at_scale"),
