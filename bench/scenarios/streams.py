@@ -88,9 +88,13 @@ async def _measure(place: Place, world: World, options: Namespace) -> _Found:
     await closed_loop(callers, READ, seconds=min(0.5, options.seconds))
     found = _Found(before=resident(process))
     found.alone = [one.seconds for one in await closed_loop(callers, READ, seconds=options.seconds)]
+    for caller in callers:
+        caller.close()  # so long idle, they would be let go
     began = time.monotonic()
     streams = await _open(url, world, options.streams)
     found.took, found.opened = time.monotonic() - began, resident(process)
+    callers = [Session(url, world.tokens[number], agent=number) for number in range(CALLERS)]
+    await closed_loop(callers, READ, seconds=min(0.5, options.seconds))
     found.beside = [one.seconds for one in await closed_loop(callers, READ, seconds=options.seconds)]
     for change in range(options.changes):
         used = processor_seconds(process)
