@@ -21,7 +21,9 @@ from tests.cast import Cast, build_cast
 
 # What triggers write by themselves when the other rows are written.
 BY_TRIGGERS = frozenset({"jit_policy_policychange", "jit_policy_policyversion", "jit_audit_unsequenced"})
-UUIDS = re.compile(r"(?<![0-9a-f$])[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}(?![0-9a-f])")  # and no part of a digest
+UUIDS = re.compile(
+    r"(?<![0-9a-f$])[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}(?![0-9a-f])"
+)  # and no part of a digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,8 @@ def cast_again() -> Cast:
     empty, cast = not rows_of_all(), build_cast()
     if empty:
         rows = rows_of_all()
-        ids = {UUID(found) for _, values in rows for value in values for found in UUIDS.findall(str(value))}
+        # Whole values only: a digest in a text may look the same.
+        ids = {UUID(str(value)) for _, values in rows for value in values if UUIDS.fullmatch(str(value))}
         _kept.append(Kept(copy.deepcopy(cast), rows, sorted(ids), now()))
     return cast
 
@@ -80,7 +83,7 @@ def _written(kept: Kept) -> Cast:
             return value + later
         if isinstance(value, UUID):
             return ids.get(value, value)
-        return UUIDS.sub(lambda found: _as(found[0], ids), value) if isinstance(value, str) else value
+        return UUIDS.sub(lambda found: _new(found[0], ids), value) if isinstance(value, str) else value
 
     with transaction.atomic(), connection.cursor() as cursor:
         for statement, values in kept.rows:
@@ -93,8 +96,8 @@ def _written(kept: Kept) -> Cast:
     return cast
 
 
-def _as(found: str, ids: dict[UUID, UUID]) -> str:
-    new = ids[UUID(found)]
+def _new(found: str, ids: dict[UUID, UUID]) -> str:
+    new = ids.get(UUID(found), UUID(found))
     return str(new) if "-" in found else new.hex
 
 

@@ -50,6 +50,7 @@ def test_a_copy_of_the_cast_is_what_the_services_make() -> None:
         assert not cast.verdict("git_commit").allowed
         assert cast.agent.owner == cast.olga
         assert User.objects.get(username="olga") == cast.olga
+        assert User.objects.get(username="olga").check_password("correct horse battery")
         assert Entry.objects.order_by("uid").last().at <= now()
 
 

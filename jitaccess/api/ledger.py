@@ -15,6 +15,7 @@ from jitaccess.api.parsing import Input, query
 from jitaccess.api.schema import documented, listing
 from jitaccess.audit.models import Checkpoint, Entry
 from jitaccess.audit.prove import prove_entry
+from jitaccess.audit.search import between
 from jitaccess.audit.sequencer import plain
 from jitaccess.kernel.errors import NotFound
 from jitaccess.store.paging import part_of
@@ -51,10 +52,7 @@ class EntryList(Endpoint):
         caller_of(request).insist_on_reading(_READERS)
         asked = query(request, EntryQuery)
         rows = Entry.objects.filter(**{name: asked[name] for name in _EXACT if name in asked})
-        if "since" in asked:
-            rows = rows.filter(at__gte=asked["since"])
-        if "until" in asked:
-            rows = rows.filter(at__lt=asked["until"])
+        rows = rows.filter(between(asked.get("since"), asked.get("until")))
         part = part_of(rows, **place(asked))
         return page(request, part, [_data(entry) for entry in part.rows])
 

@@ -115,3 +115,73 @@ class Cursor(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} at {self.seq}"
+
+
+class HourCount(models.Model):
+    """How many entries of an event there were in an hour (its start): about one server, or (a UUID of zeros) in all."""
+
+    hour = models.DateTimeField()
+    event = models.CharField(max_length=64)
+    server = models.UUIDField()
+    server_name = models.CharField(max_length=64)
+    n = models.BigIntegerField()
+
+    class Meta:
+        constraints: ClassVar = [models.UniqueConstraint(fields=["server", "event", "hour"], name="jit_one_hour_count")]
+
+    def __str__(self) -> str:
+        return f"{self.n} {self.event} in the hour of {self.hour:%F %H:%M}"
+
+
+class DayOfAgent(models.Model):
+    """How many entries of one event about calls an agent had on a day (its start, UTC)."""
+
+    agent = models.UUIDField()
+    day = models.DateTimeField()
+    event = models.CharField(max_length=64)
+    n = models.BigIntegerField()
+
+    class Meta:
+        verbose_name_plural = "days of agents"
+        constraints: ClassVar = [models.UniqueConstraint(fields=["agent", "day", "event"], name="jit_one_day_of_agent")]
+
+    def __str__(self) -> str:
+        return f"{self.n} {self.event} on {self.day:%F}"
+
+
+class ToolUse(models.Model):
+    """How often an agent was let call a tool of a server, ever; and when first and last."""
+
+    agent = models.UUIDField()
+    server = models.UUIDField()
+    tool = models.CharField(max_length=200)
+    agent_name = models.CharField(max_length=150)
+    server_name = models.CharField(max_length=64)
+    n = models.BigIntegerField()
+    first = models.DateTimeField()
+    last = models.DateTimeField()
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["agent", "server", "tool"], name="jit_one_use_of_tool"),
+        ]
+        indexes: ClassVar = [models.Index(fields=["first"], name="jit_tool_use_first")]
+
+    def __str__(self) -> str:
+        return f"{self.agent_name} called {self.server_name}/{self.tool} {self.n} times"
+
+
+class Burst(models.Model):
+    """How many entries of one kind of trouble (refused or repeated calls) an agent had in ten minutes (their start)."""
+
+    at = models.DateTimeField()
+    event = models.CharField(max_length=64)
+    agent = models.UUIDField()
+    agent_name = models.CharField(max_length=150)
+    n = models.BigIntegerField()
+
+    class Meta:
+        constraints: ClassVar = [models.UniqueConstraint(fields=["at", "event", "agent"], name="jit_one_burst")]
+
+    def __str__(self) -> str:
+        return f"{self.n} {self.event} of {self.agent_name} from {self.at:%F %H:%M}"

@@ -2,7 +2,10 @@ from __future__ import annotations
 
 from celery import shared_task
 
+from jitaccess.audit import figures
+
 
 @shared_task(name="figures.count", ignore_result=True)
 def count_figures() -> None:
     """Add the latest entries of the ledger to the figures that are shown."""
+    figures.count()

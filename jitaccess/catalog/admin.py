@@ -4,37 +4,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
-from django.db.models import F, Q, QuerySet
+from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
 
-from jitaccess.audit.admin_base import ReadOnlyAdmin, actor_of, pretty
+from jitaccess.audit.admin_base import ReadOnlyAdmin, actor_of
 from jitaccess.catalog import server_admin, services
-from jitaccess.catalog.diff import Difference, differences
-from jitaccess.catalog.flags import Flag, Neighbours, flags_of
+from jitaccess.catalog.flags import Neighbours
 from jitaccess.catalog.models import AccessClass, Tool
+from jitaccess.catalog.review import STATE_NAMES, STATES, Review, state_of
 from jitaccess.kernel.errors import JitAccessError
-from jitaccess.kernel.text import fits, has_hidden, visible
 
 __all__ = ["ToolAdmin", "server_admin"]  # Django looks for admins in this module alone
 
-# Beyond this a definition cannot be shown whole, and what cannot be shown whole cannot be reviewed here.
-SHOWN = 200_000
 BULK = 50
-STATES = {
-    "unreviewed": Q(present=True, pin=""),
-    "changed": Q(present=True) & ~Q(pin="") & ~Q(pin=F("digest")),
-    "reviewed": Q(present=True, pin=F("digest")),
-    "gone": Q(present=False),
-}
-STATE_NAMES = {"changed": "changed since review"}
 
 
 class StateFilter(admin.SimpleListFilter):
@@ -46,32 +35,6 @@ class StateFilter(admin.SimpleListFilter):
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Tool]) -> QuerySet[Tool]:
         return queryset.filter(STATES[state]) if (state := self.value()) in STATES else queryset
-
-
-@dataclass(frozen=True, slots=True)
-class Review:
-    """One tool as it is put before a reviewer: text that can neither hide nor act, and whether it is all of it.
-
-    `changes` are those since its last review; None when there was none, or when it is not known what was reviewed.
-    """
-
-    tool: Tool
-    state: str
-    definition: str
-    hidden: bool
-    whole: bool
-    changes: list[Difference] | None
-    flags: list[Flag]
-
-    @classmethod
-    def of(cls, tool: Tool, state: str, neighbours: Neighbours) -> Review:
-        text = pretty(tool.definition)
-        shown = visible(text, limit=SHOWN, multiline=True)
-        whole = fits(text, limit=SHOWN)
-        changes = None
-        if whole and tool.pin and tool.quarantined and tool.pinned_definition:
-            changes = differences(tool.pinned_definition, tool.definition)
-        return cls(tool, state, shown, has_hidden(text), whole, changes, flags_of(tool, neighbours) if whole else [])
 
 
 class ReviewForm(forms.Form):
@@ -95,11 +58,7 @@ class ToolAdmin(ReadOnlyAdmin):
 
     @admin.display
     def state(self, tool: Tool) -> str:
-        if not tool.present:
-            return "gone"
-        if not tool.pin:
-            return "unreviewed"
-        return "changed since review" if tool.quarantined else "reviewed"
+        return STATE_NAMES.get(state_of(tool), state_of(tool))
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
@@ -159,7 +118,7 @@ class ToolAdmin(ReadOnlyAdmin):
         context = {
             **self.admin_site.each_context(request),
             "opts": self.opts,
-            "reviews": [Review.of(tool, self.state(tool), neighbours) for tool in tools],
+            "reviews": [Review.of(tool, neighbours) for tool in tools],
             "may_classify": self.has_classify_permission(request),
             **more,
         }

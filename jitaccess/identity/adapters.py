@@ -2,36 +2,136 @@
 
 from __future__ import annotations
 
+from typing import Any
+from urllib.parse import urlsplit
+
 from allauth.account.adapter import DefaultAccountAdapter
+from allauth.account.authentication import get_authentication_records
+from allauth.mfa.adapter import DefaultMFAAdapter
+from allauth.mfa.models import Authenticator
+from allauth.usersessions.models import UserSession
+from django.conf import settings
+from django.contrib.auth.models import AnonymousUser
 from django.db import transaction
 from django.http import HttpRequest
+from django.urls import reverse
 
 from jitaccess.audit.events import Event, Outcome
 from jitaccess.audit.recorder import Actor, Facts, record
+from jitaccess.identity import on_record
 from jitaccess.identity.models import User
-from jitaccess.identity.principal import Principal
+from jitaccess.identity.proof import CODE, PASSKEY, PASSWORD, PROVIDER, way_of, ways_of
+from jitaccess.store.sealing import ring
+
+# Of a shared secret for codes, and of the seed of recovery codes.
+SEALED = "authenticator-v1"
+_LINK = "sign_in_link"
 
 
 class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # allauth ships no types
-    """Accounts are made by an admin, never by whoever finds the page; sign-ins and new passwords are on record."""
+    """Accounts are made by an admin, never by whoever finds the page; all that people do with them is on record."""
 
     def is_open_for_signup(self, request: HttpRequest) -> bool:  # noqa: ARG002 - allauth names it
         return False
 
+    def get_client_ip(self, request: HttpRequest) -> str:
+        """As everywhere here: who has believed a proxy has put its word there."""
+        return str(request.META.get("REMOTE_ADDR", ""))
+
     def login(self, request: HttpRequest, user: User) -> None:
-        """Called by allauth for each of its ways to sign in; a sign-in link records itself when it is used up."""
+        """Called by allauth for each of its ways to sign in; a link that needs nothing else recorded its use itself."""
+        ways = [way_of(one) for one in get_authentication_records(request, user)]
         with transaction.atomic():
-            actor = _actor(request, user)
-            record(Facts(event=Event.USER_SIGNED_IN, actor=actor, outcome=Outcome.ALLOWED, data={"with": "allauth"}))
+            if ways != [_LINK]:
+                data = {"with": " and ".join(dict.fromkeys(ways)) or "allauth"}
+                actor = on_record.actor_of(request, user)
+                record(Facts(event=Event.USER_SIGNED_IN, actor=actor, outcome=Outcome.ALLOWED, data=data))
             super().login(request, user)
+
+    def logout(self, request: HttpRequest) -> None:
+        with transaction.atomic():
+            if isinstance(request.user, User):
+                record(Facts(event=Event.USER_SIGNED_OUT, actor=on_record.actor_of(request, request.user)))
+            UserSession.objects.filter(session_key=request.session.session_key).delete()
+            super().logout(request)
+
+    def pre_authenticate(self, request: HttpRequest, **credentials: Any) -> None:
+        """Raises for whom guessed too often; and where nobody has a password here, whatever it is."""
+        if not settings.LOCAL_PASSWORDS:
+            raise self.validation_error("username_password_mismatch")
+        super().pre_authenticate(request, **credentials)
+
+    def authentication_failed(self, request: HttpRequest, **credentials: Any) -> None:
+        on_record.failed(request, str(credentials.get("username", "")), by=PASSWORD)
 
     def set_password(self, user: User, password: str) -> None:
         """Called by allauth when somebody changes their own; writes nothing else of a row that may be stale."""
         with transaction.atomic():
             user.set_password(password)
             user.save(update_fields=["password"])
-            record(Facts(event=Event.USER_PASSWORD_CHANGED, actor=_actor(self.request, user)))
+            record(Facts(event=Event.USER_PASSWORD_CHANGED, actor=on_record.actor_of(self.request, user)))
+
+    def is_reauthentication_required(self, *, app: str) -> bool:  # noqa: ARG002 - allauth names it
+        """Never by allauth: it would keep a form and send it itself afterwards, and is content with people who have
+        nothing to prove themselves by. Our pages ask `known_again`.
+        """
+        return False
+
+    def get_reauthentication_methods(self, user: User | AnonymousUser) -> list[dict[str, Any]]:
+        """The ways to prove who one is, the first of them where one is sent; in the form allauth wants."""
+        return [] if not isinstance(user, User) else [_METHODS[way]() for way in ways_of(user)]
 
 
-def _actor(request: HttpRequest, user: User) -> Actor:
-    return Principal.of_user(user, source=str(request.META.get("REMOTE_ADDR", ""))).actor()
+_METHODS = {
+    PASSKEY: lambda: _method("mfa_reauthenticate_webauthn", "Use a passkey"),
+    CODE: lambda: _method("mfa_reauthenticate", "Use a code of your authenticator app, or a recovery code"),
+    PASSWORD: lambda: _method("account_reauthenticate", "Use your password"),
+    PROVIDER: lambda: _method("oidc_reauthenticate", f"Use {settings.OIDC_NAME}"),
+}
+
+
+def _method(name: str, description: str) -> dict[str, str]:
+    return {"id": name, "url": reverse(name), "description": description}
+
+
+class MFAAdapter(DefaultMFAAdapter):  # type: ignore[misc]  # allauth ships no types
+    """Secrets are sealed, and passkeys are for the address by which people know this installation."""
+
+    def encrypt(self, text: str) -> str:
+        return ring().seal(text.encode(), context=SEALED)
+
+    def decrypt(self, encrypted_text: str) -> str:
+        return ring().open(encrypted_text, context=SEALED).decode()
+
+    def get_totp_issuer(self) -> str:
+        return f"jitaccess {self._get_site_name()}"
+
+    def _get_user_identifier(self, user: User) -> str:
+        return user.username
+
+    def _get_site_name(self) -> str:
+        # Not from the request: its Host header is whoever's.
+        return urlsplit(settings.PUBLIC_URL).hostname or "jitaccess"
+
+    def get_public_key_credential_rp_entity(self) -> dict[str, str]:
+        host = self._get_site_name()
+        return {"id": host, "name": f"jitaccess {host}"}
+
+    def generate_authenticator_name(self, user: User, type: Authenticator.Type) -> str:  # noqa: A002 - allauth names it
+        """Where nobody gave a name."""
+        return f"Passkey {Authenticator.objects.filter(user=user, type=type).count() + 1}"
+
+
+def passkeys_work() -> bool:
+    """Whether browsers make passkeys for our address: over TLS, or for the name localhost (WebAuthn level 3, 5.1.3).
+
+    Not for addresses in digits, such as 127.0.0.1: those are no domains.
+    """
+    public = urlsplit(settings.PUBLIC_URL)
+    return public.scheme == "https" or public.hostname == "localhost"
+
+
+def operator_of(request: HttpRequest) -> Actor:
+    """Who is signed in, for the record."""
+    assert isinstance(request.user, User)
+    return on_record.actor_of(request, request.user)

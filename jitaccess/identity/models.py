@@ -7,6 +7,7 @@ from django.core.exceptions import ValidationError
 from django.core.validators import RegexValidator
 from django.db import models
 from django.db.models import Q
+from django.utils.crypto import salted_hmac
 
 from jitaccess.kernel.errors import Invalid
 from jitaccess.kernel.ids import uuid7
@@ -38,6 +39,8 @@ class User(AbstractUser):
         related_name="reports",
         help_text="Whom approval policies mean by `manager`, for what this person's agents ask for.",
     )
+    # How often all of their sessions were ended; null: never.
+    sessions_ended = models.IntegerField(null=True, editable=False)
 
     class Meta(AbstractUser.Meta):
         constraints: ClassVar = [
@@ -49,6 +52,13 @@ class User(AbstractUser):
 
     def __str__(self) -> str:
         return self.get_full_name() or self.username
+
+    def _get_session_auth_hash(self, secret: str | None = None) -> str:
+        """Django's, of which every session has a copy that must match: so one number ends them all, known or not."""
+        if self.sessions_ended is None:
+            return str(super()._get_session_auth_hash(secret))  # type: ignore[misc]  # the stubs leave it out
+        text = f"{self.sessions_ended} {self.password}"
+        return salted_hmac("jitaccess.sessions", text, secret=secret, algorithm="sha256").hexdigest()
 
 
 class Team(models.Model):

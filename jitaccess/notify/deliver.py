@@ -7,12 +7,13 @@ from datetime import timedelta
 
 from django.db.models import F
 
+from jitaccess.audit.events import Event
 from jitaccess.audit.models import Entry
 from jitaccess.catalog.models import Tool
 from jitaccess.kernel.text import visible
 from jitaccess.notify import console, email
 from jitaccess.notify.models import Delivery
-from jitaccess.notify.notice import ASKING, GRANT_EXPIRING, Channel, notice_of, quarantine_notice
+from jitaccess.notify.notice import ASKING, GRANT_EXPIRING, Channel, notice_of, quarantine_notice, webhook_notice
 from jitaccess.store.clock import JitNow, now
 from requests_app import selectors
 
@@ -55,6 +56,8 @@ def _attempt(delivery: Delivery) -> bool:
 
 def _send(delivery: Delivery) -> str:
     """Send it, or say why nobody needs it any more."""
+    if delivery.event == Event.WEBHOOK_DISABLED:
+        return _send_webhook(delivery)
     if delivery.request is None:
         return _send_quarantine(delivery)
     request = selectors.requests_by_id([delivery.request])[delivery.request]
@@ -65,6 +68,13 @@ def _send(delivery: Delivery) -> str:
     if delivery.event == GRANT_EXPIRING and request.grant.ended_at is not None:
         return "not sent: ended before it went out"
     CHANNELS[delivery.channel](notice_of(delivery, request))
+    return ""
+
+
+def _send_webhook(delivery: Delivery) -> str:
+    if not delivery.user.is_active:
+        return "not sent: the person is no longer active"
+    CHANNELS[delivery.channel](webhook_notice(delivery, Entry.objects.get(uid=delivery.entry)))
     return ""
 
 

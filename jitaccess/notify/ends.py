@@ -9,6 +9,7 @@ from uuid import NAMESPACE_OID, UUID, uuid5
 
 from django.conf import settings
 
+from jitaccess.notify.allowed import Wishes
 from jitaccess.notify.models import Delivery
 from jitaccess.notify.notice import GRANT_EXPIRING
 from jitaccess.store.clock import now
@@ -37,6 +38,7 @@ def _owe(grants: Sequence[Grant]) -> int:
     ids = {_of(grant): grant for grant in long}
     told = set(Delivery.objects.filter(entry__in=ids).values_list("entry", flat=True))
     moment, rows = now(), []
+    wishes = Wishes(grant.user or grant.agent.owner for grant in ids.values())
     for uid, grant in ids.items():
         person = grant.user or grant.agent.owner
         if uid in told or not person.is_active:
@@ -46,7 +48,7 @@ def _owe(grants: Sequence[Grant]) -> int:
                 entry=uid, event=GRANT_EXPIRING, request=grant.request_id, user=person, channel=channel, due_at=moment
             )
             for channel in settings.NOTIFY_CHANNELS
-            if channel != "email" or person.email
+            if (channel != "email" or person.email) and wishes.want(person, GRANT_EXPIRING, channel)
         ]
     # Of two workers at once the second finds them there.
     Delivery.objects.bulk_create(rows, ignore_conflicts=True)

@@ -13,13 +13,13 @@ from django.db.models import Max
 from jitaccess.audit.events import Event
 from jitaccess.audit.models import Entry
 from jitaccess.identity.models import User
-from jitaccess.notify.allowed import wants
+from jitaccess.notify.allowed import Wishes
 from jitaccess.notify.models import Delivery
 from jitaccess.notify.notice import TOLD_EVENTS
 from jitaccess.notify.reading import audience_of, reading, reviewers
 from jitaccess.store.clock import now
 
-_TOLD = TOLD_EVENTS | {Event.TOOL_CHANGED}
+_TOLD = TOLD_EVENTS | {Event.TOOL_CHANGED, Event.WEBHOOK_DISABLED}
 
 # Between two notices about the tools of one server: however restless it is, it fills nobody's mailbox.
 QUIET = timedelta(minutes=10)
@@ -31,34 +31,38 @@ def fan_out(*, limit: int = 500) -> int:
         if not batch.told:
             return batch.read
         moment = now()
-        rows = [
-            Delivery(
-                entry=told.entry.uid,
-                event=told.event,
-                request=told.request.pk,
-                user=person,
-                channel=channel,
-                due_at=moment,
-            )
+        owed = [
+            (told.entry, told.request.pk, moment, audience_of(told))
             for told in batch.told
             if told.request and told.event in TOLD_EVENTS
-            for person in audience_of(told)
-            for channel in _channels(person, told.event)
         ]
-        rows += [
-            Delivery(entry=entry.uid, event=entry.event, request=None, user=person, channel=channel, due_at=due)
-            for entry, due in _quarantines((told.entry for told in batch.told), moment)
-            for person in reviewers()
-            for channel in _channels(person, entry.event)
+        entries = [told.entry for told in batch.told]
+        owed += [(entry, None, due, reviewers()) for entry, due in _quarantines(entries, moment)]
+        owed += [
+            (entry, None, moment, _owners(entry)) for entry in entries if entry.event == Event.WEBHOOK_DISABLED
+        ]
+        wishes = Wishes(person for *_, people in owed for person in people)
+        rows = [
+            Delivery(entry=entry.uid, event=entry.event, request=about, user=person, channel=channel, due_at=due)
+            for entry, about, due, people in owed
+            for person in people
+            for channel in _channels(wishes, person, entry.event)
         ]
         Delivery.objects.bulk_create(rows, ignore_conflicts=True)
     return batch.read
 
 
-def _channels(person: User, event: str) -> list[str]:
+def _channels(wishes: Wishes, person: User, event: str) -> list[str]:
     """By which this person is told."""
     reach = (channel for channel in settings.NOTIFY_CHANNELS if channel != "email" or person.email)
-    return [channel for channel in reach if wants(person, event, channel)]
+    return [channel for channel in reach if wishes.want(person, event, channel)]
+
+
+def _owners(entry: Entry) -> list[User]:
+    """Who made a webhook, or, when they are gone, whoever may mend it."""
+    active = User.objects.filter(is_active=True)
+    owner = json.loads(entry.data).get("owner")
+    return list(active.filter(pk=owner) if owner else ()) or list(active.filter(is_superuser=True))
 
 
 def _quarantines(entries: Iterable[Entry], moment: datetime) -> list[tuple[Entry, datetime]]:

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from django.db import models
 
-from jitaccess.identity.models import User
+from jitaccess.identity.models import Team, User
 from jitaccess.kernel.ids import uuid7
 
 
@@ -31,3 +31,27 @@ class Delivery(models.Model):
 
     def __str__(self) -> str:
         return f"{self.event} to {self.user} by {self.channel}"
+
+
+class Preference(models.Model):
+    """What a person, or a team for its members, said about a group of events over a channel. No row: nothing was said."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    user = models.ForeignKey(User, null=True, blank=True, on_delete=models.CASCADE, related_name="+")
+    team = models.ForeignKey(Team, null=True, blank=True, on_delete=models.CASCADE, related_name="+")
+    group = models.CharField(max_length=16)
+    channel = models.CharField(max_length=16)
+    on = models.BooleanField()
+
+    class Meta:
+        constraints: ClassVar = [
+            models.CheckConstraint(
+                condition=models.Q(user=None, team__isnull=False) | models.Q(user__isnull=False, team=None),
+                name="jit_preference_of_one",
+            ),
+            models.UniqueConstraint(fields=["user", "group", "channel"], name="jit_one_preference_of_a_person"),
+            models.UniqueConstraint(fields=["team", "group", "channel"], name="jit_one_preference_of_a_team"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.user or self.team}: {self.group} by {self.channel} {'on' if self.on else 'off'}"

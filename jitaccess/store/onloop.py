@@ -6,6 +6,7 @@ As `byhand`, without a thread: where calls wait, handing over to another thread 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -45,6 +46,7 @@ class Session:
         self._loop = asyncio.get_running_loop()
         self._socket = self._pgconn.socket
         self._names: dict[str, bytes] = {}
+        self._unique = os.urandom(6).hex().encode()  # behind a pooler another process may have had this session
         self._told: Told | None = None
         self._results: list[Result] = []
         self._all: list[Result] = []  # with those of what is prepared besides
@@ -72,7 +74,7 @@ class Session:
             for statement, parameters in statements:
                 name = self._names.get(statement)
                 if name is None:
-                    name = self._names[statement] = b"jit_lane_%d" % len(self._names)
+                    name = self._names[statement] = b"jit_%s_%d" % (self._unique, len(self._names))
                     pgconn.send_prepare(name, statement.encode())
                     self._all.append(Result())
                 pgconn.send_query_prepared(name, [None if one is None else one.encode() for one in parameters])

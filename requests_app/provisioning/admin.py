@@ -12,6 +12,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 
 from jitaccess.audit.admin_base import ReadOnlyAdmin, RecordedAdmin, actor_of, record_configuration
+from jitaccess.egress.webhooks import signing_key
 from jitaccess.kernel.errors import Conflict, JitAccessError
 from jitaccess.kernel.secretbox import key_id
 from jitaccess.kernel.text import visible
@@ -21,7 +22,6 @@ from .registry import kinds
 from .rows import Provision, Target
 from .service import try_again
 from .targets import checked_url, drop_old_secret, forget_secrets, origin_of, provisioner_of, set_secret
-from .webhook import signing_key
 
 if TYPE_CHECKING:
     FormBase = forms.ModelForm[Any]

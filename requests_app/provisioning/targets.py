@@ -13,6 +13,7 @@ from jitaccess.catalog.credentials import Rotation
 from jitaccess.egress.addresses import Allowance, check_url, read_url
 from jitaccess.egress.errors import EgressRefused
 from jitaccess.egress.headers import VALUE
+from jitaccess.egress.webhooks import signing_key
 from jitaccess.kernel.discreet import hide
 from jitaccess.kernel.errors import Invalid, Unavailable
 from jitaccess.kernel.secretbox import KeyRing, key_id
@@ -22,7 +23,6 @@ from jitaccess.store.sealing import ring
 from .protocol import Provisioner, TargetFacts
 from .registry import make_provisioner
 from .rows import Target
-from .webhook import signing_key
 
 
 def provisioner_of(target: Target) -> Provisioner:

@@ -7,12 +7,8 @@ means, is in docs/guides/write-a-provisioner.md; statuses are read in `_refuse_u
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
-import hashlib
-import hmac
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from uuid import UUID, uuid4
 
@@ -21,6 +17,7 @@ from django.conf import settings
 from jitaccess.egress.addresses import Allowance, read_url
 from jitaccess.egress.client import Client, Progress
 from jitaccess.egress.errors import EgressFailed, EgressRefused
+from jitaccess.egress.webhooks import sign
 from jitaccess.kernel.canonical import canonical
 from jitaccess.kernel.errors import Invalid
 from jitaccess.kernel.strictjson import Json, JsonObject, decode
@@ -31,27 +28,8 @@ from .protocol import CALL_SECONDS, Effect, Entitlement, Found, Permanent, Prese
 MAX_ANSWER = 64 << 10  # bytes, of one step
 MAX_LIST = 8 << 20  # bytes, of a list
 MAX_NAME = 1000  # characters: of what a target calls something of its own
-_PREFIX = "whsec_"
 # RFC 9110; 425 and 429 say "later", 408 that the request came too slowly.
 _LATER = frozenset({408, 425, 429})
-
-
-def signing_key(secret: str) -> bytes:
-    """The bytes of "whsec_" + base64 (24 to 64 bytes, Standard Webhooks 1.0). Raises Invalid, quoting nothing."""
-    try:
-        key = base64.b64decode(secret.removeprefix(_PREFIX), validate=True)
-    except (ValueError, binascii.Error):
-        key = b""
-    if not secret.startswith(_PREFIX) or not 24 <= len(key) <= 64:
-        raise Invalid("provisioning.secret", f'A webhook\'s secret is "{_PREFIX}" and base64 of 24 to 64 bytes.')
-    return key
-
-
-def sign(secrets: Sequence[str], *, message_id: str, timestamp: int, body: bytes) -> str:
-    """The header webhook-signature: one "v1,base64" for each secret, so that a receiver may change over at leisure."""
-    content = b".".join((message_id.encode(), str(timestamp).encode(), body))
-    made = (hmac.digest(signing_key(secret), content, hashlib.sha256) for secret in secrets)
-    return " ".join(f"v1,{base64.b64encode(one).decode()}" for one in made)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from requests_app.services.break_glass import break_glass, finish_review, stop_b
 from requests_app.services.cancel import cancel_request
 from requests_app.services.comment import comment_on_request
 from requests_app.services.decide import Narrow, approve_request, ask_for_changes, deny_request
-from requests_app.services.end import end_grant, release_grant, revoke_grant
+from requests_app.services.end import end_grant, give_back, release_grant, revoke_grant
 from requests_app.services.extend import extend_grant
 from requests_app.services.filing import Submission
 from requests_app.services.submit import MAX_CONTEXT, submit_bundle, submit_request
@@ -28,6 +28,7 @@ __all__ = [
     "end_grant",
     "extend_grant",
     "finish_review",
+    "give_back",
     "release_grant",
     "revoke_grant",
     "stop_break_glass",

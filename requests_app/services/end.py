@@ -41,6 +41,18 @@ def release_grant(*, grant_id: UUID, principal: Principal) -> Grant:
     return end_grant(grant_id=grant.pk, reason=EndReason.RELEASED, actor=principal.actor(), by=principal.label)
 
 
+def give_back(*, grant_id: UUID, user: User, source: str = "") -> Grant:
+    """Given back by a person who counts as its requester: what is not needed any more needs nobody's consent.
+
+    Raises NotFound for a grant that is not theirs, Conflict for an ended one.
+    """
+    grant = Grant.objects.select_related("request__agent").filter(pk=grant_id).first()
+    if grant is None or not user.is_active or user.pk not in standing.self_of(grant.request):
+        raise NotFound("grant.unknown", f"You hold no grant {grant_id}.")
+    actor = Principal.of_user(user, source=source).actor()
+    return end_grant(grant_id=grant_id, reason=EndReason.RELEASED, actor=actor, by=user.username)
+
+
 def revoke_grant(*, grant_id: UUID, user: User, note: str = "", source: str = "") -> Grant:
     """Taken away by a person: the agent's owner, an approver, or an admin. Less access needs no quorum."""
     grant = Grant.objects.select_related("request__agent").filter(pk=grant_id).first()

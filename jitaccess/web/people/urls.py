@@ -1,11 +1,15 @@
+"""Agents and grants."""
+
 from __future__ import annotations
 
 from django.urls import path
 
-from requests_app.stubs import page_to_come
+from jitaccess.web.people import views
 
 urlpatterns = [
-    path("agents/", page_to_come("Agents"), name="agents"),
-    path("agents/<str:name>/", page_to_come("Agent"), name="agent"),
-    path("grants/", page_to_come("Grants"), name="grants"),
+    path("agents/", views.agents, name="agents"),
+    path("agents/<str:name>/", views.agent, name="agent"),
+    path("agents/<str:name>/lock/", views.lock_agent, name="lock_agent"),
+    path("grants/", views.grants, name="grants"),
+    path("grants/<uuid:grant_id>/lock/", views.lock_grant, name="lock_grant"),
 ]

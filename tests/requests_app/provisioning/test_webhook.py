@@ -10,12 +10,13 @@ import pytest
 
 from jitaccess.egress.addresses import Allowance
 from jitaccess.kernel.errors import Invalid
+from jitaccess.egress.webhooks import sign, signing_key
 from requests_app.provisioning.kit import effect
 from requests_app.provisioning.protocol import Permanent, Presence, ProvisionerError, Retryable
 from requests_app.provisioning.rows import Target
 from requests_app.provisioning.targets import set_secret
 from requests_app.provisioning.tasks import provision, reconcile_targets
-from requests_app.provisioning.webhook import Webhook, sign, signing_key
+from requests_app.provisioning.webhook import Webhook
 from tests.cast import OPERATOR, Cast
 from tests.clocks import Clock
 from tests.requests_app.provisioning.play import granted, revoked, state, the_provision

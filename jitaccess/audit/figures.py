@@ -1,0 +1,143 @@
+"""Counting the ledger as it grows, so that nobody counts ten million entries to draw a line.
+
+A reader of the ledger like others: in its order, each entry once; what was counted and how far commit together. The
+database counts, in one statement for each table: no entry comes to Python.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from uuid import UUID
+
+from django.db import connection, transaction
+from django.db.models import Max
+
+from jitaccess.audit.events import Event
+from jitaccess.audit.models import Burst, Cursor, DayOfAgent, Entry, HourCount, Leaf, ToolUse
+from jitaccess.store import byhand
+
+CURSOR = "figures"
+ALL_SERVERS = UUID(int=0)
+# Entries in a step: on SQLite nobody else can write meanwhile.
+_STEP = {"sqlite": 2_000, "postgresql": 50_000}
+_REFUSED = (Event.CALL_DENIED, Event.CALL_DENIED_AGAIN)
+_TROUBLE = (*_REFUSED, Event.CALL_REPEATED)
+_OF_DAYS = (Event.CALL_AUTHORIZED, *_TROUBLE, Event.CALL_COMPLETED, Event.CALL_FAILED)
+
+
+@dataclass(frozen=True, slots=True)
+class _Count:
+    """One table of figures: what it has one row for (columns and what they are of an entry), what else it says, what
+    of a row that is there changes, and of which entries it is; `on`: the columns of a key, where it has a constant.
+    """
+
+    table: str
+    key: dict[str, str]
+    also: dict[str, str]
+    updates: dict[str, str]
+    where: str
+    on: str = ""
+
+
+def count(*, seconds: float = 4.0) -> int:
+    """Count what is new, in steps, for at most about so long; returns how many entries that were."""
+    began, counted = time.monotonic(), 0
+    while time.monotonic() - began < seconds:
+        done = count_step(_STEP[connection.vendor])
+        counted += done
+        if done < _STEP[connection.vendor]:
+            break
+    return counted
+
+
+def count_step(limit: int) -> int:
+    """Count at most `limit` entries in a transaction; returns how many. Two at once count each entry once."""
+    seen = Cursor.objects.filter(name=CURSOR).values_list("seq", flat=True).first() or 0
+    if not Leaf.objects.filter(seq__gt=seen).exists():
+        return 0  # an idle look takes no write lock
+    with transaction.atomic():
+        Cursor.objects.get_or_create(name=CURSOR)
+        cursor = Cursor.objects.select_for_update().get(name=CURSOR)
+        last = Leaf.objects.aggregate(last=Max("seq"))["last"] or 0
+        upto = min(cursor.seq + limit, last)
+        with connection.cursor() as database:
+            for one in _counts():
+                database.execute(_statement(one), [cursor.seq, upto])
+        Cursor.objects.filter(name=CURSOR).update(seq=upto)
+    return upto - cursor.seq
+
+
+def _statement(one: _Count) -> str:
+    columns = [*one.key, *one.also]
+    chosen = [f"{of} AS {name}" for name, of in (one.key | one.also).items()]
+    updates = ", ".join(f"{name} = {of.format(old=one.table)}" for name, of in one.updates.items())
+    return (
+        f"INSERT INTO {one.table} ({', '.join(columns)}) SELECT {', '.join(chosen)} "  # noqa: S608 - our own names
+        f"FROM {Leaf._meta.db_table} AS leaf JOIN {Entry._meta.db_table} AS e ON e.uid = leaf.entry_id "
+        f"WHERE leaf.seq > %s AND leaf.seq <= %s{one.where} "
+        f"GROUP BY {', '.join(one.key.values())} "
+        f"ON CONFLICT ({one.on or ', '.join(one.key)}) DO UPDATE SET {updates}"
+    )
+
+
+def _counts() -> list[_Count]:
+    more = {"n": "{old}.n + excluded.n"}
+    named = {"agent_name": "max(e.agent_name)"}
+    least, most = ("min", "max") if byhand.on_sqlite() else ("least", "greatest")
+    return [
+        _Count(
+            HourCount._meta.db_table,
+            {"event": "e.event", "hour": _start("hour")},
+            {"server": f"'{ALL_SERVERS.hex}'", "server_name": "''", "n": "count(*)"},
+            more,
+            "",
+            on="server, event, hour",
+        ),
+        _Count(
+            HourCount._meta.db_table,
+            {"server": "e.server", "event": "e.event", "hour": _start("hour")},
+            {"server_name": "max(e.server_name)", "n": "count(*)"},
+            more | {"server_name": "excluded.server_name"},
+            " AND e.server IS NOT NULL",
+        ),
+        _Count(
+            DayOfAgent._meta.db_table,
+            {"agent": "e.agent", "day": _start("day"), "event": "e.event"},
+            {"n": "count(*)"},
+            more,
+            f" AND e.agent IS NOT NULL AND e.event IN ({_listed(*_OF_DAYS)})",
+        ),
+        _Count(
+            ToolUse._meta.db_table,
+            {"agent": "e.agent", "server": "e.server", "tool": "e.tool"},
+            named
+            | {"server_name": "max(e.server_name)", "n": "count(*)", "first": "min(e.at)", "last": "max(e.at)"},
+            more | {"first": f"{least}({{old}}.first, excluded.first)", "last": f"{most}({{old}}.last, excluded.last)"},
+            f" AND e.agent IS NOT NULL AND e.server IS NOT NULL AND e.event IN ({_listed(Event.CALL_AUTHORIZED)})",
+        ),
+        _Count(
+            Burst._meta.db_table,
+            {"at": _start("burst"), "event": "e.event", "agent": "e.agent"},
+            named | {"n": "count(*)"},
+            more,
+            f" AND e.agent IS NOT NULL AND e.event IN ({_listed(*_TROUBLE)})",
+        ),
+    ]
+
+
+def _listed(*events: Event) -> str:
+    return ", ".join(f"'{event.value}'" for event in events)
+
+
+def _start(unit: str) -> str:
+    """Of the hour, the day, or (burst) the ten minutes of an entry; UTC, as the database keeps times."""
+    if byhand.on_sqlite():
+        return {
+            "hour": "substr(e.at, 1, 13) || ':00:00'",
+            "day": "substr(e.at, 1, 10) || ' 00:00:00'",
+            "burst": "substr(e.at, 1, 15) || '0:00'",
+        }[unit]
+    if unit == "burst":
+        return "date_bin('10 minutes', e.at, TIMESTAMPTZ '2000-01-01 00:00:00+00')"
+    return f"date_trunc('{unit}', e.at, 'UTC')"

@@ -1,0 +1,167 @@
+"""Finding entries of the ledger, latest first, in a time that does not grow with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from django.core.exceptions import EmptyResultSet
+from django.db import connection
+from django.db.models import Q, QuerySet
+
+from jitaccess.audit.models import Entry
+from jitaccess.store.paging import Part
+
+# So many entries are looked through for what no index knows; then it is said how far that was.
+WIDTH = 20_000
+# The keys of entries carry the clock of the host that wrote them, `at` that of the database.
+_MARGIN = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sought:
+    """What entries have to be; None, "" and () are anything. `given`: the grant of `request`, whose uses belong to it.
+
+    `since` <= at < `until`.
+    """
+
+    agent: UUID | None = None
+    user: UUID | None = None
+    server: UUID | None = None
+    tool: str = ""
+    events: tuple[str, ...] = ()
+    outcome: str = ""
+    request: UUID | None = None
+    given: UUID | None = None
+    grant: UUID | None = None
+    call: UUID | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Part of what was sought. `looked_to`: it was looked for up to there only, and `part` goes on from there."""
+
+    part: Part[Entry]
+    looked_to: datetime | None = None
+
+
+def between(since: datetime | None, until: datetime | None) -> Q:
+    """Entries of since <= at < until, by the key with a day's margin on either side: there is no index on `at`."""
+    where = Q()
+    if since:
+        where &= Q(at__gte=since, uid__gte=_first_uid(since, -_MARGIN))
+    if until:
+        where &= Q(at__lt=until, uid__lt=_first_uid(until, _MARGIN))
+    return where
+
+
+def find(
+    sought: Sought,
+    *,
+    within: Sequence[Q] | None = None,
+    before: UUID | None = None,
+    after: UUID | None = None,
+    size: int = 50,
+) -> Found:
+    """A page of them, before or after the entry with this key, or the latest. At most four queries.
+
+    `within`: of these kinds only (None: of all), each of which an index knows; for whom not everything is to be seen.
+    """
+    streams, rest = _streams(sought)
+    if within is None:
+        return _page(streams, rest, before, after, size)
+    seen = Q(pk__in=[])
+    for kind in within:
+        seen |= kind
+    near = _page(streams, rest & seen, before, after, size)
+    if near.looked_to is None:
+        return near
+    # Few of the latest are theirs, so all of theirs are few.
+    return _page([stream & kind for stream in streams for kind in within], rest, before, after, size)
+
+
+def _streams(sought: Sought) -> tuple[list[Q], Q]:
+    """What the best index knows, as one or more of its ranges, and what else there is to ask of each entry."""
+    asked = {
+        "grant": sought.grant,
+        "call": sought.call,
+        "agent": sought.agent,
+        "user": sought.user,
+        "server": sought.server,
+        "tool": sought.tool,
+        "outcome": sought.outcome,
+    }
+    rest = {name: value for name, value in asked.items() if value}
+    event = Q(event__in=sought.events) if sought.events else Q()
+    if sought.request:
+        streams = [Q(request=sought.request), *([Q(grant=sought.given)] if sought.given else [])]
+    elif known := next((name for name in ("call", "grant", "agent") if name in rest), ""):
+        streams = [Q(**{known: rest.pop(known)})]
+    elif sought.events:
+        streams, event = [Q(event=one) for one in sought.events], Q()
+    else:
+        streams = [Q()]
+    time = between(sought.since, sought.until)
+    return [stream & time for stream in streams], Q(**rest) & event
+
+
+def _page(streams: Sequence[Q], rest: Q, before: UUID | None, after: UUID | None, size: int) -> Found:
+    order = "uid" if after else "-uid"
+    ahead = Q(uid__gt=after) if after else Q(uid__lt=before) if before else Q()
+    edge = None
+    if rest:
+        ends = _uids([_rows(stream & ahead, order)[WIDTH : WIDTH + 1] for stream in streams])
+        edge = (min(ends) if after else max(ends)) if ends else None
+    if edge:
+        ahead &= Q(uid__lte=edge) if after else Q(uid__gte=edge)
+    uids = sorted(_uids([_rows(stream & ahead & rest, order)[: size + 1] for stream in streams]), reverse=not after)
+    more, uids = len(uids) > size, uids[:size]
+    if more:
+        edge = None  # the page is full before that
+    entries = Entry.objects.in_bulk(uids)
+    rows = sorted(entries.values(), key=lambda entry: entry.uid, reverse=True)
+    first, last = (rows[0].uid, rows[-1].uid) if rows else (None, None)
+    if after:
+        part = Part(rows, newer=first if more else edge, older=last or after)
+    else:
+        part = Part(rows, newer=(first or before) if before else None, older=last if more else edge)
+    return Found(part, _moment(edge) if edge else None)
+
+
+def _rows(where: Q, order: str) -> QuerySet[Entry, Any]:
+    return Entry.objects.filter(where).order_by(order).values("uid")
+
+
+def _uids(parts: Sequence[QuerySet[Entry, Any]]) -> set[UUID]:
+    """Of all of them, in one query. Django has no union of limited ones on SQLite."""
+    statements, parameters = [], list[Any]()
+    for part in parts:
+        try:
+            statement, values = part.query.sql_with_params()
+        except EmptyResultSet:
+            continue
+        statements.append(f"SELECT uid FROM ({statement}) AS part")  # noqa: S608 - compiled by Django
+        parameters += values
+    if not statements:
+        return set()
+    with connection.cursor() as cursor:
+        cursor.execute(" UNION ALL ".join(statements), parameters)
+        return {UUID(str(uid)) for (uid,) in cursor.fetchall()}
+
+
+def _first_uid(moment: datetime, margin: timedelta) -> UUID:
+    """The least UUIDv7 of `margin` after that moment; years that no clock shows are the ends of time."""
+    try:
+        millis = int((moment + margin).timestamp() * 1000)
+    except OverflowError:
+        millis = 0 if margin < timedelta() else (1 << 48) - 1
+    return UUID(int=min(max(millis, 0), (1 << 48) - 1) << 80)
+
+
+def _moment(uid: UUID) -> datetime:
+    return datetime.fromtimestamp((uid.int >> 80) / 1000, UTC)

@@ -1,0 +1,149 @@
+"""The pages of one's own sign-in: second factors, browsers, the account at the provider. Nobody sees another's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec
+from urllib.parse import urlencode
+
+from allauth.mfa.models import Authenticator
+from allauth.socialaccount.models import SocialAccount
+from django.conf import settings
+from django.contrib import messages
+from django.contrib.auth import logout
+from django.contrib.auth.decorators import login_required
+from django.db import transaction
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.views.decorators.http import require_POST, require_safe
+
+from jitaccess.identity.adapters import operator_of, passkeys_work
+from jitaccess.identity.issuer import provider_id
+from jitaccess.identity.models import User
+from jitaccess.identity.proof import has_second_factor, known_again, ways_of
+from jitaccess.identity.signed_in import end_session, end_sessions, sessions_of
+from jitaccess.kernel.errors import NotFound
+from jitaccess.store.clock import now
+
+P = ParamSpec("P")
+View = Callable[Concatenate[HttpRequest, P], HttpResponseBase]
+HOME = "mfa_index"
+
+
+def known_first(view: View[P]) -> View[P]:
+    """For pages that change how somebody signs in: whoever finds an open browser must not make it theirs.
+
+    A form comes to its page after the proof, never by itself to what it would have done.
+    """
+
+    @wraps(view)
+    def guarded(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
+        if not isinstance(request.user, User) or known_again(request, request.user):
+            return view(request, *args, **kwargs)
+        if not ways_of(request.user):
+            messages.warning(request, "Sign in anew for this: it is possible within a few minutes of a sign-in.")
+            return redirect(HOME)
+        target = request.path if request.method in {"GET", "HEAD"} else reverse(HOME)
+        return redirect(f"{reverse('account_reauthenticate')}?{urlencode({'next': target})}")
+
+    return guarded
+
+
+def whole(view: View[P]) -> View[P]:
+    """A form and what it puts on record are one transaction; allauth's views make none."""
+
+    @wraps(view)
+    def answered(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
+        if request.method in {"GET", "HEAD"}:
+            return view(request, *args, **kwargs)
+        with transaction.atomic():
+            return view(request, *args, **kwargs)
+
+    return answered
+
+
+@login_required
+@require_safe
+def security(request: HttpRequest) -> HttpResponse:
+    """How one signs in, and where one is signed in."""
+    user = _person(request)
+    factors = list(Authenticator.objects.filter(user=user).order_by("pk"))
+    codes = next((one.wrap() for one in factors if one.type == Authenticator.Type.RECOVERY_CODES), None)
+    context: dict[str, Any] = {
+        "totp": next((one for one in factors if one.type == Authenticator.Type.TOTP), None),
+        "passkeys": [
+            {"id": one.pk, "name": one.wrap().name, "added": one.created_at, "used": one.last_used_at}
+            for one in factors
+            if one.type == Authenticator.Type.WEBAUTHN
+        ],
+        "codes_left": len(codes.get_unused_codes()) if codes else None,
+        "passkeys_work": passkeys_work(),
+        "password": settings.LOCAL_PASSWORDS and user.has_usable_password(),
+        "provider": settings.OIDC_NAME if settings.OIDC_ISSUER else "",
+        "identity": _identity(user),
+        "required": is_required(user) and not has_second_factor(user),
+        "sessions": sessions_of(user, here=request.session.session_key or ""),
+        "now": now(),
+    }
+    return render(request, "account/security.html", context)
+
+
+@login_required
+@require_POST
+def end(request: HttpRequest) -> HttpResponse:
+    """`which`: the number of a browser, "others" or "all"."""
+    user, which, actor = _person(request), request.POST.get("which", ""), operator_of(request)
+    if which == "others":
+        end_sessions(user=user, actor=actor, why="asked for", keep=request)
+        messages.success(request, "Every other browser is signed out.")
+        return redirect(HOME)
+    if which == "all":
+        end_sessions(user=user, actor=actor, why="asked for")
+        logout(request)
+        return redirect("account_login")
+    try:
+        end_session(user=user, session=int(which) if which.isascii() and which.isdigit() else 0, actor=actor)
+    except NotFound as error:
+        raise Http404(error.detail) from error
+    messages.success(request, "That browser is signed out.")
+    return redirect(HOME)
+
+
+@login_required
+@require_POST
+@known_first
+@whole
+def unlink(request: HttpRequest) -> HttpResponse:
+    """Forget the account at the provider, unless nothing else would sign this person in."""
+    user = _person(request)
+    if not (settings.LOCAL_PASSWORDS and user.has_usable_password()) and not _has_passkey(user):
+        messages.error(request, "You sign in with it, and in no other way yet. Add a passkey first.")
+        return redirect(HOME)
+    SocialAccount.objects.filter(user=user, provider=provider_id()).delete()
+    messages.success(request, f"You no longer sign in with {settings.OIDC_NAME}.")
+    return redirect(HOME)
+
+
+def is_required(user: User) -> bool:
+    """Whether this person has to have a second factor."""
+    admin = user.is_staff or user.is_superuser
+    return bool(settings.MFA_REQUIRED == "all" or (settings.MFA_REQUIRED == "admins" and admin))
+
+
+def _identity(user: User) -> SocialAccount | None:
+    if not settings.OIDC_ISSUER:
+        return None
+    return SocialAccount.objects.filter(user=user, provider=provider_id()).first()
+
+
+def _has_passkey(user: User) -> bool:
+    """One that signs in by itself, not only as a second step."""
+    rows = Authenticator.objects.filter(user=user, type=Authenticator.Type.WEBAUTHN)
+    return any(row.wrap().is_passwordless for row in rows)
+
+
+def _person(request: HttpRequest) -> User:
+    assert isinstance(request.user, User)
+    return request.user
