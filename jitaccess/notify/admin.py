@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.contrib import admin
 
 from jitaccess.audit.admin_base import ReadOnlyAdmin
-from jitaccess.notify.models import Delivery
+from jitaccess.notify.models import Delivery, Preference
 
 
 @admin.register(Delivery)
@@ -16,3 +16,11 @@ class DeliveryAdmin(ReadOnlyAdmin):
     search_fields = ("event", "user__username", "error")
     uuid_fields = ("pk", "entry", "request")
     ordering = ("-due_at",)
+
+
+@admin.register(Preference)
+class PreferenceAdmin(ReadOnlyAdmin):
+    list_display = ("group", "channel", "on", "user", "team")
+    list_select_related = ("user", "team")
+    list_filter = ("group", "channel", "on")
+    search_fields = ("user__username", "team__name")

@@ -1,4 +1,4 @@
-"""Whether somebody wants to be told of an event over a channel: as they say, else as a team of theirs says, else yes."""
+"""Whether somebody wants to be told of an event over a channel: as they say, else as their teams say, else yes."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from jitaccess.audit.events import Event
 from jitaccess.identity.models import User
 from jitaccess.notify.models import Preference
 from jitaccess.notify.notice import ASKING, GRANT_EXPIRING
+from jitaccess.notify.slack import conf
+from jitaccess.notify.slack.models import SlackLink
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,21 +51,22 @@ _ENDS = frozenset(
     }
 )
 GROUPS: tuple[Group, ...] = (
-    Group("asked", "Somebody asks me", "New requests, reminders and escalations that you can decide.", ASKING, True),
+    Group("asked", "Somebody asks me", "New requests, reminders and escalations.", ASKING, True),
     Group("break_glass", "Break-glass", "Access taken without asking, and its review.",
           frozenset({Event.BREAK_GLASS_USED, Event.BREAK_GLASS_REVIEWED}), True),
-    Group("outcome", "What came of it", "What was decided on requests of my agents and for me.", _OUTCOMES),
+    Group("outcome", "What came of it", "Decisions on requests of my agents, or for me.", _OUTCOMES),
     Group("ending", "Access ends soon", "A word five minutes before.", frozenset({GRANT_EXPIRING})),
     Group("ended", "Access ended", "Time is up, given back or revoked.", _ENDS),
     Group("tools", "Tools changed", "What a server offers is not what was reviewed.", frozenset({Event.TOOL_CHANGED})),
-    Group("webhooks", "Webhooks", "A webhook of mine was switched off, because it took nothing for days.",
+    Group("webhooks", "Webhooks", "A webhook of mine is switched off as dead.",
           frozenset({Event.WEBHOOK_DISABLED})),
 )  # fmt: skip
 _GROUP_OF = {event: group for group in GROUPS for event in group.events}
 
-# Channels of other packages add themselves. The log is nobody's to switch off.
+# The log is nobody's to switch off.
 WAYS: dict[str, Way] = {
     "email": Way("E-mail", lambda: "email" in settings.NOTIFY_CHANNELS, lambda user: bool(user.email)),
+    "slack": Way("Slack", conf.is_on, lambda user: SlackLink.objects.filter(user=user, ended_at=None).exists()),
 }
 
 

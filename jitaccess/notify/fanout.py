@@ -31,16 +31,14 @@ def fan_out(*, limit: int = 500) -> int:
         if not batch.told:
             return batch.read
         moment = now()
-        owed = [
+        owed: list[tuple[Entry, UUID | None, datetime, list[User]]] = [
             (told.entry, told.request.pk, moment, audience_of(told))
             for told in batch.told
             if told.request and told.event in TOLD_EVENTS
         ]
         entries = [told.entry for told in batch.told]
         owed += [(entry, None, due, reviewers()) for entry, due in _quarantines(entries, moment)]
-        owed += [
-            (entry, None, moment, _owners(entry)) for entry in entries if entry.event == Event.WEBHOOK_DISABLED
-        ]
+        owed += [(entry, None, moment, _owners(entry)) for entry in entries if entry.event == Event.WEBHOOK_DISABLED]
         wishes = Wishes(person for *_, people in owed for person in people)
         rows = [
             Delivery(entry=entry.uid, event=entry.event, request=about, user=person, channel=channel, due_at=due)

@@ -34,7 +34,7 @@ class Delivery(models.Model):
 
 
 class Preference(models.Model):
-    """What a person, or a team for its members, said about a group of events over a channel. No row: nothing was said."""
+    """What a person, or a team for its members, said about a group of events over a channel. No row: nothing."""
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     user = models.ForeignKey(User, null=True, blank=True, on_delete=models.CASCADE, related_name="+")

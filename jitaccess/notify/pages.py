@@ -84,7 +84,7 @@ def _cells(group: str, said: Choices, inherited: dict[tuple[str, str], bool], of
     for channel, way in offered().items():
         key = group, channel
         default = "on" if inherited[key] else "off"
-        words = [("", f"{'Default' if of_team else 'As my teams have it'}: {default}"), ("on", "On"), ("off", "Off")]
+        words = [("", f"{'Default' if of_team else 'My teams'}: {default}"), ("on", "On"), ("off", "Off")]
         value = next(word for word, on in _SAID.items() if on is said.get(key))
         cells.append({"name": _field(key), "label": way.label, "value": value, "choices": words})
     return cells

@@ -29,10 +29,11 @@ def set_preferences(*, of: User | Team, choices: Choices, operator: Actor) -> bo
         raise Invalid("preference.unknown", "There is no such event or channel.")
     whose = {"user": of} if isinstance(of, User) else {"team": of}
     with transaction.atomic():
-        type(of).objects.select_for_update().get(pk=of.pk)  # two pages at once: one after the other
+        table = User if isinstance(of, User) else Team
+        table.objects.select_for_update().get(pk=of.pk)  # two pages at once: one after the other
         rows = {(row.group, row.channel): row for row in Preference.objects.filter(**whose)}
         before = {key: row.on for key, row in rows.items()}
-        _keep_a_way(of, before | choices)
+        _keep_a_way(of, {**before, **choices})
         changes: dict[str, Json] = {}
         for key, on in choices.items():
             if before.get(key) == on:

@@ -40,10 +40,13 @@ def add(commands: Any) -> None:
 
 def _list(arguments: argparse.Namespace) -> int:
     from jitaccess.catalog.models import ServerCredential
+    from jitaccess.identity import factors
+    from jitaccess.notify.webhooks import keys as webhooks
     from jitaccess.store.sealing import ring, ring_file
     from requests_app.provisioning.targets import keys_in_use
 
-    counts = Counter(row.key for row in ServerCredential.objects.all()) + keys_in_use()
+    counts = Counter(row.key for row in ServerCredential.objects.all()) + keys_in_use() + webhooks.keys_in_use()
+    counts += factors.keys_in_use()
     ids = ring().ids
     if arguments.json:
         held = {
@@ -78,15 +81,19 @@ def _add(arguments: argparse.Namespace) -> int:
 
 def _rotate(_: argparse.Namespace) -> int:
     from jitaccess.catalog.credentials import rotate_credentials
+    from jitaccess.identity.factors import reseal_factors
+    from jitaccess.notify.webhooks.keys import reseal_endpoints
     from jitaccess.runtime.cli import operator
     from jitaccess.store.sealing import ring
     from requests_app.provisioning.targets import reseal_targets
 
     keys = ring()
-    servers, targets = rotate_credentials(keys, operator=operator()), reseal_targets(keys, operator=operator())
-    resealed, current = servers.resealed + targets.resealed, servers.current + targets.current
-    print(f"{resealed} credentials sealed anew with {servers.key}, {current} were already.")
-    unreadable = (*servers.unreadable, *targets.unreadable)
+    each = [reseal(keys, operator=operator()) for reseal in (rotate_credentials, reseal_targets, reseal_endpoints)]
+    people = reseal_factors(keys, operator=operator())
+    resealed = sum(one.resealed for one in each) + people.resealed
+    current = sum(one.current for one in each) + people.current
+    print(f"{resealed} credentials sealed anew with {keys.ids[0]}, {current} were already.")
+    unreadable = [*(what for one in each for what in one.unreadable), *people.unreadable]
     for what in unreadable:
         print(f"cannot be opened, and stays as it is: {what}")
     if not unreadable and len(keys.ids) > 1:
@@ -97,6 +104,8 @@ def _rotate(_: argparse.Namespace) -> int:
 def _drop(arguments: argparse.Namespace) -> int:
     from jitaccess.audit.events import Event
     from jitaccess.catalog.credentials import sealed_with
+    from jitaccess.identity import factors
+    from jitaccess.notify.webhooks import keys as webhooks
     from jitaccess.store.sealing import ring
     from requests_app.provisioning import targets
 
@@ -105,7 +114,7 @@ def _drop(arguments: argparse.Namespace) -> int:
         raise NotFound("keyring.unknown", f"There is no key {key} in the ring.")
     if key == ids[0]:
         raise Conflict("keyring.newest", f"{key} is the key that seals: jitaccess keys add first, then keys rotate.")
-    if held := [*sealed_with(key), *targets.sealed_with(key)]:
+    if held := [*sealed_with(key), *targets.sealed_with(key), *webhooks.sealed_with(key), *factors.sealed_with(key)]:
         more = f" and {len(held) - 3} more" if len(held) > 3 else ""
         raise Conflict(
             "keyring.needed",

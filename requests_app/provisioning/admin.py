@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from django import forms
@@ -12,6 +13,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 
 from jitaccess.audit.admin_base import ReadOnlyAdmin, RecordedAdmin, actor_of, record_configuration
+from jitaccess.audit.admin_site import ATTENTION, Attention, listed, may_look
 from jitaccess.egress.webhooks import signing_key
 from jitaccess.kernel.errors import Conflict, JitAccessError
 from jitaccess.kernel.secretbox import key_id
@@ -161,3 +163,13 @@ class ProvisionAdmin(ReadOnlyAdmin):
             record_configuration(request, row, "tried again", {})
 
         self.each(request, queryset, "Due now", again)
+
+
+def _attention(request: HttpRequest) -> Iterator[Attention]:
+    if may_look(request, "jit_requests.provision"):
+        for flag, said in (("gave_up", "Provisions that were given up"), ("alarmed", "Provisions that are overdue")):
+            count = Provision.objects.filter(**{flag: True}).count()
+            yield Attention(said, count, listed("jit_requests.provision", f"{flag}__exact=1"), "bad")
+
+
+ATTENTION.append(_attention)

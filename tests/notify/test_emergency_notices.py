@@ -44,8 +44,8 @@ def test_break_glass_is_told_with_the_words_of_who_used_it_and_where_to_review_i
     (message,) = sent()
     assert message.to == ["bert@example.test"]
     assert message.subject == "[jitaccess] Break-glass: demo-agent for olga has role:read-only for 30 min"
-    assert "- role:read-only" in message.body
-    assert "In the words of olga:\n> It is down\n> \\u{202e}at once" in message.body
+    assert "asks for: the role read-only, version 1" in message.body
+    assert "> (in the words of olga, checked by nobody)\n> It is down\n> \\u{202e}at once" in message.body
     assert "https://desk.example/break-glass/" in message.body
 
 

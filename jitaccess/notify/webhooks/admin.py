@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from django.contrib import admin
+from django.http import HttpRequest
 
 from jitaccess.audit.admin_base import ReadOnlyAdmin
+from jitaccess.audit.admin_site import ATTENTION, Attention, listed, may_look
 from jitaccess.notify.webhooks.models import Endpoint, HookDelivery
 
 
@@ -25,3 +29,14 @@ class HookDeliveryAdmin(ReadOnlyAdmin):
     search_fields = ("event",)
     uuid_fields = ("pk", "entry")
     ordering = ("-pk",)
+
+
+def _attention(request: HttpRequest) -> Iterator[Attention]:
+    if may_look(request, "jit_webhooks.endpoint"):
+        count = Endpoint.objects.filter(enabled=False).count()
+        yield Attention(
+            "Webhooks that are switched off", count, listed("jit_webhooks.endpoint", "enabled__exact=0"), "bad"
+        )
+
+
+ATTENTION.append(_attention)

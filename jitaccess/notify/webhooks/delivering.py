@@ -1,4 +1,4 @@
-"""Sending what is owed, outside any transaction: one round at a time for each endpoint, so that none waits for another."""
+"""Sending what is owed, outside any transaction: a round at a time for each endpoint, and none waits for another."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def due_endpoints() -> list[UUID]:
     return sorted(ids, key=lambda _: random.random())  # noqa: S311 - so that no endpoint is always first
 
 
-def work(endpoint_id: UUID, *, rounds: int = 20) -> int:
+def work(endpoint_id: UUID, *, rounds: int = 50) -> int:
     """Send what is due to this endpoint, in order, until something fails; returns how many messages were taken.
 
     At least once: a process that dies between sending and writing so sends again when its lease is over.
@@ -93,6 +93,8 @@ def _settle(claimed: Endpoint, rows: Sequence[HookDelivery], answers: Sequence[A
             return  # removed meanwhile, with all that it was owed
         for row, answer in zip(rows, answers, strict=True):
             _write(row, answer, moment)
+        if endpoint.url != claimed.url:
+            return  # what the old address said is nothing against the new one
         failed = [answer for answer in answers if not answer.fine]
         if len(failed) < len(answers):
             endpoint.failing_since = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import datetime, timedelta
 
 from django.db import transaction
@@ -14,6 +15,7 @@ from jitaccess.egress.errors import EgressRefused
 from jitaccess.kernel.discreet import hide
 from jitaccess.kernel.errors import Invalid, Unavailable
 from jitaccess.kernel.secretbox import KeyRing, key_id
+from jitaccess.kernel.strictjson import Json
 from jitaccess.notify.webhooks.models import Endpoint
 from jitaccess.store.sealing import ring
 
@@ -58,7 +60,7 @@ def reseal_endpoints(keys: KeyRing, *, operator: Actor) -> Rotation:
             Endpoint.objects.filter(pk=row.pk).update(sealed=newest, sealed_before=before)
             resealed += 1
         if resealed:
-            data = {"key": keys.ids[0], "webhooks": resealed, "unreadable": len(unreadable)}
+            data: dict[str, Json] = {"key": keys.ids[0], "webhooks": resealed, "unreadable": len(unreadable)}
             record(Facts(event=Event.CREDENTIALS_RESEALED, actor=operator, data=data))
     return Rotation(keys.ids[0], resealed, current, tuple(unreadable))
 
@@ -66,6 +68,12 @@ def reseal_endpoints(keys: KeyRing, *, operator: Actor) -> Rotation:
 def sealed_with(key: str) -> list[str]:
     """Secrets that need this key, as people call them."""
     return [_named(row) for row in Endpoint.objects.all() if key in {key_id(row.sealed), _key_before(row)}]
+
+
+def keys_in_use() -> Counter[str]:
+    """How many secrets are sealed with each key."""
+    rows = Endpoint.objects.values_list("sealed", "sealed_before")
+    return Counter(key_id(sealed) for both in rows for sealed in both if sealed)
 
 
 def _key_before(row: Endpoint) -> str:

@@ -43,8 +43,8 @@ class Answer:
 
 
 def body_of(entry: Entry) -> bytes:
-    """{"type", "timestamp", "data"} as Standard Webhooks 1.0 has it, the same bytes at every try. `data` is the entry as
-    the ledger's export has it: secrets were taken out before it was written.
+    """{"type", "timestamp", "data"} as Standard Webhooks 1.0 has it, the same bytes at every try. `data` is the entry
+    as the ledger's export has it: secrets were taken out before it was written.
     """
     told = plain(entry)
     parsed = {name: json.loads(str(told[name])) for name in ("data", "bindings")}
@@ -65,7 +65,11 @@ async def _post_all(url: str, entries: Sequence[Entry], secrets: Sequence[str]) 
 
 
 async def _post(client: Client, url: str, entry: Entry, secrets: Sequence[str]) -> Answer:
-    body, timestamp = body_of(entry), int(time.time())
+    timestamp = int(time.time())
+    try:
+        body = body_of(entry)
+    except Exception as error:  # noqa: BLE001 - one message that cannot be made stops none of the others
+        return Answer(None, visible(f"It cannot be put into a message: {error}", limit=500))
     headers = {
         "Content-Type": "application/json",
         "User-Agent": "jitaccess",

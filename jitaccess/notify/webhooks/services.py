@@ -78,7 +78,7 @@ def change_endpoint(*, endpoint_id: UUID, name: str, url: str, events: str, oper
 
 
 def switch_endpoint(*, endpoint_id: UUID, enabled: bool, operator: Actor) -> None:
-    """On or off. What waits stays, and what happens while it is off is not owed. Raises Conflict when it is so already."""
+    """On or off. What waits stays; what happens while it is off is not owed. Raises Conflict when it is so already."""
     with transaction.atomic():
         row = _locked(endpoint_id)
         if row.enabled == enabled:
@@ -175,7 +175,8 @@ def _name(text: str) -> str:
 
 
 def _insist_free(name: str, mine: UUID | None) -> None:
-    if Endpoint.objects.filter(name=name).exclude(pk=mine).exists():
+    taken = Endpoint.objects.filter(name=name).values_list("pk", flat=True).first()
+    if taken not in {None, mine}:
         raise Conflict("webhook.taken", f'There is a webhook "{name}" already.')
 
 

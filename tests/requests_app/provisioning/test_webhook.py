@@ -9,8 +9,8 @@ from uuid import uuid4
 import pytest
 
 from jitaccess.egress.addresses import Allowance
-from jitaccess.kernel.errors import Invalid
 from jitaccess.egress.webhooks import sign, signing_key
+from jitaccess.kernel.errors import Invalid
 from requests_app.provisioning.kit import effect
 from requests_app.provisioning.protocol import Permanent, Presence, ProvisionerError, Retryable
 from requests_app.provisioning.rows import Target
