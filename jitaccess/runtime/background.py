@@ -13,6 +13,7 @@ from typing import Any
 from celery import Celery
 from celery import beat as celery_beat
 from celery.worker import state as worker_state
+from django.conf import settings
 from django.db import close_old_connections, connection
 
 from jitaccess.audit.heads import sign_head
@@ -20,6 +21,7 @@ from jitaccess.audit.models import Unsequenced
 from jitaccess.audit.sequencer import sequence
 from jitaccess.kernel.errors import JitAccessError
 from jitaccess.runtime.celery import Scheduler
+from jitaccess.runtime.slack_worker import run_slack
 from jitaccess.store.leader import Leadership
 
 log = logging.getLogger(__name__)
@@ -40,6 +42,8 @@ class Background:
             threading.Thread(target=self._sequence, name="sequencer", daemon=True),
             threading.Thread(target=self._sign, name="signer", daemon=True),
         ]
+        if settings.SLACK_BOT_TOKEN:
+            self._threads.append(threading.Thread(target=run_slack, args=(self._stopping,), name="slack", daemon=True))
         if app is not None:
             self._threads.append(threading.Thread(target=self._celery, name="celery", daemon=True))
 

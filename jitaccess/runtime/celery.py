@@ -106,8 +106,6 @@ def make_app(*, redis_url: str) -> Celery:
                 ("notify.deliver", 2.0),
                 ("policy.fetch_schedules", 60.0),
                 ("api.forget_old_answers", 600.0),
-                ("slack.deliver", 1.0),
-                ("slack.cards", 2.0),
                 ("webhooks.deliver", 2.0),
                 ("figures.count", 5.0),
                 ("identity.forget_sessions", 600.0),
@@ -132,7 +130,6 @@ def make_app(*, redis_url: str) -> Celery:
             "jitaccess.identity",
             "jitaccess.audit",
             "jitaccess.notify",
-            "jitaccess.notify.slack",
             "jitaccess.notify.webhooks",
             "jitaccess.api",
         ]

@@ -101,16 +101,17 @@ class _Act:
         return self._submit(pressed, filled, link)
 
     def tell(self, text: str) -> None:
-        """To them alone. Where Slack does not allow that, as a message of their own; or not at all: the card says it."""
-        text = kit.escaped(visible(text, limit=1000, multiline=True))
+        """To them alone. Where Slack does not allow that, as a message of their own; or not at all: cards say it."""
+        text = visible(text, limit=1000, multiline=True)
+        said = {"text": kit.escaped(text), "blocks": list(kit.sections(text))}
         try:
             if self._where:
-                call("chat.postEphemeral", channel=self._where, user=self._slack_user, text=text)
+                call("chat.postEphemeral", channel=self._where, user=self._slack_user, **said)
                 return
         except SlackFailed as error:
             log.info("not told where it was pressed: %s", error.error)
         try:
-            call("chat.postMessage", channel=self._slack_user, text=text, unfurl_links=False, unfurl_media=False)
+            call("chat.postMessage", channel=self._slack_user, unfurl_links=False, unfurl_media=False, **said)
         except SlackFailed as error:
             log.warning("somebody in Slack could not be told what became of their click: %s", error.error)
 
@@ -167,9 +168,7 @@ class _Act:
             return self._deny(pressed, user, note)
         request, _ = standing.seen_by(user, pressed.request)
         if pressed.verb is Verb.CHANGES:
-            ask_for_changes(
-                request_id=pressed.request, approver=user, channel=CHANNEL, note=note, source=self._source
-            )
+            ask_for_changes(request_id=pressed.request, approver=user, channel=CHANNEL, note=note, source=self._source)
             return "Asked. The agent is told."
         if pressed.verb is Verb.EXTEND:
             cards.tell_filer(asking.extend(filled, request, user, source=self._source), link)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from django.contrib import admin
+from django.http import HttpRequest
 
 from jitaccess.audit.admin_base import ReadOnlyAdmin
+from jitaccess.audit.admin_site import ATTENTION, Attention, listed, may_look
 from jitaccess.notify.slack.models import LinkCode, SlackCard, SlackInbox, SlackLink
 
 
@@ -41,3 +45,14 @@ class LinkCodeAdmin(ReadOnlyAdmin):
     list_display = ("slack_user", "slack_name", "team", "expires_at", "used_at")
     exclude = ("hash",)
     ordering = ("-expires_at",)
+
+
+def _attention(request: HttpRequest) -> Iterator[Attention]:
+    if may_look(request, "jit_slack.slackcard"):
+        count = SlackCard.objects.filter(dead=True).count()
+        yield Attention(
+            "Slack messages that Slack refuses for good", count, listed("jit_slack.slackcard", "dead__exact=1"), "bad"
+        )
+
+
+ATTENTION.append(_attention)

@@ -151,4 +151,3 @@ def _chosen(values: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
             continue
     tools = Tool.objects.filter(pk__in=ids).select_related("server")
     return [(tool.server.slug, tool.name) for tool in tools], roles
-

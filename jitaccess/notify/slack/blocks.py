@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import accumulate
 from typing import Any
 
 Block = dict[str, Any]
@@ -117,16 +118,12 @@ def _width(text: str) -> int:
 
 
 def _pieces(text: str, limit: int) -> Iterator[str]:
-    while text:
-        size, at = 0, 0
-        for at, char in enumerate(text):
-            size += _WIDTH.get(char, 1)
-            if size > limit:
-                break
-        else:
-            yield text
-            return
+    while _width(text) > limit:
+        sizes = accumulate(_WIDTH.get(char, 1) for char in text)
+        at = next(place for place, size in enumerate(sizes) if size > limit)
         newline = text.rfind("\n", at // 2, at)
         end = newline + 1 if newline > 0 else at
         yield text[:end]
         text = text[end:]
+    if text:
+        yield text

@@ -13,7 +13,8 @@ from django.db.models import Max, QuerySet
 from jitaccess.audit.events import Event
 from jitaccess.audit.models import Cursor, Leaf
 from jitaccess.identity.models import User
-from jitaccess.notify.allowed import wants
+from jitaccess.notify.allowed import Wishes
+from jitaccess.notify.notice import GRANT_EXPIRING
 from jitaccess.notify.reading import Told, audience_of, reading
 from jitaccess.notify.slack.message import CHANNEL, ending_key
 from jitaccess.notify.slack.models import SlackCard, SlackLink
@@ -30,9 +31,7 @@ WORTH_A_WORD = timedelta(minutes=15)
 _BACK = timedelta(minutes=2)
 
 # Those who can decide may be others than before.
-_ASKING = frozenset(
-    {Event.REQUEST_SUBMITTED, Event.DECISION_RECORDED, Event.REQUEST_REMINDED, Event.REQUEST_ESCALATED}
-)
+_ASKING = frozenset({Event.REQUEST_SUBMITTED, Event.DECISION_RECORDED, Event.REQUEST_REMINDED, Event.REQUEST_ESCALATED})
 _AGAIN = frozenset({Event.REQUEST_REMINDED, Event.REQUEST_ESCALATED})
 _ENDS = frozenset(
     {
@@ -82,13 +81,11 @@ def touch(cards: QuerySet[SlackCard], seq: int) -> None:
 def warn_of_ends() -> None:
     """A message, with a way to more time, before access ends, to whom it is for: one for each end."""
     soon = now() + ENDING_LEAD
-    found = []
     for grant in grants_ending(after=soon - _BACK, until=soon)[:500]:
         if grant.expires_at - grant.starts_at > WORTH_A_WORD:
             about = ending_key(grant.expires_at.isoformat())
-            for link in _links([grant.user or grant.agent.owner], "grant.expiring"):
-                found.append(_card(grant.request_id, Kind.ENDING, link.slack_user, 1, user=link.user, about=about))
-    _add(found)
+            links = _links([grant.user or grant.agent.owner], GRANT_EXPIRING)
+            _add([_card(grant.request_id, Kind.ENDING, one.slack_user, 1, user=one.user, about=about) for one in links])
 
 
 def tell_filer(request: AccessRequest, link: SlackLink) -> None:
@@ -119,7 +116,7 @@ def _missing(told: Told, request: AccessRequest) -> Iterator[SlackCard]:
         for channel in settings.SLACK_CHANNELS:
             yield _card(request.pk, Kind.CHANNEL, channel, seq)
     if event in _ASKING and request.pending:
-        for link in _links(standing.approvers_of(request), event):
+        for link in _links(standing.approvers_of(request), Event.REQUEST_SUBMITTED):
             yield _card(request.pk, Kind.PERSON, link.slack_user, seq, user=link.user)
     if event in _OUTCOMES:
         people = audience_of(told)
@@ -142,7 +139,9 @@ def _lines(told: Told, request: AccessRequest) -> Iterator[SlackCard]:
 
 
 def _links(people: Iterable[User], event: str) -> list[SlackLink]:
-    wanted = [person.pk for person in people if person.is_active and wants(person, event, CHANNEL)]
+    everybody = [person for person in people if person.is_active]
+    wishes = Wishes(everybody)
+    wanted = [person.pk for person in everybody if wishes.want(person, event, CHANNEL)]
     rows = SlackLink.objects.filter(user__in=wanted, team=settings.SLACK_TEAM_ID, ended_at=None)
     return list(rows.select_related("user"))
 
@@ -164,4 +163,3 @@ def _card(
 
 def _add(cards: list[SlackCard]) -> None:
     SlackCard.objects.bulk_create(cards, ignore_conflicts=True)
-

@@ -1,13 +1,22 @@
+"""What is done by and by, in a thread of its own: a Slack that is slow keeps no sweep waiting."""
+
 from __future__ import annotations
 
-from celery import shared_task
+from jitaccess.notify.slack.cards import note_cards, warn_of_ends
+from jitaccess.notify.slack.incoming import do_waiting, forget_old
+from jitaccess.notify.slack.linking import unlink_inactive
+from jitaccess.notify.slack.sending import send_due
 
 
-@shared_task(name="slack.deliver", ignore_result=True)
-def deliver() -> None:
-    """Send the cards that are not as they should be."""
+def often() -> None:
+    """Each second or so: read the ledger, do what came in and was left, send what is due."""
+    note_cards()
+    do_waiting()
+    send_due()
 
 
-@shared_task(name="slack.cards", ignore_result=True)
-def cards() -> None:
-    """Note which cards the latest entries of the ledger touch, and do what came in and was not done."""
+def seldom() -> None:
+    """Each ten seconds or so."""
+    unlink_inactive()
+    warn_of_ends()
+    forget_old()

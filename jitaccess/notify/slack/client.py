@@ -23,8 +23,8 @@ LIMIT = 2 << 20
 LONGEST_WAIT = 3600
 
 # The SDK writes bodies to a logger that is at DEBUG.
-_LOG = logging.getLogger("jitaccess.slack.sdk")
-_LOG.setLevel(logging.CRITICAL)
+SDK_LOG = logging.getLogger("jitaccess.slack.sdk")
+SDK_LOG.setLevel(logging.CRITICAL)
 
 
 class Trouble(StrEnum):
@@ -67,7 +67,7 @@ class _Client(WebClient):
     """The SDK's client without its network: no redirects, no proxies of the environment, addresses judged."""
 
     def _perform_urllib_http_request_internal(self, url: str, req: Request) -> dict[str, Any]:
-        headers = {name: str(value) for name, value in req.header_items() if name.lower() not in {"content-length"}}
+        headers = {name: str(value) for name, value in req.header_items() if name.lower() != "content-length"}
         body = cast("bytes | None", req.data)
         status, told, content = fetch(
             "POST", url, headers, body, seconds=self.timeout, allowance=allowance(), limit=LIMIT
@@ -81,7 +81,7 @@ def web_client(token: str | None = None) -> WebClient:
     """A client of the SDK, for this token or the bot's."""
     base = f"{settings.SLACK_API_URL.rstrip('/')}/"
     return _Client(
-        token=token or settings.SLACK_BOT_TOKEN, base_url=base, timeout=SECONDS, logger=_LOG, retry_handlers=[]
+        token=token or settings.SLACK_BOT_TOKEN, base_url=base, timeout=SECONDS, logger=SDK_LOG, retry_handlers=[]
     )
 
 

@@ -8,7 +8,7 @@ from jitaccess.egress.addresses import Allowance
 
 
 def missing() -> list[str]:
-    """Settings without which nothing is sent and nothing is listened to: an empty list of whom to listen to is nobody."""
+    """Settings without which nothing is sent or listened to: an empty list of whom to listen to is nobody."""
     names = ["SLACK_BOT_TOKEN", "SLACK_APP_ID", "SLACK_TEAM_ID"]
     names.append("SLACK_APP_TOKEN" if settings.SLACK_MODE == "socket" else "SLACK_SIGNING_SECRET")
     return [f"JITACCESS_{name}" for name in names if not getattr(settings, name)]

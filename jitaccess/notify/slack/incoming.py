@@ -63,7 +63,8 @@ def ensure_ours(payload: Mapping[str, Any]) -> tuple[str, str]:
         is_on()
         and app == settings.SLACK_APP_ID
         and team_id == settings.SLACK_TEAM_ID
-        and theirs == settings.SLACK_TEAM_ID
+        # In an organisation Slack names that in place of the user's workspace.
+        and theirs in {settings.SLACK_TEAM_ID, settings.SLACK_ENTERPRISE_ID} - {""}
         and enterprise in {"", settings.SLACK_ENTERPRISE_ID}
         and (enterprise or not settings.SLACK_ENTERPRISE_ID)
         and not payload.get("is_ext_shared_channel")

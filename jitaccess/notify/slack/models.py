@@ -3,14 +3,14 @@ from __future__ import annotations
 from typing import ClassVar
 
 from django.db import models
-from django.db.models import F, Q
+from django.db.models import Q
 
 from jitaccess.identity.models import User
 from jitaccess.kernel.ids import uuid7
 
 
 class SlackLink(models.Model):
-    """A person said, while signed in here, that they are this user of this workspace. Nothing else makes anybody known."""
+    """A person said, while signed in here, that they are this user of this workspace. Nothing else makes them known."""
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="+")
@@ -51,7 +51,7 @@ class LinkCode(models.Model):
 
 
 class SlackCard(models.Model):
-    """A message that is to be in Slack, and how it is there: it is sent again while `wanted_seq` is ahead of `seen_seq`.
+    """A message that is to be in Slack, and how it is there: sent again while `wanted_seq` is ahead of `seen_seq`.
 
     Both are places in the ledger. What the message says is made when it is sent, from what is so then.
     """
@@ -93,7 +93,7 @@ class SlackCard(models.Model):
 
 
 class SlackInbox(models.Model):
-    """What came in from Slack: written down before it is acknowledged, done once, its payload sealed and then dropped."""
+    """What came in from Slack: written down before it is acknowledged, done once; the payload sealed, then dropped."""
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     key = models.CharField(max_length=64, unique=True)
@@ -108,11 +108,6 @@ class SlackInbox(models.Model):
 
     class Meta:
         verbose_name_plural = "Slack inbox"
-        constraints: ClassVar = [
-            models.CheckConstraint(
-                condition=Q(done_at=None) | Q(done_at__gte=F("received_at")), name="jit_slack_done_after_received"
-            ),
-        ]
         indexes: ClassVar = [
             models.Index(fields=["due_at"], condition=Q(done_at=None), name="jit_slack_inbox_open"),
             models.Index(fields=["received_at"], name="jit_slack_inbox_age"),

@@ -21,7 +21,6 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from jitaccess.identity.models import User
 from jitaccess.kernel.errors import Forbidden, Invalid, NotFound
 from jitaccess.notify.slack import conf
-from jitaccess.notify.slack.incoming import ensure_signed, take_in
 from jitaccess.notify.slack.linking import link, open_code, unlink
 from jitaccess.notify.slack.models import SlackCard, SlackLink
 from jitaccess.store.clock import now
@@ -56,6 +55,8 @@ def _endpoint(read: Read) -> Callable[[HttpRequest], HttpResponse]:
     def called(request: HttpRequest) -> HttpResponse:
         if settings.SLACK_MODE != "http" or not conf.is_on():
             return HttpResponse(status=404)
+        from jitaccess.notify.slack.incoming import ensure_signed, take_in  # with the SDK, which takes a moment to load
+
         try:
             if int(request.META.get("CONTENT_LENGTH") or 0) > MAX_BODY:
                 return HttpResponse(status=413)
@@ -138,5 +139,3 @@ def slack_retry(request: HttpRequest, card_id: UUID) -> HttpResponse:
 def _ensure_staff(user: User) -> None:
     if not user.is_staff:
         raise NotFound("page.unknown", "There is no such page.")
-
-

@@ -1,0 +1,149 @@
+"""Who is who: by a link made while signed in, and by nothing else."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from django.test import Client
+
+from jitaccess.audit.models import Entry
+from jitaccess.notify.slack.chores import seldom
+from jitaccess.notify.slack.linking import link_of
+from jitaccess.notify.slack.models import LinkCode, SlackLink
+from tests.cast import Cast
+from tests.fakes.slack.server import TEAM
+from tests.slack.conftest import Desk, name_of
+
+
+def signed_in(person) -> Client:
+    client = Client()
+    client.force_login(person, backend="django.contrib.auth.backends.ModelBackend")
+    return client
+
+
+def address(desk: Desk, slack_user: str) -> str:
+    answer = desk.post(desk.slack.command(slack_user, "link"))
+    assert answer.json()["response_type"] == "ephemeral"
+    found = re.search(r"https://desk\.example(/slack/link/\S+)", answer.json()["text"])
+    assert found
+    return found[1]
+
+
+def test_the_ceremony_links_the_signed_in_person_and_is_on_record(desk: Desk) -> None:
+    url, client = address(desk, "U1CARL"), signed_in(desk.cast.carl)
+    assert link_of(TEAM, "U1CARL") is None
+    shown = client.get(url)
+    assert b"u1carl" in shown.content
+    assert link_of(TEAM, "U1CARL") is None  # looking changes nothing
+    assert client.post(url).status_code == 302
+    linked = link_of(TEAM, "U1CARL")
+    assert linked
+    assert linked.user == desk.cast.carl
+    assert Entry.objects.get(event="slack.linked").user_name == "carl"
+    assert client.post(url).status_code == 404  # once
+
+
+def test_a_code_that_was_replaced_or_made_up_links_nobody(desk: Desk) -> None:
+    first, client = address(desk, "U1CARL"), signed_in(desk.cast.carl)
+    address(desk, "U1CARL")
+    assert client.post(first).status_code == 404
+    assert client.post("/slack/link/made-up/").status_code == 404
+    assert link_of(TEAM, "U1CARL") is None
+
+
+def test_a_code_ends_after_ten_minutes(desk: Desk, clock) -> None:
+    url, client = address(desk, "U1CARL"), signed_in(desk.cast.carl)
+    clock.shift(601)
+    assert client.post(url).status_code == 404
+    assert link_of(TEAM, "U1CARL") is None
+
+
+def test_linking_needs_somebody_signed_in_and_a_token_against_forgery(desk: Desk) -> None:
+    url = address(desk, "U1CARL")
+    assert "login" in Client().post(url)["Location"]
+    strict = Client(enforce_csrf_checks=True)
+    strict.force_login(desk.cast.carl, backend="django.contrib.auth.backends.ModelBackend")
+    assert strict.post(url).status_code == 403
+    assert link_of(TEAM, "U1CARL") is None
+    assert LinkCode.objects.get().used_at is None
+
+
+def test_a_slack_user_of_one_person_is_not_taken_over_by_another(desk: Desk) -> None:
+    url = address(desk, name_of(desk.cast.anna))
+    assert signed_in(desk.cast.carl).post(url).status_code == 409
+    linked = link_of(TEAM, "U1ANNA")
+    assert linked
+    assert linked.user == desk.cast.anna
+
+
+def test_a_new_link_ends_the_one_before(desk: Desk) -> None:
+    url = address(desk, "U1OTHER")
+    signed_in(desk.cast.anna).post(url)
+    assert link_of(TEAM, "U1ANNA") is None
+    assert SlackLink.objects.filter(user=desk.cast.anna, ended_at=None).get().slack_user == "U1OTHER"
+
+
+def test_the_same_mail_address_or_name_is_nobody(desk: Desk) -> None:
+    asked = desk.cast.submit()
+    desk.catch_up()
+    (mine,) = desk.slack.to("U1ANNA")
+    stranger = {"id": "U1EVE", "username": "anna", "name": "anna", "email": desk.cast.anna.email, "team_id": TEAM}
+    desk.post(desk.slack.press(mine, "approve", "U1EVE") | {"user": stranger})
+    asked.refresh_from_db()
+    assert asked.status == "pending"
+
+
+def test_who_is_deactivated_decides_nothing_at_once_and_is_unlinked(desk: Desk) -> None:
+    asked = desk.cast.submit()
+    desk.catch_up()
+    (mine,) = desk.slack.to("U1ANNA")
+    desk.cast.anna.is_active = False
+    desk.cast.anna.save()
+    desk.press(mine, "approve", desk.cast.anna)
+    asked.refresh_from_db()
+    assert asked.status == "pending"
+    seldom()
+    assert not SlackLink.objects.filter(user=desk.cast.anna, ended_at=None).exists()
+    assert Entry.objects.filter(event="slack.unlinked").count() == 1
+    # Somebody who comes back links again.
+    desk.cast.anna.is_active = True
+    desk.cast.anna.save()
+    desk.press(mine, "approve", desk.cast.anna)
+    asked.refresh_from_db()
+    assert asked.status == "pending"
+
+
+def test_unlinking_oneself(desk: Desk) -> None:
+    client = signed_in(desk.cast.anna)
+    assert client.get("/slack/unlink/").status_code == 405
+    assert link_of(TEAM, "U1ANNA")
+    client.post("/slack/unlink/")
+    assert link_of(TEAM, "U1ANNA") is None
+    assert Entry.objects.get(event="slack.unlinked").user_name == "anna"
+
+
+@pytest.mark.parametrize("word", ["help", "approve everything"])
+def test_other_words_of_the_command_explain_it(desk: Desk, word: str) -> None:
+    assert "/access link" in desk.post(desk.slack.command("U1ANNA", word)).json()["text"]
+
+
+def test_the_page_shows_staff_what_went_wrong_and_nobody_else(cast: Cast, desk: Desk, settings) -> None:
+    settings.SLACK_CHANNELS = ["C0GONE"]
+    cast.submit()
+    desk.catch_up()
+    staff, other = signed_in(cast.admin), signed_in(cast.anna)
+    page = staff.get("/slack/").content.decode()
+    assert "channel_not_found" in page
+    assert "Given up" in page
+    assert "channel_not_found" not in other.get("/slack/").content.decode()
+    assert "channel_not_found" not in signed_in(cast.carl).get("/slack/").content.decode()
+    card = re.search(r"/slack/messages/[0-9a-f-]+/retry/", page)
+    assert card
+    assert other.post(card[0]).status_code == 404
+    desk.slack.channels.add("C0GONE")
+    desk.catch_up()
+    assert not desk.slack.to("C0GONE")  # given up until somebody says otherwise, or something happens
+    staff.post(card[0])
+    desk.catch_up()
+    assert len(desk.slack.to("C0GONE")) == 1
