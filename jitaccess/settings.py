@@ -80,8 +80,6 @@ DATABASES = {
 # Only tests set this: a file with seconds by which jit_now() is shifted, for every process that opens this SQLite file.
 TEST_CLOCK_FILE = env.text("JITACCESS_TEST_CLOCK_FILE")
 
-# "": nobody signs in by OpenID Connect.
-OIDC_ISSUER = env.text("JITACCESS_OIDC_ISSUER")
 INSTALLED_APPS = [
     "django.contrib.admin.apps.SimpleAdminConfig",
     "django.contrib.auth",
@@ -92,8 +90,6 @@ INSTALLED_APPS = [
     "allauth",
     "allauth.account",
     "allauth.socialaccount",
-    # Only where somebody signs in by it: it loads what every command would pay for.
-    *(["allauth.socialaccount.providers.openid_connect"] if OIDC_ISSUER else []),
     "allauth.mfa",
     "allauth.usersessions",
     "django_htmx",
@@ -125,6 +121,8 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "allauth.account.middleware.AccountMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
+    "jitaccess.identity.signed_in.LastSeen",
+    "jitaccess.identity.required.SecondFactorFirst",
 ]
 TEMPLATES = [
     {
@@ -166,17 +164,30 @@ ACCOUNT_ADAPTER = "jitaccess.identity.adapters.AccountAdapter"
 ACCOUNT_EMAIL_VERIFICATION = "none"
 ACCOUNT_LOGOUT_REDIRECT_URL = "/accounts/login/"
 
-# How people sign in besides with a password of ours, and what they have to prove.
+# How people sign in besides with a password of ours, and what they have to prove. No issuer: not by OpenID Connect.
+OIDC_ISSUER = env.text("JITACCESS_OIDC_ISSUER")
 OIDC_CLIENT_ID = env.text("JITACCESS_OIDC_CLIENT_ID")
 OIDC_CLIENT_SECRET = env.text("JITACCESS_OIDC_CLIENT_SECRET")
 OIDC_NAME = env.text("JITACCESS_OIDC_NAME", "single sign-on")
 OIDC_CREATE = env.flag("JITACCESS_OIDC_CREATE", default=False)
-OIDC_GROUPS_CLAIM = env.text("JITACCESS_OIDC_GROUPS_CLAIM")
 OIDC_SCOPES = env.words("JITACCESS_OIDC_SCOPES") or ["openid", "profile", "email"]
 LOCAL_PASSWORDS = env.flag("JITACCESS_LOCAL_PASSWORDS", default=True)
 MFA_REQUIRED = env.choice("JITACCESS_MFA_REQUIRED", of=("none", "admins", "all"), default="none")
 STEP_UP_SECONDS = env.whole("JITACCESS_STEP_UP_SECONDS", default=300)
 STEP_UP_WITH = env.words("JITACCESS_STEP_UP_WITH") or ["password", "totp", "webauthn"]
+SOCIALACCOUNT_ADAPTER = "jitaccess.identity.linking.SocialAccountAdapter"
+SOCIALACCOUNT_STORE_TOKENS = SOCIALACCOUNT_EMAIL_AUTHENTICATION = SOCIALACCOUNT_LOGIN_ON_GET = False
+MFA_ADAPTER = "jitaccess.identity.adapters.MFAAdapter"
+MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
+MFA_PASSKEY_LOGIN_ENABLED = MFA_RECOVERY_CODES_SHOW_ONCE = MFA_ALLOW_UNVERIFIED_EMAIL = True
+MFA_FORMS = {
+    "authenticate": "jitaccess.identity.factors.CodeForm",
+    "reauthenticate": "jitaccess.identity.factors.CodeAgainForm",
+    "login_webauthn": "jitaccess.identity.factors.PasskeySignInForm",
+    "authenticate_webauthn": "jitaccess.identity.factors.PasskeyForm",
+    "reauthenticate_webauthn": "jitaccess.identity.factors.PasskeyAgainForm",
+    "add_webauthn": "jitaccess.identity.factors.NewPasskeyForm",
+}
 
 REST_FRAMEWORK, SPECTACULAR_SETTINGS = api.REST_FRAMEWORK, api.SPECTACULAR_SETTINGS
 API_READS_PER_MINUTE = env.whole("JITACCESS_API_READS_PER_MINUTE", default=600)

@@ -98,7 +98,6 @@ VARIABLES = {
         Variable("JITACCESS_OIDC_NAME", "text", "`single sign-on`", "What the button on the sign-in page says."),
         Variable("JITACCESS_OIDC_CREATE", "true or false", "`false`",
             "Whether somebody who signs in there for the first time gets an account here, without any rights."),
-        Variable("JITACCESS_OIDC_GROUPS_CLAIM", "name", "none", "The claim that names a person's groups, for display."),
         Variable("JITACCESS_OIDC_SCOPES", "words, comma-separated", "`openid, profile, email`", "What is asked of it."),
         Variable("JITACCESS_LOCAL_PASSWORDS", "true or false", "`true`", "Whether people may have a password here."),
         Variable("JITACCESS_MFA_REQUIRED", "none, admins or all", "`none`", "Who needs a second factor."),

@@ -20,12 +20,11 @@ from jitaccess.audit.events import Event, Outcome
 from jitaccess.audit.recorder import Actor, Facts, record
 from jitaccess.identity import on_record
 from jitaccess.identity.models import User
-from jitaccess.identity.proof import CODE, PASSKEY, PASSWORD, PROVIDER, way_of, ways_of
+from jitaccess.identity.proof import CODE, LINK, PASSKEY, PASSWORD, PROVIDER, way_of, ways_of
 from jitaccess.store.sealing import ring
 
 # Of a shared secret for codes, and of the seed of recovery codes.
 SEALED = "authenticator-v1"
-_LINK = "sign_in_link"
 
 
 class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # allauth ships no types
@@ -42,7 +41,7 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # allauth sh
         """Called by allauth for each of its ways to sign in; a link that needs nothing else recorded its use itself."""
         ways = [way_of(one) for one in get_authentication_records(request, user)]
         with transaction.atomic():
-            if ways != [_LINK]:
+            if ways != [LINK]:
                 data = {"with": " and ".join(dict.fromkeys(ways)) or "allauth"}
                 actor = on_record.actor_of(request, user)
                 record(Facts(event=Event.USER_SIGNED_IN, actor=actor, outcome=Outcome.ALLOWED, data=data))

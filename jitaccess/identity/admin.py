@@ -28,7 +28,9 @@ from django.utils.html import format_html
 
 from jitaccess.audit.admin_base import ReadOnlyAdmin, RecordedAdmin, actor_of, record_configuration
 from jitaccess.identity import services
+from jitaccess.identity.factors import reset_factors
 from jitaccess.identity.models import AccessToken, Agent, Team, User
+from jitaccess.identity.signed_in import end_sessions
 from jitaccess.kernel.errors import JitAccessError
 from jitaccess.store.clock import JitNow
 
@@ -73,6 +75,7 @@ class PersonAdmin(RecordedAdmin, UserAdminBase):
     form = PersonForm
     list_display = ("username", "email", "first_name", "last_name", "is_active", "is_staff", "is_superuser")
     fieldsets = (*(UserAdmin.fieldsets or ()), ("Approvals", {"fields": ("manager",)}))
+    actions = ("sign_out_everywhere", "reset_second_factor")
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         """Only who holds every right may give rights away, or the name that others' rights are held by."""
@@ -107,6 +110,33 @@ class PersonAdmin(RecordedAdmin, UserAdminBase):
         with transaction.atomic():
             services.ensure_admin_left(without=queryset.values_list("pk", flat=True))
             super().delete_queryset(request, queryset)
+
+    @admin.action(description="Sign selected people out everywhere", permissions=["change"])
+    def sign_out_everywhere(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
+        operator = actor_of(request)
+        self.each(
+            request,
+            self._changeable(request, queryset),
+            "People signed out",
+            lambda person: end_sessions(user=person, actor=operator, why="an admin"),
+        )
+
+    @admin.action(description="Remove all second factors of selected people, and sign them out", permissions=["reset"])
+    def reset_second_factor(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
+        operator = actor_of(request)
+        self.each(
+            request,
+            self._changeable(request, queryset),
+            "Second factors removed",
+            lambda person: reset_factors(user=person, operator=operator),
+        )
+
+    def has_reset_permission(self, request: HttpRequest) -> bool:
+        """As for passwords: whoever can take a second factor away is nearer to being that person."""
+        return _is_superuser(request)
+
+    def _changeable(self, request: HttpRequest, queryset: QuerySet[User]) -> list[User]:
+        return [person for person in queryset if self.has_change_permission(request, person)]
 
     def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> Any:  # noqa: A002 - Django's name
         """Django writes a password outside `save_related` and without a transaction.

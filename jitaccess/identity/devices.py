@@ -17,7 +17,7 @@ _SYSTEMS = (
 
 
 def device_of(user_agent: str) -> str:
-    """ "Firefox on Linux"; what says nothing known is shown as it is, at most 60 characters. Anybody can claim anything."""
+    """As `Firefox on Linux`; what names nothing known is shown itself, at most 60 characters. Anybody can claim it."""
     browser = next((name for mark, name in _BROWSERS if mark in user_agent), "")
     system = next((name for mark, name in _SYSTEMS if mark in user_agent), "")
     if browser and system:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from allauth.core import context
@@ -65,7 +66,7 @@ class CodeAgainForm(_Once, codes.ReauthenticateForm):  # type: ignore[misc]  # a
 
 
 class _Told(FormBase):
-    """What a browser's authenticator answers is anybody's JSON: nonsense is a wrong answer. Wrong ones are on record."""
+    """What a browser's authenticator answers is anybody's JSON: nonsense is a wrong answer, and on record."""
 
     user: User | None
 
@@ -103,9 +104,9 @@ class NewPasskeyForm(passkeys.AddWebAuthnForm):  # type: ignore[misc]  # allauth
 
 
 def reset_factors(*, user: User, operator: Actor) -> int:
-    """Remove every second factor of somebody who lost them, and sign them out everywhere. Returns how many there were."""
+    """Remove every second factor of somebody who lost them, and sign them out everywhere. Returns how many."""
     with transaction.atomic():
-        count = Authenticator.objects.select_for_update().filter(user=user).count()
+        count: int = Authenticator.objects.filter(user=user).count()
         Authenticator.objects.filter(user=user).delete()
         data: JsonObject = {"for_user": user.username, "removed": count}
         record(Facts(event=Event.AUTHENTICATOR_RESET, actor=operator, data=data))
@@ -113,8 +114,17 @@ def reset_factors(*, user: User, operator: Actor) -> int:
     return count
 
 
-def reseal_factors(keys: KeyRing) -> tuple[int, int, tuple[str, ...]]:
-    """Seal with the newest key what is under an older one: how many, how many were already, and what does not open."""
+@dataclass(frozen=True, slots=True)
+class Resealed:
+    """How many were sealed anew, how many were under the newest key already, and which could not be opened."""
+
+    resealed: int
+    current: int
+    unreadable: tuple[str, ...]
+
+
+def reseal_factors(keys: KeyRing, *, operator: Actor) -> Resealed:
+    """Seal with the newest key what is under an older one. Safe to run again."""
     resealed, current, unreadable = 0, 0, []
     with transaction.atomic():
         for row in _sealed_rows().select_for_update(of=("self",)):
@@ -129,7 +139,10 @@ def reseal_factors(keys: KeyRing) -> tuple[int, int, tuple[str, ...]]:
                 continue
             row.save(update_fields=["data"])
             resealed += 1
-    return resealed, current, tuple(unreadable)
+        if resealed:
+            data: JsonObject = {"key": keys.ids[0], "second_factors": resealed, "unreadable": len(unreadable)}
+            record(Facts(event=Event.CREDENTIALS_RESEALED, actor=operator, data=data))
+    return Resealed(resealed, current, tuple(unreadable))
 
 
 def sealed_with(key: str) -> list[str]:

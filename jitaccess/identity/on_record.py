@@ -16,7 +16,7 @@ from allauth.mfa.signals import authentication_failed
 from allauth.socialaccount.models import SocialAccount
 from allauth.usersessions import signals as of_sessions
 from django.db import transaction
-from django.db.models.signals import post_delete, post_save
+from django.db.models.signals import post_delete, post_save, pre_save
 from django.http import HttpRequest
 
 from jitaccess.audit.events import Event, Outcome
@@ -39,11 +39,12 @@ def connect() -> None:
     post_delete.connect(_authenticator_deleted, sender=Authenticator)
     post_save.connect(_identity_saved, sender=SocialAccount)
     post_delete.connect(_identity_deleted, sender=SocialAccount)
+    pre_save.connect(_person_to_be_saved, sender=User)
     post_save.connect(_person_saved, sender=User)
 
 
 def actor_of(request: HttpRequest, user: User) -> Actor:
-    """This person, through the page they use."""
+    """A person, through the page they use."""
     return Principal.of_user(user, source=str(request.META.get("REMOTE_ADDR", ""))).actor()
 
 
@@ -82,7 +83,8 @@ def _authenticator_deleted(instance: Authenticator, **_: Any) -> None:
 
 def _identity_saved(instance: SocialAccount, created: bool, **_: Any) -> None:
     if created:
-        _of(instance.user, Event.IDENTITY_LINKED, {"subject": visible(instance.uid, limit=200)})
+        new = "yes" if getattr(instance.user, "made_by_provider", False) else "no"
+        _of(instance.user, Event.IDENTITY_LINKED, {"subject": visible(instance.uid, limit=200), "new_account": new})
 
 
 def _identity_deleted(instance: SocialAccount, **_: Any) -> None:
@@ -106,10 +108,13 @@ def _said_of(authenticator: Authenticator) -> dict[str, str]:
     return {"kind": str(authenticator.type), "name": visible(str(name), limit=80)}
 
 
-def _person_saved(instance: User, created: bool, **_: Any) -> None:
-    """Whoever is deactivated is signed out: else the old sessions would be good again with the account."""
-    from jitaccess.identity.signed_in import end_sessions, is_anywhere
+def _person_to_be_saved(instance: User, **_: Any) -> None:
+    instance.goes_off = not instance.is_active and User.objects.filter(pk=instance.pk, is_active=True).exists()  # type: ignore[attr-defined]
 
-    if created or instance.is_active or not is_anywhere(instance):
-        return
-    end_sessions(user=instance, actor=_whoever(), why="deactivated")
+
+def _person_saved(instance: User, **_: Any) -> None:
+    """Whoever is deactivated is signed out: else the old sessions would be good again with the account."""
+    from jitaccess.identity.signed_in import end_sessions
+
+    if getattr(instance, "goes_off", False):
+        end_sessions(user=instance, actor=_whoever(), why="deactivated")

@@ -7,6 +7,8 @@ from functools import wraps
 from typing import Any, Concatenate, ParamSpec
 from urllib.parse import urlencode
 
+from allauth.account.adapter import get_adapter
+from allauth.account.views import LoginView, ReauthenticateView
 from allauth.mfa.models import Authenticator
 from allauth.socialaccount.models import SocialAccount
 from django.conf import settings
@@ -22,7 +24,7 @@ from django.views.decorators.http import require_POST, require_safe
 from jitaccess.identity.adapters import operator_of, passkeys_work
 from jitaccess.identity.issuer import provider_id
 from jitaccess.identity.models import User
-from jitaccess.identity.proof import has_second_factor, known_again, ways_of
+from jitaccess.identity.proof import PASSWORD, has_second_factor, known_again, ways_of
 from jitaccess.identity.signed_in import end_session, end_sessions, sessions_of
 from jitaccess.kernel.errors import NotFound
 from jitaccess.store.clock import now
@@ -62,6 +64,27 @@ def whole(view: View[P]) -> View[P]:
             return view(request, *args, **kwargs)
 
     return answered
+
+
+class SignIn(LoginView):  # type: ignore[misc]  # allauth ships no types
+    """With the ways in that there are here."""
+
+    def get_context_data(self, **given: Any) -> dict[str, Any]:
+        said: dict[str, Any] = super().get_context_data(**given)
+        ways = {"local_passwords": settings.LOCAL_PASSWORDS, "passkeys_work": passkeys_work()}
+        return said | ways | {"provider": settings.OIDC_NAME if settings.OIDC_ISSUER else ""}
+
+
+class Prove(ReauthenticateView):  # type: ignore[misc]  # allauth ships no types
+    """The page of passwords; leads to a better way where there is one, unless this one was picked."""
+
+    def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        best = ways_of(_person(request))[:1]
+        if best != (PASSWORD,) and request.GET.get("way") != PASSWORD:
+            methods = get_adapter(request).get_reauthentication_methods(request.user)
+            return redirect(self.passthrough_next_url(methods[0]["url"]))
+        answer: HttpResponseBase = super().get(request, *args, **kwargs)
+        return answer
 
 
 @login_required

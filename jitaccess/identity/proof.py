@@ -6,6 +6,9 @@ import time
 from typing import Any
 
 from allauth.account.authentication import get_authentication_records
+
+# Private there, and the one thing that we take from what is: its session keys would be no better.
+from allauth.account.internal.flows.login import record_authentication
 from allauth.mfa.models import Authenticator
 from allauth.socialaccount.models import SocialAccount
 from django.conf import settings
@@ -14,7 +17,7 @@ from django.http import HttpRequest
 from jitaccess.identity.issuer import provider_id
 from jitaccess.identity.models import User
 
-PASSWORD, CODE, PASSKEY, PROVIDER = "password", "totp", "webauthn", "oidc"
+PASSWORD, CODE, PASSKEY, PROVIDER, LINK = "password", "totp", "webauthn", "oidc", "sign_in_link"
 _TYPES = {
     Authenticator.Type.TOTP: CODE,
     Authenticator.Type.RECOVERY_CODES: CODE,
@@ -37,6 +40,11 @@ def recently_proved(request: HttpRequest, person: User) -> bool:
     return PROVIDER in ways and PROVIDER in ways_of(person)
 
 
+def note_step(request: HttpRequest, person: User, method: str, **said: Any) -> None:
+    """That this person has taken a step to sign in, or (reauthenticated=True) proved again who they are."""
+    record_authentication(request, person, method, **said)
+
+
 def known_again(request: HttpRequest, person: User) -> bool:
     """Whether they may change how they sign in: proved again; or, with nothing to prove it by, signed in just now."""
     if recently_proved(request, person):
@@ -45,7 +53,7 @@ def known_again(request: HttpRequest, person: User) -> bool:
 
 
 def ways_of(person: User) -> tuple[str, ...]:
-    """How this person can prove who they are, the best first: of STEP_UP_WITH, else by the provider they sign in with."""
+    """How they can prove who they are, the best first: of STEP_UP_WITH, else by the provider they sign in with."""
     types = Authenticator.objects.filter(user=person).values_list("type", flat=True)
     held = {_TYPES[kind] for kind in types if kind in _TYPES}
     if settings.LOCAL_PASSWORDS and person.has_usable_password():
@@ -60,7 +68,7 @@ def ways_of(person: User) -> tuple[str, ...]:
 def has_second_factor(person: User) -> bool:
     """Whether a password alone does not sign them in."""
     kinds = (Authenticator.Type.TOTP, Authenticator.Type.WEBAUTHN)
-    return Authenticator.objects.filter(user=person, type__in=kinds).exists()
+    return bool(Authenticator.objects.filter(user=person, type__in=kinds).exists())
 
 
 def way_of(one: dict[str, Any]) -> str:

@@ -18,6 +18,7 @@ from jitaccess.audit.events import Event, Outcome
 from jitaccess.audit.recorder import Actor, Facts, record
 from jitaccess.identity.models import AccessToken, Agent, SignInLink, Team, User
 from jitaccess.identity.principal import Principal
+from jitaccess.identity.proof import LINK, has_second_factor
 from jitaccess.kernel.errors import Conflict, Forbidden, Invalid, NotFound
 from jitaccess.kernel.ids import new_token, token_hash
 from jitaccess.kernel.strictjson import JsonObject
@@ -214,7 +215,9 @@ def use_sign_in_link(value: str, *, source: str = "") -> User:
         if SignInLink.objects.filter(hash=token_hash(value), used_at=None).update(used_at=JitNow()) != 1:
             raise NotFound("sign_in_link.invalid", "This sign-in link was just used.")
         actor = Principal.of_user(user, source=source).actor()
-        record(Facts(event=Event.USER_SIGNED_IN, actor=actor, outcome=Outcome.ALLOWED, data={"with": "sign_in_link"}))
+        # Who has a second factor is not signed in yet: that is put on record with it.
+        event = Event.USER_PROVED if has_second_factor(user) else Event.USER_SIGNED_IN
+        record(Facts(event=event, actor=actor, outcome=Outcome.ALLOWED, data={"with": LINK}))
     return user
 
 

@@ -17,6 +17,7 @@ from django.db import DatabaseError, transaction
 from django.db.models import F, Value
 from django.db.models.functions import Coalesce
 from django.http import HttpRequest, HttpResponse
+from django.utils.functional import SimpleLazyObject
 
 from jitaccess.audit.events import Event
 from jitaccess.audit.recorder import Actor, Facts, record
@@ -24,6 +25,7 @@ from jitaccess.identity.devices import device_of
 from jitaccess.identity.models import SignInLink, User
 from jitaccess.identity.sessions import people_of_cookies
 from jitaccess.kernel.errors import NotFound
+from jitaccess.kernel.strictjson import JsonObject
 from jitaccess.kernel.text import visible
 from jitaccess.store.clock import JitNow
 
@@ -52,11 +54,19 @@ class LastSeen:
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         response = self._get_response(request)
-        user = getattr(request, "_cached_user", None)  # nobody asked who it is: then nobody was served as a person
+        user = _served(request)
         by_itself = request.method == "GET" and "HX-Request" in request.headers
-        if isinstance(user, User) and request.session.session_key and not by_itself:
+        if user and request.session.session_key and not by_itself:
             _note(request, user, request.session.session_key)
         return response
+
+
+def _served(request: HttpRequest) -> User | None:
+    """Who was asked for, or has just signed in. Not `request.user` itself: to look would read the session."""
+    said: object = request.__dict__.get("user")
+    if type(said) is SimpleLazyObject:
+        said = getattr(request, "_cached_user", None)
+    return said if isinstance(said, User) else None
 
 
 def _note(request: HttpRequest, user: User, key: str) -> None:
@@ -95,12 +105,6 @@ def sessions_of(user: User, *, here: str = "") -> list[SignedIn]:
     ]  # fmt: skip
 
 
-def is_anywhere(user: User) -> bool:
-    """Whether a browser is, or may become, signed in as this person."""
-    links = SignInLink.objects.filter(user=user, used_at=None, expires_at__gt=JitNow())
-    return UserSession.objects.filter(user=user).exists() or links.exists()
-
-
 def end_session(*, user: User, session: int, actor: Actor) -> None:
     """Sign one browser of this person out. Raises NotFound, also for another person's."""
     with transaction.atomic():
@@ -131,7 +135,7 @@ def end_sessions(*, user: User, actor: Actor, why: str, keep: HttpRequest | None
             update_session_auth_hash(keep, user)
         rows.delete()
         SignInLink.objects.filter(user=user, used_at=None, expires_at__gt=JitNow()).update(expires_at=JitNow())
-        data = {"for_user": user.username, "why": why, "but_here": keep is not None}
+        data: JsonObject = {"for_user": user.username, "why": why, "but_here": keep is not None}
         record(Facts(event=Event.SESSIONS_ENDED, actor=actor, data=data))
 
 

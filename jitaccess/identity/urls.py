@@ -21,17 +21,17 @@ def nothing_here(request: HttpRequest, **_: Any) -> NoReturn:  # noqa: ARG001 - 
 
 
 urlpatterns = [
-    path("login/", accounts.login, name="account_login"),
+    path("login/", pages.SignIn.as_view(), name="account_login"),
     path("logout/", accounts.logout, name="account_logout"),
     path("inactive/", accounts.account_inactive, name="account_inactive"),
     path("password/change/", accounts.password_change, name="account_change_password"),
-    # Where allauth sends whoever wants to change a password and has none; none is set from a session somebody left open.
+    # Where allauth sends whoever has no password to change; none is set from a session that somebody left open.
     path("password/set/", nothing_here, name="account_set_password"),
     path("security/", pages.security, name="mfa_index"),
     path("security/", pages.security, name="mfa_list_webauthn"),
     path("sessions/end/", pages.end, name="sessions_end"),
     # Proof of who one is, once more.
-    path("reauthenticate/", accounts.reauthenticate, name="account_reauthenticate"),
+    path("reauthenticate/", pages.Prove.as_view(), name="account_reauthenticate"),
     path("reauthenticate/code/", whole(codes.reauthenticate), name="mfa_reauthenticate"),
     path("reauthenticate/passkey/", whole(passkeys.reauthenticate_webauthn), name="mfa_reauthenticate_webauthn"),
     path("reauthenticate/provider/", provider_pages.reauthenticate, name="oidc_reauthenticate"),
