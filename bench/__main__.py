@@ -34,6 +34,7 @@ SCENARIOS = {
     "expiry": (BOTH, "calls around the end of their grant"),
     "uses": (BOTH, "grants for a number of calls, all used at once"),
     "workflow-scale": (BOTH, "lists of a million requests, and a sweep of 100,000 grants that are over"),
+    "pages": (BOTH, "server time and queries of every page of people at a million requests and ten million entries"),
 }
 TABLE = dict[str, tuple[Any, str]]
 

@@ -17,6 +17,7 @@ from uuid import UUID
 
 from django.db import connection, models, transaction
 
+from jitaccess.audit.models import Entry, Leaf
 from jitaccess.catalog.models import Server, Tool
 from jitaccess.identity.models import Agent, Team, User
 from jitaccess.kernel.canonical import canonical
@@ -120,6 +121,56 @@ def fill(scale: Scale, actors: Actors) -> None:
     if connection.vendor == "postgresql":  # nothing counts rows on SQLite
         with connection.cursor() as cursor:
             cursor.execute("ANALYZE")
+
+
+def record(count: int, actors: Actors, days: int = 365) -> None:
+    """A ledger of so many entries, all in their place, beside the requests and grants that `fill` wrote: of ten, four
+    are calls let through, four their ends, one is a refusal, one is about a request.
+    """
+    with transaction.atomic(), _without_triggers():
+        requests = list(AccessRequest.objects.order_by("pk").values_list("pk", "agent"))
+        grants = list(Grant.objects.order_by("pk").values_list("pk", "agent"))
+        names = {agent.pk: agent.name for agent in actors.agents}
+        moment, written = now(), 0
+        rows = (_entry(number, count, actors, requests, grants, names, moment, days) for number in range(count))
+        while part := list(islice(rows, _BATCH)):
+            _write(Entry, part)
+            _write(Leaf, [(seq, row[0], "0" * 64) for seq, row in enumerate(part, start=written + 1)])
+            written += len(part)
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("ANALYZE jit_audit_entry, jit_audit_leaf")
+
+
+_KINDS = ("call.authorized", "call.completed") * 4 + ("call.denied", "request.submitted")
+
+
+def _entry(
+    number: int, count: int, actors: Actors, requests: Sequence[tuple[UUID, UUID]],
+    grants: Sequence[tuple[UUID, UUID]], names: dict[UUID, str], moment: datetime,
+    days: int,
+) -> tuple[Any, ...]:  # fmt: skip
+    event = _KINDS[number % 10]
+    at = moment - timedelta(days=days) * ((count - number) / count)
+    request = grant = call = server = None
+    tool = server_name = ""
+    if event == "request.submitted":
+        request, agent = requests[number * len(requests) // count]
+    else:
+        grant, agent = grants[number * len(grants) // count]
+        if number % 3:  # most calls are of standing rights
+            grant, agent = None, actors.agents[number // 2 % len(actors.agents)].pk
+        row = actors.servers[number // 2 % len(actors.servers)]
+        server, server_name, tool = row.pk, row.slug, f"write-{number // 2 % TOOLS}"
+        call = UUID(int=number // 2)
+    user = actors.users[number % len(actors.users)] if number % 2 else None
+    outcome = {"call.authorized": "allowed", "call.denied": "denied"}.get(event, "")
+    return (
+        key_at(at, number), at, event, outcome, agent, names[agent],
+        user.pk if user else None, user.username if user else "",
+        "bench", "127.0.0.1", request, grant, call, server, server_name, tool, "", "[]", 1, None,
+        '{"args_digest":"sha256:0","arguments":{"path":"/srv/notes/release.md"}}',
+    )  # fmt: skip
 
 
 @contextmanager
@@ -230,6 +281,9 @@ _COLUMNS: dict[type[models.Model], str] = {
     Decision: "id request_id user_id stage verdict reason digest terms terms_digest channel at live",
     Grant: "id request_id agent_id user_id starts_at expires_at latest activated_at ended_at end_reason ended_by_name "
     "end_note",
+    Entry: 'uid at event outcome agent agent_name "user" user_name client source request "grant" call server '
+    "server_name tool tool_pin bindings policy_version instance data",
+    Leaf: "seq entry_id leaf_hash",
     RoleBinding: "id everyone agent_id user_id tools arguments privileges origin origin_id starts_at expires_at "
     "ended_at",
 }

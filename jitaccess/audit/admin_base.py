@@ -11,15 +11,19 @@ from uuid import UUID
 
 from django import forms
 from django.contrib import admin, messages
+from django.contrib.admin.utils import unquote
+from django.core.exceptions import PermissionDenied
 from django.db import models, transaction
 from django.db.models import QuerySet
 from django.forms.formsets import DELETION_FIELD_NAME
 from django.forms.models import model_to_dict
-from django.http import HttpRequest, HttpResponseRedirect
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from jitaccess.audit.events import Event
+from jitaccess.audit.models import Entry
 from jitaccess.audit.recorder import Actor, Facts, record
 from jitaccess.audit.redact import redact
 from jitaccess.kernel.errors import JitAccessError
@@ -32,6 +36,10 @@ if TYPE_CHECKING:
     FormBase = forms.ModelForm[Any]
 else:
     AdminBase, InlineBase, FormBase = admin.ModelAdmin, admin.TabularInline, forms.ModelForm
+
+
+# So many changes of one row are shown.
+_HISTORY = 100
 
 
 def actor_of(request: HttpRequest) -> Actor:
@@ -128,6 +136,33 @@ class RecordedAdmin(ReportsRefusals):
                 record_configuration(request, obj, "removed", _before(obj))
             super().delete_queryset(request, queryset)
 
+    def history_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """What was recorded about this row, instead of what the admin noted about it."""
+        obj = self.get_object(request, unquote(object_id))
+        if obj is None:
+            raise Http404
+        if not self.has_view_or_change_permission(request, obj):
+            raise PermissionDenied
+        context = {
+            **self.admin_site.each_context(request),
+            "title": f"History of {obj}",
+            "subtitle": None,
+            "opts": self.opts,
+            "object": obj,
+            "module_name": str(self.opts.verbose_name_plural),
+            **self.history_of(request, obj),
+            **(extra_context or {}),
+        }
+        return TemplateResponse(request, "admin/history.html", context)
+
+    def history_of(self, request: HttpRequest, obj: Any) -> dict[str, Any]:
+        """The latest changes, for the page."""
+        rows = Entry.objects.filter(event=Event.CONFIGURATION_CHANGED, data__contains=f'"id":"{obj.pk}"')
+        found = list(rows.order_by("-uid")[: _HISTORY + 1])
+        return {"entries": [(entry, _told(entry)) for entry in found[:_HISTORY]], "cut": len(found) > _HISTORY}
+
 
 class ReadOnlyAdmin(ReportsRefusals):
     """History and what services alone may write: to be looked at, not touched, not even by actions."""
@@ -186,6 +221,24 @@ def pretty(document: str) -> str:
         return json.dumps(json.loads(document), indent=2, ensure_ascii=False)
     except (ValueError, RecursionError):
         return document
+
+
+def _told(entry: Entry) -> dict[str, Any]:
+    """What an entry says was done: `action`, and lines of what changed, inert."""
+    data = json.loads(entry.data)
+    changes = data.get("changes")
+    lines = changes.items() if isinstance(changes, dict) else ()
+    said = [(visible(name, limit=200), visible(_words(value), limit=1000, multiline=True)) for name, value in lines]
+    return {"action": visible(str(data.get("action", "")), limit=40), "changes": said}
+
+
+def _words(value: Json) -> str:
+    if isinstance(value, dict) and value.keys() == {"from", "to"}:
+        before, after = (
+            one if isinstance(one, str) else json.dumps(one, ensure_ascii=False) for one in (value["from"], value["to"])
+        )
+        return f"{before or '(empty)'} → {after or '(empty)'}" if value["from"] is not None else after or "(empty)"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _form_changes(form: Any, *, added: bool, without: Collection[str] = ()) -> JsonObject:

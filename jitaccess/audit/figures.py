@@ -20,7 +20,7 @@ from jitaccess.store import byhand
 CURSOR = "figures"
 ALL_SERVERS = UUID(int=0)
 # Entries in a step: on SQLite nobody else can write meanwhile.
-_STEP = {"sqlite": 2_000, "postgresql": 50_000}
+_STEP = {"sqlite": 500, "postgresql": 50_000}
 _REFUSED = (Event.CALL_DENIED, Event.CALL_DENIED_AGAIN)
 _TROUBLE = (*_REFUSED, Event.CALL_REPEATED)
 _OF_DAYS = (Event.CALL_AUTHORIZED, *_TROUBLE, Event.CALL_COMPLETED, Event.CALL_FAILED)
@@ -111,8 +111,7 @@ def _counts() -> list[_Count]:
         _Count(
             ToolUse._meta.db_table,
             {"agent": "e.agent", "server": "e.server", "tool": "e.tool"},
-            named
-            | {"server_name": "max(e.server_name)", "n": "count(*)", "first": "min(e.at)", "last": "max(e.at)"},
+            named | {"server_name": "max(e.server_name)", "n": "count(*)", "first": "min(e.at)", "last": "max(e.at)"},
             more | {"first": f"{least}({{old}}.first, excluded.first)", "last": f"{most}({{old}}.last, excluded.last)"},
             f" AND e.agent IS NOT NULL AND e.server IS NOT NULL AND e.event IN ({_listed(Event.CALL_AUTHORIZED)})",
         ),

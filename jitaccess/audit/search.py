@@ -68,7 +68,7 @@ def find(
     after: UUID | None = None,
     size: int = 50,
 ) -> Found:
-    """A page of them, before or after the entry with this key, or the latest. At most four queries.
+    """A page of them, before or after the entry with this key, or the latest. At most nine small queries.
 
     `within`: of these kinds only (None: of all), each of which an index knows; for whom not everything is to be seen.
     """
@@ -79,8 +79,8 @@ def find(
     for kind in within:
         seen |= kind
     near = _page(streams, rest & seen, before, after, size)
-    if near.looked_to is None:
-        return near
+    if near.looked_to is None or (rest and _page(streams, seen, before, after, size).looked_to is None):
+        return near  # it is all there is, or many of the latest are theirs: it is looked for from there on
     # Few of the latest are theirs, so all of theirs are few.
     return _page([stream & kind for stream in streams for kind in within], rest, before, after, size)
 

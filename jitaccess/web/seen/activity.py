@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
 
@@ -29,8 +28,7 @@ CALLS_SHOWN = 500
 EXPORTED = 10_000  # entries at most
 _PART, _CHUNK = 1000, 64 * 1024  # entries, characters
 _MOST_LOOKS = 40  # for what no index knows
-_TONES = {Outcome.ALLOWED: "good", Outcome.DENIED: "bad", Outcome.ERROR: "warn"}
-_WORDS = {Outcome.ALLOWED: "allowed", Outcome.DENIED: "refused", Outcome.ERROR: "error"}
+_TONES: dict[str, str] = {Outcome.ALLOWED: "good", Outcome.DENIED: "bad", Outcome.ERROR: "warn"}
 _HEAD = [
     {"label": "When", "kind": ""}, {"label": "What", "kind": ""}, {"label": "Who", "kind": ""},
     {"label": "On", "kind": ""}, {"label": "", "kind": "fit"},
@@ -132,8 +130,8 @@ def _lines(entries: Iterable[Entry]) -> list[Line]:
             uid=entry.uid,
             entry=entry,
             what=entry.event.replace(".", " ").replace("_", " "),
-            tone=_TONES.get(Outcome(entry.outcome), "off") if entry.outcome in set(Outcome) else "off",
-            outcome=_WORDS.get(Outcome(entry.outcome), "") if entry.outcome in set(Outcome) else "",
+            tone=_TONES.get(entry.outcome, "off"),
+            outcome=_outcome(entry),
             agent=visible(entry.agent_name, limit=150),
             user=visible(entry.user_name, limit=150),
             on=visible("/".join(filter(None, (entry.server_name, entry.tool))), limit=300),
@@ -141,6 +139,12 @@ def _lines(entries: Iterable[Entry]) -> list[Line]:
         )
         for entry in entries
     ]
+
+
+def _outcome(entry: Entry) -> str:
+    """As people say it: calls are refused, requests are denied."""
+    refused = entry.outcome == Outcome.DENIED and entry.event.startswith("call.")
+    return "refused" if refused else visible(entry.outcome, limit=16)
 
 
 def _place(asked: Asked, name: str, uid: UUID | None) -> str:

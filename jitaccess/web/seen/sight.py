@@ -11,12 +11,12 @@ from django.db.models import Q
 from jitaccess.audit.models import Entry
 from jitaccess.audit.search import Found, Sought, find
 from jitaccess.identity.models import Agent, User
-from jitaccess.kernel.errors import Forbidden, NotFound
+from jitaccess.kernel.errors import NotFound
 from jitaccess.store.paging import Part
 from requests_app import selectors, standing
 from requests_app.figures import concerning
 
-_NOTHING = Part[Entry]([], newer=None, older=None)
+_NOTHING: Part[Entry] = Part([], newer=None, older=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +31,7 @@ class Sight:
     def whole(self) -> bool:
         return self.agents is None
 
-    def find(
-        self, sought: Sought, *, before: UUID | None = None, after: UUID | None = None, size: int = 50
-    ) -> Found:
+    def find(self, sought: Sought, *, before: UUID | None = None, after: UUID | None = None, size: int = 50) -> Found:
         """A page of what was sought, as far as they may see it."""
         if self.agents is None:
             return find(sought, before=before, after=after, size=size)
@@ -86,8 +84,3 @@ def sight_of(user: User) -> Sight:
 def is_auditor(user: User) -> bool:
     """Who may view all of the ledger, as in the admin."""
     return bool(user.is_active and user.has_perm("jit_audit.view_entry"))
-
-
-def ensure_auditor(user: User) -> None:
-    if not is_auditor(user):
-        raise Forbidden("activity.auditors", "This is for auditors: people who may view the ledger's entries.")

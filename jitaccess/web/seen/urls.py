@@ -1,14 +1,17 @@
+"""What happened, in all and one by one."""
+
 from __future__ import annotations
 
 from django.urls import path
 
-from requests_app.stubs import page_to_come
+from jitaccess.web.seen import activity, anomalies, overview
 
 urlpatterns = [
-    path("activity/", page_to_come("Activity"), name="activity"),
-    path("activity/export/", page_to_come("Activity"), name="activity_export"),
-    path("activity/<uuid:uid>/", page_to_come("Entry"), name="activity_entry"),
-    path("overview/", page_to_come("Overview"), name="overview"),
-    path("overview/anomalies/", page_to_come("Anomalies"), name="anomalies"),
-    path("overview/anomalies/<slug:rule>/", page_to_come("Anomaly"), name="anomaly"),
+    path("activity/", activity.activity, name="activity"),
+    path("activity/export/", activity.export, name="activity_export"),
+    path("activity/<uuid:uid>/", activity.entry_page, name="activity_entry"),
+    path("overview/", overview.overview, name="overview"),
+    path("overview/anomalies/", anomalies.anomalies, name="anomalies"),
+    path("overview/anomalies/<slug:rule>/", anomalies.anomaly, name="anomaly"),
+    path("overview/anomalies/<slug:rule>/explain/", anomalies.explain, name="explain_anomaly"),
 ]
