@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 
 from django.contrib import admin
+from django.http import HttpRequest
 from django.utils.safestring import SafeString
 
 from jitaccess.audit.admin_base import ReadOnlyAdmin, ReadOnlyInline, inert, pretty
+from jitaccess.audit.admin_site import ATTENTION, Attention, listed, may_look
 from jitaccess.kernel.durations import format_duration
 from jitaccess.policy import admin_approvals
 from requests_app import simulation
@@ -97,3 +100,14 @@ class ReviewAdmin(ReadOnlyAdmin):
     @admin.display(ordering="grant__starts_at")
     def used_at(self, review: Review) -> datetime:
         return review.grant.starts_at
+
+
+def _attention(request: HttpRequest) -> Iterator[Attention]:
+    if may_look(request, "jit_requests.review"):
+        count = Review.objects.filter(done_at=None).count()
+        yield Attention(
+            "Uses of break-glass rights to be reviewed", count, listed("jit_requests.review", "done_at__isempty=1")
+        )
+
+
+ATTENTION.append(_attention)

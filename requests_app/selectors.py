@@ -53,6 +53,12 @@ def requests_by_id(ids: Collection[UUID]) -> dict[UUID, AccessRequest]:
     return {row.pk: row for row in AccessRequest.objects.filter(pk__in=ids).select_related("agent__owner", "user")}
 
 
+def requests_with_grants(ids: Collection[UUID]) -> dict[UUID, AccessRequest]:
+    """As requests_by_id, with what they were given."""
+    rows = AccessRequest.objects.filter(pk__in=ids).select_related("agent__owner", "user", "grant")
+    return {row.pk: row for row in rows}
+
+
 def request_of_grant(grant_id: UUID) -> UUID | None:
     """The request a grant came from, if there is such a grant."""
     return Grant.objects.filter(pk=grant_id).values_list("request_id", flat=True).first()

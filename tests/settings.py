@@ -9,13 +9,11 @@ from tests import databases
 os.environ.update(databases.environment())
 
 from jitaccess.settings import *  # noqa: F403 - after the environment, which it reads
-from jitaccess.settings import DATABASES, INSTALLED_APPS, ON_POSTGRESQL, VAR
+from jitaccess.settings import DATABASES, ON_POSTGRESQL, VAR
 
 # What a test starts as a process of its own shall run with the real settings.
 os.environ["DJANGO_SETTINGS_MODULE"] = "jitaccess.settings"
 
-# The provider of a test is a setting of that test.
-INSTALLED_APPS = [*INSTALLED_APPS, "allauth.socialaccount.providers.openid_connect"]
 # A test may ask as fast as it can; the tests of limits set their own.
 RATE_PER_MINUTE = RATE_BURST = 1_000_000_000
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

@@ -93,8 +93,8 @@ class RequestApprove(ForPeople):
         "Approve a request",
         "The last approval that is needed begins the access. `digest` names what you saw: if that is not what is on "
         "record, nothing is approved. With `narrow` you approve less; the access is what all approvals have in "
-        "common. Some policies want it approved elsewhere (`decision.channel`), or want a session in which you gave "
-        "your password again just now (`decision.step_up`). Who comes second gets 409 with who was first.",
+        "common. Some policies want it approved elsewhere (`decision.channel`), or want a session in which you proved "
+        "again just now who you are (`decision.step_up`). Who comes second gets 409 with who was first.",
         tag="requests",
         takes=NewApproval,
         answer=shapes.FullRequest,

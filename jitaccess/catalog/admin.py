@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from django import forms
@@ -15,9 +16,10 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 
 from jitaccess.audit.admin_base import ReadOnlyAdmin, actor_of
+from jitaccess.audit.admin_site import ATTENTION, Attention, listed, may_look
 from jitaccess.catalog import server_admin, services
 from jitaccess.catalog.flags import Neighbours
-from jitaccess.catalog.models import AccessClass, Tool
+from jitaccess.catalog.models import AccessClass, ServerHealth, Tool
 from jitaccess.catalog.review import STATE_NAMES, STATES, Review, state_of
 from jitaccess.kernel.errors import JitAccessError
 
@@ -135,3 +137,21 @@ class ToolAdmin(ReadOnlyAdmin):
     @admin.action(description="Classify selected tools as destructive", permissions=["classify"])
     def classify_as_destructive(self, request: HttpRequest, queryset: QuerySet[Tool]) -> HttpResponse | None:
         return self._bulk(request, queryset, AccessClass.DESTRUCTIVE)
+
+
+def _attention(request: HttpRequest) -> Iterator[Attention]:
+    if may_look(request, "jit_catalog.tool"):
+        for state, said, tone in (
+            ("changed", "Tools that changed since their review, and are refused until the next", "bad"),
+            ("unreviewed", "Tools that nobody has reviewed", "wait"),
+        ):
+            count = Tool.objects.filter(STATES[state]).count()
+            yield Attention(said, count, listed("jit_catalog.tool", f"state={state}"), tone)
+    if may_look(request, "jit_catalog.server"):
+        away = ServerHealth.objects.filter(ok=False, server__enabled=True).count()
+        yield Attention(
+            "Servers that do not answer", away, listed("jit_catalog.server", "health__ok=0&enabled=1"), "bad"
+        )
+
+
+ATTENTION.append(_attention)

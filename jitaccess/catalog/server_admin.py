@@ -74,7 +74,7 @@ class NewServerForm(ServerForm):
 @admin.register(Server)
 class ServerAdmin(RecordedAdmin):
     list_display = ("slug", "enabled", "reached_at", "asked")
-    list_filter = ("enabled", "transport")
+    list_filter = ("enabled", "transport", ("health__ok", admin.BooleanFieldListFilter))
     list_select_related = ("health",)
     search_fields = ("slug", "description", "url")
     actions = ("disable", "enable")

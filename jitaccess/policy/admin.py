@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from django.contrib import admin
@@ -12,14 +13,20 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.safestring import SafeString
 
-from jitaccess.audit.admin_base import ReadOnlyAdmin, ReadOnlyInline, RecordedAdmin, actor_of, inert, pretty
-from jitaccess.policy import admin_approvals, lock_admin, services  # noqa: F401 - they register their pages
+from jitaccess.audit.admin_base import ReadOnlyAdmin, ReadOnlyInline, actor_of, inert, pretty
+from jitaccess.audit.admin_preview import WithPreview
+from jitaccess.kernel.errors import Invalid
+from jitaccess.policy import admin_approvals, lock_admin, preview, services  # noqa: F401 - they register their pages
 from jitaccess.policy.admin_forms import (
     DefaultRoleForm,
     RequestableForm,
     RoleForm,
     StandingBindingForm,
 )
+from jitaccess.policy.admin_versions import Versioned
+from jitaccess.policy.compiler import requestable_facts
+from jitaccess.policy.engine.roles import parse_role
+from jitaccess.policy.engine.rules import RoleFacts, Subject
 from jitaccess.policy.models import (
     DefaultRole,
     Requestable,
@@ -38,7 +45,7 @@ class RoleVersionInline(ReadOnlyInline):
 
 
 @admin.register(Role)
-class RoleAdmin(RecordedAdmin):
+class RoleAdmin(Versioned, WithPreview):
     form = RoleForm
     list_display = ("name", "head")
     search_fields = ("name", "document")
@@ -49,6 +56,10 @@ class RoleAdmin(RecordedAdmin):
         document = form.cleaned_data["document"]
         saved = services.save_role(document=document, operator=actor_of(request), role=obj if change else None)
         obj.pk, obj.name, obj.head = saved.pk, saved.name, saved.head
+
+    def impact_of(self, form: Any, obj: Any) -> preview.Impact:
+        document = parse_role(form.cleaned_data["document"], version=(obj.head if obj else 0) + 1).facts
+        return preview.of_role(document, _facts(obj) if obj else None)
 
     def get_inlines(self, request: HttpRequest, obj: Any) -> Any:
         return (RoleVersionInline,) if obj else ()
@@ -79,7 +90,14 @@ class RoleVersionAdmin(ReadOnlyAdmin):
         return inert(version.document)
 
 
-class BindingAdmin(RecordedAdmin):
+def _facts(role: Role) -> RoleFacts | None:
+    try:
+        return replace(parse_role(role.document, version=role.head).facts, id=role.pk)
+    except Invalid:  # a row that was never saved as a document
+        return None
+
+
+class BindingAdmin(WithPreview):
     """Bindings are made and ended; what was once a right is never edited or deleted."""
 
     list_select_related = ("role", "agent", "user", "team")
@@ -102,6 +120,13 @@ class BindingAdmin(RecordedAdmin):
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         obj.pk = services.bind_role(**form.cleaned_data, origin=self.origin, operator=actor_of(request)).pk
+
+    def impact_of(self, form: Any, obj: Any) -> preview.Impact:
+        given = form.cleaned_data
+        whose = {name: row.pk for name in ("agent", "user", "team") if (row := given.get(name))}
+        role = _facts(given["role"])
+        assert role  # what was never saved as a document is not offered
+        return preview.of_binding(role, Subject(**whose, everyone=given.get("everyone", "")))
 
     @admin.display
     def state(self, binding: Any) -> str:
@@ -157,7 +182,7 @@ class RoleBindingAdmin(BindingAdmin):
 
 
 @admin.register(ServerAccess)
-class ServerAccessAdmin(RecordedAdmin):
+class ServerAccessAdmin(WithPreview):
     list_display = ("server", "every_team")
     list_select_related = ("server",)
     search_fields = ("server__slug", "teams__name")
@@ -166,11 +191,20 @@ class ServerAccessAdmin(RecordedAdmin):
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         return ("server",) if obj else ()
 
+    def impact_of(self, form: Any, obj: Any) -> preview.Impact:
+        given = form.cleaned_data
+        server = obj.server_id if obj else given["server"].pk
+        teams = None if given["every_team"] else frozenset(team.pk for team in given["teams"])
+        return preview.of_access(server, teams)
+
 
 @admin.register(Requestable)
-class RequestableAdmin(RecordedAdmin):
+class RequestableAdmin(WithPreview):
     form = RequestableForm
     list_display = ("__str__", "team", "arguments", "max_minutes", "max_uses", "policy")
     list_select_related = ("server", "team", "policy")
     list_filter = ("server", "team", "policy")
     search_fields = ("server__slug", "tools", "access", "database", "database_objects")
+
+    def impact_of(self, form: Any, obj: Any) -> preview.Impact:
+        return preview.of_requestable(requestable_facts(form.instance), requestable_facts(obj) if obj else None)

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from django.contrib import admin, messages
@@ -14,8 +15,10 @@ from django.http import HttpRequest
 from django.utils.safestring import SafeString
 
 from jitaccess.audit.admin_base import ReadOnlyAdmin, ReadOnlyInline, RecordedAdmin, actor_of, inert
+from jitaccess.audit.admin_preview import WithPreview
 from jitaccess.identity.models import User
 from jitaccess.policy.admin_approval_forms import ApprovalPolicyForm, DelegationForm, OnCallScheduleForm
+from jitaccess.policy.admin_versions import Versioned
 from jitaccess.policy.approval.document import PolicyDocument, parse_policy
 from jitaccess.policy.delegations import delegate, end_delegation
 from jitaccess.policy.models import ApprovalPolicy, ApprovalPolicyVersion, Delegation, OnCallSchedule
@@ -27,6 +30,18 @@ from jitaccess.store.clock import JitNow
 PREVIEW: Callable[[PolicyDocument], Any] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class PolicyImpact:
+    """`simulation` of the latest requests that were filed under it, None when nobody knows those."""
+
+    warnings: tuple[str, ...]
+    simulation: Any
+
+    @property
+    def stable(self) -> list[object]:
+        return [list(self.warnings)]
+
+
 class ApprovalPolicyVersionInline(ReadOnlyInline):
     model = ApprovalPolicyVersion
     fields = ("version", "saved_by", "saved_at")
@@ -34,7 +49,8 @@ class ApprovalPolicyVersionInline(ReadOnlyInline):
 
 
 @admin.register(ApprovalPolicy)
-class ApprovalPolicyAdmin(RecordedAdmin):
+class ApprovalPolicyAdmin(Versioned, WithPreview):
+    impact_template = "admin/_policy_impact.html"
     form = ApprovalPolicyForm
     list_display = ("name", "head")
     search_fields = ("name", "document")
@@ -47,6 +63,10 @@ class ApprovalPolicyAdmin(RecordedAdmin):
         obj.pk, obj.name, obj.head = saved.pk, saved.name, saved.head
         for warning in policy_warnings(parse_policy(document)):
             messages.warning(request, warning)
+
+    def impact_of(self, form: Any, obj: Any) -> PolicyImpact:
+        document = parse_policy(form.cleaned_data["document"])
+        return PolicyImpact(tuple(policy_warnings(document)), PREVIEW(document) if PREVIEW else None)
 
     def get_inlines(self, request: HttpRequest, obj: Any) -> Any:
         return (ApprovalPolicyVersionInline,) if obj else ()

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from django import forms
@@ -12,10 +13,12 @@ from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.urls import reverse
 
 from jitaccess.audit.admin_base import FormBase, RecordedAdmin, actor_of
+from jitaccess.audit.admin_site import ATTENTION, Attention, may_look
 from jitaccess.kernel.errors import JitAccessError
-from jitaccess.policy.locks import MAX_REASON, find_target, lock, unlock
+from jitaccess.policy.locks import MAX_REASON, find_target, live_locks, lock, unlock
 from jitaccess.policy.models import BreakGlass, Lock
 from jitaccess.store.clock import JitNow, now
 
@@ -128,3 +131,11 @@ class BreakGlassAdmin(RecordedAdmin):
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         """Names are for life: uses are counted, and their reviews kept, by them."""
         return ("name",) if obj else ()
+
+
+def _attention(request: HttpRequest) -> Iterator[Attention]:
+    if may_look(request, "jit_policy.lock"):
+        yield Attention("Locks in force", live_locks().count(), reverse("web:locks"))
+
+
+ATTENTION.append(_attention)

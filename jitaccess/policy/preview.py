@@ -5,7 +5,6 @@ Read, compared, and nothing written. Not inside a transaction that writes: polic
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -43,7 +42,7 @@ SHOWN = 50
 
 @dataclass(frozen=True, slots=True)
 class CallChange:
-    """Calls that there were, of one principal and tool: `count` of them, the last at `last`, and what they would get."""
+    """Calls that there were, of one principal and tool: `count`, the last at `last`, and what they would get."""
 
     agent: str
     user: str
@@ -197,7 +196,7 @@ def _latest(event: Event) -> Iterable[tuple[datetime, UUID | None, UUID | None, 
 def _outcome(
     before: Snapshot, after: Snapshot, call: _Call, at: datetime, sure: dict[Who, tuple[Snapshot, Snapshot]]
 ) -> str:
-    """"" when it stays as it is."""
+    """What these calls would get then; nothing when that stays as it is."""
     was, becomes = (decide(one, who=call.who, server=call.server, tool=call.tool, at=at) for one in (before, after))
     if was.allowed != becomes.allowed:
         return "allowed" if becomes.allowed else f"refused: {becomes.rule}"
@@ -277,8 +276,3 @@ def _has(teams: frozenset[UUID] | None, team: UUID) -> bool:
 
 def _open(teams: frozenset[UUID] | None, agent: AgentFacts) -> bool:
     return _has(teams, agent.team)
-
-
-def document_digest(values: object) -> str:
-    """JSON text by which two forms with the same content are the same."""
-    return json.dumps(values, sort_keys=True, default=str)

@@ -137,6 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     link = people.add_parser("link", help="a one-time sign-in link for a person")
     named(link, "username", "people", metavar="NAME")
     link.add_argument("--json", action="store_true", help="one JSON document")
+    link.add_argument("--reset-second-factor", action="store_true", help="for who lost it: sign-ins ask for none then")
     link.set_defaults(run=_link)
     admin = people.add_parser("admin", help="make a person an admin, and a sign-in link for them")
     named(admin, "username", "people", metavar="NAME")
@@ -212,10 +213,14 @@ def _grant(arguments: argparse.Namespace) -> int:
 
 
 def _link(arguments: argparse.Namespace) -> int:
+    from jitaccess.identity.factors import reset_factors
     from jitaccess.identity.services import user_by_name
     from jitaccess.runtime.up import sign_in_link
 
-    return _say_link(arguments, sign_in_link(user_by_name(arguments.username), operator=operator()))
+    person = user_by_name(arguments.username)
+    if arguments.reset_second_factor:
+        reset_factors(user=person, operator=operator())
+    return _say_link(arguments, sign_in_link(person, operator=operator()))
 
 
 def _admin(arguments: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from django.conf import settings
 from django.core.cache import cache
 from django.http import HttpRequest
 from django.urls import reverse
@@ -54,9 +55,9 @@ _PLACES: tuple[tuple[str, tuple[tuple[str, str, str, frozenset[str]], ...]], ...
                 "Requests",
                 "web:requests",
                 "list",
-                frozenset({"request", "new", "approve", "deny", "changes", "comment"}),
+                frozenset({"request", "approve", "deny", "changes", "comment"}),
             ),
-            ("My access", "web:mine", "key", frozenset()),
+            ("My access", "web:mine", "key", frozenset({"new", "new_dry_run", "file"})),
         ),
     ),
     (
@@ -81,7 +82,7 @@ _PLACES: tuple[tuple[str, tuple[tuple[str, str, str, frozenset[str]], ...]], ...
 )
 _PERSON = (
     ("Preferences", "notify:preferences"),
-    ("Password", "account_change_password"),
+    ("Sign-in and sessions", "mfa_index"),
 )
 
 
@@ -113,10 +114,14 @@ def _nav(request: HttpRequest, user: User) -> Nav:
     groups = []
     for label, places in _PLACES:
         items = [_item(user, place, here) for place in places]
-        if label == "More" and user.is_staff:
+        staff = label == "More" and user.is_staff
+        if staff and user.has_perms(["jit_webhooks.change_endpoint", "jit_audit.view_entry"]):
+            here_too = here.startswith("notify:webhook")
+            items.append(Item("Webhooks", reverse("notify:webhooks"), "link", here_too))
+        if staff:
             items.append(Item("Admin", reverse("admin:index"), "gear"))
         groups.append(Group(label, tuple(items)))
-    return Nav(tuple(groups), tuple(_person(user, here)))
+    return Nav(tuple(groups), tuple(_person(here)))
 
 
 def _item(user: User, place: tuple[str, str, str, frozenset[str]], here: str) -> Item:
@@ -126,6 +131,6 @@ def _item(user: User, place: tuple[str, str, str, frozenset[str]], here: str) ->
     return Item(label, reverse(name), icon, current, count)
 
 
-def _person(user: User, here: str) -> Iterable[Item]:
-    places = _PERSON if user.has_usable_password() else _PERSON[:1]
-    return (Item(label, reverse(name), here=here == name) for label, name in places)
+def _person(here: str) -> Iterable[Item]:
+    slack = (("Slack", "slack:slack_install"),) if settings.SLACK_BOT_TOKEN else ()
+    return (Item(label, reverse(name), here=here == name) for label, name in (*_PERSON, *slack))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from django.contrib.auth import login
+from allauth.account.utils import perform_login
+from django.contrib.auth import logout
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.templatetags.static import static
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_http_methods, require_safe
 
+from jitaccess.identity.proof import LINK, note_step
 from jitaccess.identity.services import link_owner, use_sign_in_link
 from requests_app.pages import refusals_are_pages, source_of
 
@@ -21,8 +23,12 @@ def sign_in(request: HttpRequest, token: str) -> HttpResponse:
     if request.method != "POST":
         return render(request, "web/sign_in.html", {"owner": link_owner(token), "next": target})
     user = use_sign_in_link(token, source=source_of(request))
-    login(request, user, backend="django.contrib.auth.backends.ModelBackend")
-    return redirect(target)
+    if request.user.is_authenticated:
+        logout(request)
+    note_step(request, user, LINK)
+    # Who has a second factor is asked for it: a link is the first.
+    answer: HttpResponse = perform_login(request, user, redirect_url=target)
+    return answer
 
 
 @require_safe

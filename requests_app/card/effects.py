@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from jitaccess.identity.models import User
+from jitaccess.identity.proof import ways_of
 from jitaccess.kernel.durations import format_duration
 from requests_app.approval import Vote
 from requests_app.card.items import Block
@@ -164,8 +165,11 @@ def _approving(
     if step_up and channel not in PROVES:
         why = "Approving this needs you to prove once more who you are."
         return replace(told, no_approval=why, open_instead=True)
-    if step_up and not reader.has_usable_password():
-        why = "Approving this needs your password once more, and you have none. Ask an admin for one."
+    if step_up and not ways_of(reader):
+        why = (
+            "Approving this needs proof of who you are, and you have nothing to prove it by. "
+            "Add a passkey or an authenticator app under Sign-in and sessions."
+        )
         return replace(told, no_approval=why)
     request, completes = seen.request, _completes(seen)
     length = f"{format_duration(request.seconds)}{_uses(request, blocks, before=', ')}"

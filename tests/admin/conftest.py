@@ -171,7 +171,10 @@ def _fill(data: dict[str, Any], name: str, value: Any) -> None:
 
 
 def save(client: Client, page: str, **changes: Any) -> Any:
-    return client.post(page, filled(client.get(page), **changes))
+    """Fill the form, look at what it would change where the page shows that first, and save."""
+    response = client.post(page, data := filled(client.get(page), **changes))
+    held = response.context["held"] if response.status_code == 200 and "held" in response.context else None
+    return client.post(page, data | {"previewed": held.token}) if held else response
 
 
 def act(client: Client, model: Any, action: str, *rows: Any, **more: Any) -> Any:

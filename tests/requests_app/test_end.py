@@ -15,7 +15,7 @@ from jitaccess.policy.models import RoleBinding
 from jitaccess.store.clock import now
 from requests_app.lifecycle import EndReason
 from requests_app.models import AccessRequest, Decision, Grant
-from requests_app.services import end_grant, release_grant, revoke_grant
+from requests_app.services import end_grant, give_back, release_grant, revoke_grant
 from requests_app.tasks import end_due_grants, end_grants_of_disabled, lapse_requests
 from tests.cast import OPERATOR, Cast
 from tests.clocks import Clock
@@ -40,6 +40,20 @@ def test_released_by_its_holder_it_ends_at_once(cast: Cast) -> None:
     assert ended(grant) == ("released", True, True)
     with refused("grant.ended", "was released by demo-agent at"):
         release_grant(grant_id=grant.pk, principal=cast.principal())
+
+
+def test_whoever_counts_as_the_requester_gives_it_back_in_their_own_name(cast: Cast) -> None:
+    grant = cast.grant()
+    for other in (cast.anna, cast.carl):
+        with refused("grant.unknown"):
+            give_back(grant_id=grant.pk, user=other)
+    with gains("grant.released"):
+        give_back(grant_id=grant.pk, user=cast.olga, source="127.0.0.1")
+    assert ended(grant) == (EndReason.RELEASED, True, True)
+    entry = Entry.objects.get(event="grant.released")
+    assert (entry.user, entry.agent, entry.source) == (cast.olga.pk, None, "127.0.0.1")
+    with refused("grant.ended"):
+        give_back(grant_id=grant.pk, user=cast.olga)
 
 
 def test_a_foreign_grant_cannot_be_released(cast: Cast) -> None:

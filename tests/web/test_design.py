@@ -17,7 +17,7 @@ from jitaccess.web.tokens import DARK, LIGHT, PAIRS, contrast
 from tests.cast import Cast
 
 STATIC = Path(settings.BASE_DIR) / "jitaccess" / "web" / "static" / "jitaccess"
-SHEETS = ("site.css", "parts.css", "admin-theme.css", "design.css", "desk.css")
+SHEETS = ("site.css", "parts.css", "admin-theme.css", "design.css", "desk.css", "seen.css")
 PAGE = Path(settings.BASE_DIR) / "docs" / "design.md"
 
 

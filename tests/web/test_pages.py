@@ -41,7 +41,7 @@ def test_a_hostile_reason_is_shown_and_does_nothing(cast: Cast, browser) -> None
     assert "https://evil.example/\nsecond line" in unescape(quoted[1])
     assert "evil.example" not in "".join(re.findall(r'(?:href|src|action)="[^"]*"', html))
     assert not set("\u202e\u202c\u200b\x00") & set(html)
-    assert "Written by the agent" in html
+    assert "Written by <bdi>the agent</bdi>" in html
 
 
 def test_a_hostile_tool_description_is_inert_and_cut_with_the_whole_at_hand(cast: Cast, browser) -> None:

@@ -31,7 +31,7 @@ def shown(client: Client, address: str = "/requests/") -> tuple[list[UUID], dict
     assert response.status_code == 200
     html = response.content.decode()
     links = {
-        text: href.replace("&amp;", "&") for href, text in re.findall(r'<a rel="\w+" href="(.*?)">(.*?)</a>', html)
+        text: href.replace("&amp;", "&") for href, text in re.findall(r' rel="\w+" href="(.*?)">\W*(\w+)\W*</a>', html)
     }
     return [row.request.pk for row in response.context["rows"]], links
 

@@ -35,7 +35,6 @@ def test_what_is_to_come_has_a_page_and_its_forms_do_nothing(cast: Cast) -> None
     client.force_login(cast.anna, backend="django.contrib.auth.backends.ModelBackend")
     assert client.get(reverse("web:servers")).status_code == 200
     assert client.post(reverse("web:lock")).status_code == 404
-    assert client.post(reverse("slack:slack_events")).status_code == 404
 
 
 def test_the_navigation_says_where_one_is_and_counts_what_waits(cast: Cast) -> None:

@@ -109,7 +109,7 @@ def test_a_password_signs_in_and_is_on_record(cast: Cast) -> None:
     response = client.post("/accounts/login/", {"login": "anna", "password": "correct horse battery"})
     assert response.status_code == 302
     assert signed_in(client) == str(cast.anna.pk)
-    assert entries() == [("anna", '{"with":"allauth"}')]
+    assert entries() == [("anna", '{"with":"password"}')]
 
 
 def test_the_login_page_sends_nobody_elsewhere(cast: Cast) -> None:

@@ -20,7 +20,7 @@ from jitaccess.web.ask.form import MAX_MINUTES, Form, agent_of, ask_of, form_of,
 from jitaccess.web.people.holdings import Held, grant_of_theirs, held_rows, own
 from requests_app import selectors, standing
 from requests_app.card.rows import cards_of_rows
-from requests_app.pages import is_partial, page, person_of, source_of
+from requests_app.pages import is_partial, page, partial, person_of, source_of
 from requests_app.selectors import Q, State
 from requests_app.services import Submission, cancel_request, extend_grant, give_back, submit_bundle
 
@@ -176,4 +176,5 @@ def _mine_page(
     held: list[Held] = held_rows(user, own(user), at, size=MOST)
     context = {"held": held, "pending": cards_of_rows(pending, at), "now": at, "refusal": refusal, "typed": typed}
     context |= {"has_agents": agents_for(user).exists()}
-    return render(request, "web/ask/mine.html", context, status=refusal.http_status if refusal else 200)
+    status = refusal.http_status if refusal else 200
+    return partial(request, "web/ask/mine.html", "web/ask/_mine.html", context, status=status)

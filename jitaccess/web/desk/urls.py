@@ -2,16 +2,15 @@ from __future__ import annotations
 
 from django.urls import path
 
-from jitaccess.web.desk import views
-from requests_app.stubs import form_to_come, page_to_come
+from jitaccess.web.desk import bulk, views
 
 urlpatterns = [
     path("", views.inbox, name="inbox"),
-    path("inbox/part/", page_to_come("Inbox"), name="inbox_part"),
+    path("inbox/part/", views.inbox_part, name="inbox_part"),
     path("requests/", views.request_list, name="requests"),
-    path("requests/bulk/", form_to_come("web:inbox"), name="bulk"),
+    path("requests/bulk/", bulk.bulk, name="bulk"),
     path("requests/<uuid:request_id>/", views.request_page, name="request"),
-    path("requests/<uuid:request_id>/part/<slug:name>/", page_to_come("Request"), name="request_part"),
+    path("requests/<uuid:request_id>/part/<slug:name>/", views.request_part, name="request_part"),
     path("requests/<uuid:request_id>/approve/", views.approve, name="approve"),
     path("requests/<uuid:request_id>/deny/", views.deny, name="deny"),
     path("requests/<uuid:request_id>/changes/", views.changes, name="changes"),

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlencode
 from uuid import UUID
 
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.urls import reverse
 from django.views.decorators.http import require_POST, require_safe
 
+from jitaccess.identity.models import User
 from jitaccess.identity.proof import recently_proved
-from jitaccess.kernel.errors import Conflict, Forbidden, Invalid, JitAccessError
+from jitaccess.kernel.errors import Conflict, Forbidden, Invalid, JitAccessError, NotFound
 from jitaccess.policy.break_glass import rights_of
 from jitaccess.store.clock import now
 from jitaccess.web.context import note_waiting
+from jitaccess.web.desk.bulk import alike
 from jitaccess.web.desk.deciding import CHANNEL, ensure_shown, narrow_of
 from requests_app import reviews, selectors, standing
 from requests_app.card.card import card_of
 from requests_app.card.rows import cards_of_rows
-from requests_app.card.status import grant_of, said_of
+from requests_app.card.status import said_of
 from requests_app.card.timeline import moments
+from requests_app.lifecycle import Risk
 from requests_app.pages import page, person_of, source_of
 from requests_app.selectors import AccessRequest, State
 from requests_app.services import (
@@ -31,19 +36,36 @@ from requests_app.services import (
     deny_request,
     revoke_grant,
 )
+from requests_app.standing import Seen
 
 CALLS_SHOWN = 200
+_RISKS = (Risk.CRITICAL, Risk.HIGH, Risk.MEDIUM, Risk.LOW)
 
 
 @page
 @require_safe
 def inbox(request: HttpRequest) -> HttpResponse:
-    user, at = person_of(request), now()
-    waiting, recent = selectors.desk_of(user, at=at)
-    context = {"waiting": cards_of_rows(waiting, at), "recent": cards_of_rows(recent[:10], at), "now": at}
-    note_waiting(user, len(waiting))
+    user = person_of(request)
     glass = {"reviews": reviews.reviews_for(user).count(), "may_break_glass": rights_of(user).exists()}
-    return render(request, "web/desk/inbox.html", context | glass)
+    return render(request, "web/desk/inbox.html", _inbox(user) | glass)
+
+
+@page
+@require_safe
+def inbox_part(request: HttpRequest) -> HttpResponse:
+    """The inside of the live region of the inbox."""
+    return render(request, "web/desk/_inbox.html", _inbox(person_of(request)))
+
+
+def _inbox(user: User) -> dict[str, Any]:
+    at = now()
+    waiting, recent = selectors.desk_of(user, at=at)
+    note_waiting(user, len(waiting))
+    waiting.sort(key=lambda one: _RISKS.index(one.risk))  # and the oldest first, as they came
+    groups = [{"first": group[0].pk, "count": len(group)} for group in alike(waiting)]
+    return {
+        "waiting": cards_of_rows(waiting, at), "recent": cards_of_rows(recent[:10], at), "alike": groups, "now": at,
+    }  # fmt: skip
 
 
 @page
@@ -56,7 +78,17 @@ def request_list(request: HttpRequest) -> HttpResponse:
     except ValueError:
         raise Invalid("request_list.filter", "There is no such part of the list of requests.") from None
     part = selectors.page_of_requests(person_of(request), state=state, before=before, after=after)
-    context = {"rows": cards_of_rows(part.rows, at), "page": part, "state": state, "states": list(State), "now": at}
+    kept = {"state": str(state)} if state else {}
+    tabs = [{"label": "All", "url": reverse("web:requests"), "here": state is None}]
+    tabs += [{"label": one.capitalize(), "url": f"?state={one}", "here": one is state} for one in State]
+    context = {
+        "rows": cards_of_rows(part.rows, at),
+        "newer": f"?{urlencode(kept | {'after': part.newer})}" if part.newer else "",
+        "older": f"?{urlencode(kept | {'before': part.older})}" if part.older else "",
+        "tabs": tabs,
+        "filtered": bool(state or request.GET),
+        "now": at,
+    }
     return render(request, "web/desk/requests.html", context)
 
 
@@ -64,6 +96,21 @@ def request_list(request: HttpRequest) -> HttpResponse:
 @require_safe
 def request_page(request: HttpRequest, request_id: UUID) -> HttpResponse:
     return _request_page(request, request_id)
+
+
+@page
+@require_safe
+def request_part(request: HttpRequest, request_id: UUID, name: str) -> HttpResponse:
+    """The inside of one of the live regions of a request's page. No part of it decides anything."""
+    user = person_of(request)
+    seen = standing.look_at(user, request_id)
+    if name == "timeline":
+        return render(request, "web/desk/_timeline.html", _timeline(seen))
+    if name not in {"status", "progress"}:
+        raise NotFound("page.unknown", "There is no such part of this page.")
+    card = card_of(seen, user, channel=CHANNEL, recently=recently_proved(request, user))
+    shown = {"status": "web/desk/_status.html", "progress": "parts/card/progress.html"}[name]
+    return render(request, shown, {"card": card, "was": request.GET.get("was", ""), "now": seen.at})
 
 
 @page(back="web:request")
@@ -148,11 +195,14 @@ def _decide(
 def _request_page(request: HttpRequest, request_id: UUID, *, refusal: JitAccessError | None = None) -> HttpResponse:
     user = person_of(request)
     seen = standing.look_at(user, request_id)
-    entries = selectors.timeline_of(seen.request, calls=CALLS_SHOWN)
     card = card_of(seen, user, channel=CHANNEL, recently=recently_proved(request, user))
-    context: dict[str, Any] = {"card": card, "asked": seen.request, "plan": seen.plan}
-    context |= {"grant": grant_of(seen.request), "one_thing": len(card.things) == 1, "may": card.effects}
+    context: dict[str, Any] = {"card": card, "was": card.status.label, "refusal": refusal, **_timeline(seen)}
+    context["may_cancel"] = card.pending and bool(seen.standing.self_because) and seen.request.pending_until > seen.at
+    status = refusal.http_status if refusal else 200
+    return render(request, "web/desk/request.html", context, status=status)
+
+
+def _timeline(seen: Seen) -> dict[str, Any]:
+    entries = selectors.timeline_of(seen.request, calls=CALLS_SHOWN)
     calls = sum(entry.event.startswith("call.") for entry in entries)
-    context |= {"timeline": moments(seen.request, entries), "calls_cut": calls == CALLS_SHOWN}
-    context |= {"now": seen.at, "refusal": refusal}
-    return render(request, "web/desk/request.html", context, status=refusal.http_status if refusal else 200)
+    return {"timeline": moments(seen.request, entries), "calls_cut": calls == CALLS_SHOWN, "now": seen.at}

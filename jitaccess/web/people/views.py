@@ -35,7 +35,7 @@ from jitaccess.web.people.agents import (
 from jitaccess.web.people.holdings import held_rows, rows_of
 from requests_app import selectors
 from requests_app.card.rows import cards_of_rows
-from requests_app.pages import page, person_of, refusal, source_of
+from requests_app.pages import page, partial, person_of, refusal, source_of
 from requests_app.selectors import Q, State
 
 PAGE = 50
@@ -158,10 +158,12 @@ def _grants_page(request: HttpRequest, error: JitAccessError | None = None) -> H
             {"label": "Ended", "url": "?state=ended", "here": ended},
         ],
         "ended": ended,
+        "here": f"{reverse('web:grants')}?{asked.urlencode()}",
         "now": at,
         "refusal": error,
     }
-    return render(request, "web/people/grants.html", context, status=error.http_status if error else 200)
+    status = error.http_status if error else 200
+    return partial(request, "web/people/grants.html", "web/people/_grants.html", context, status=status)
 
 
 def _lock(request: HttpRequest, kind: str, target: UUID) -> None:

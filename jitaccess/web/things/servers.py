@@ -32,6 +32,7 @@ from requests_app.pages import page, person_of, source_of
 MOST = 500  # servers on one page
 TOOLS = 100  # tools on one page
 BULK = 20  # definitions on one page: each of them has to be read
+_SHOW = (("", "any"), ("away", "not reachable"), ("waiting", "with tools to review"))
 _TABS = (("waiting", "Waiting for review"), ("tools", "Tools"), ("about", "About"))
 _TONES = {"reviewed": "good", "unreviewed": "wait", "changed": "bad", "gone": "off"}
 _SAID = {"reviewed": "reviewed", "unreviewed": "not reviewed", "changed": "changed since review", "gone": "gone"}
@@ -58,7 +59,7 @@ def servers(request: HttpRequest) -> HttpResponse:
     rows = servers_seen_by(user).select_related("health", "access").prefetch_related("access__teams")
     if search:
         rows = rows.filter(Q(slug__icontains=search) | Q(description__icontains=search))
-    looks = may_look(user, "jit_catalog.tool")
+    looks, show = may_look(user, "jit_catalog.tool"), request.GET.get("show", "")
     wanted = STATES["unreviewed"] | STATES["changed"]
     counts = dict[UUID, tuple[int, int]]()
     if looks:
@@ -66,16 +67,20 @@ def servers(request: HttpRequest) -> HttpResponse:
         found = found.annotate(n=Count("pk"), waits=Count("pk", filter=wanted))
         counts = {one["server"]: (one["n"], one["waits"]) for one in found}
     locked = _locked()
-    shown = [_row(one, counts if looks else None, locked) for one in rows[: MOST + 1]]
-    shown.sort(key=lambda row: (-(row.waits or 0), row.server.slug))
+    every = [_row(one, counts if looks else None, locked) for one in rows]
+    every.sort(key=lambda row: (-(row.waits or 0), row.server.slug))
+    shown = [row for row in every if _is_shown(row, show)]
     context = {
         "rows": shown[:MOST],
         "cut": len(shown) > MOST,
         "most": MOST,
-        "search": search,
+        "filtered": bool(search or show),
         "looks": looks,
-        "fields": [{"name": "q", "label": "Search", "kind": "search", "value": search, "hint": "name or description"}],
-        "stats": _stats(shown) if looks and not search else (),
+        "fields": [
+            {"name": "q", "label": "Search", "kind": "search", "value": search, "hint": "name or description"},
+            {"name": "show", "label": "State", "kind": "select", "value": show, "choices": _SHOW},
+        ],
+        "stats": _stats(every) if looks and not search else (),
         "head": _head(looks=looks),
         "may_add": may(user, "jit_catalog.add_server"),
         "now": now(),
@@ -176,7 +181,11 @@ def _page(request: HttpRequest, user: User, row: Server) -> HttpResponse:
     elif tab == "tools":
         context |= _listed(tools, request, address)
     else:
-        context["options"] = [(name, value, MEANINGS[name]) for name, value in row.options.as_json().items()]
+        given = row.options.as_json().items()
+        words = {True: "yes", False: "no"}
+        context["options"] = [
+            (name, words[one] if isinstance(one, bool) else one, MEANINGS[name]) for name, one in given
+        ]
     return render(request, "web/things/server.html", context)
 
 
@@ -223,6 +232,10 @@ def _row(row: Server, counts: dict[UUID, tuple[int, int]] | None, locked: set[UU
     return ServerRow(row, tone, health, _users(access), tools, waits, row.pk in locked, address)
 
 
+def _is_shown(row: ServerRow, show: str) -> bool:
+    return {"away": row.tone == "bad", "waiting": bool(row.waits)}.get(show, True)
+
+
 def _health(row: Server) -> tuple[str, str]:
     health = getattr(row, "health", None)
     if not row.enabled:
@@ -247,11 +260,11 @@ def _stats(rows: list[ServerRow]) -> list[dict[str, Any]]:
     address = reverse("web:servers")
     return [
         {"label": "Servers", "value": len(rows), "url": address},
-        {"label": "Not reachable", "value": sum(row.tone == "bad" for row in rows), "url": f"{address}#servers"},
+        {"label": "Not reachable", "value": sum(row.tone == "bad" for row in rows), "url": f"{address}?show=away"},
         {
             "label": "Tools waiting for review",
             "value": sum(row.waits or 0 for row in rows),
-            "url": f"{address}#servers",
+            "url": f"{address}?show=waiting",
         },
     ]
 

@@ -38,7 +38,7 @@ def part(client: Client, target: str, **sent: str) -> str:
 
 def test_what_may_be_asked_for_is_offered_with_who_decides(cast: Cast, browser) -> None:
     html = browser(cast.olga).get(NEW).content.decode()
-    assert offered(html) == {"git/git_commit", "git/git_reset"}
+    assert offered(html) == {"git/git_add", "git/git_commit", "git/git_reset"}
     assert "Decided by 1 of reviewers" in words(html)
     assert "For 4 h at most" in words(html)
 

@@ -14,7 +14,7 @@ from jitaccess.audit.models import Entry
 from jitaccess.audit.recorder import Facts, record
 from jitaccess.identity.models import Agent
 from jitaccess.identity.services import issue_token
-from jitaccess.policy.models import Lock
+from jitaccess.policy.models import Lock, RoleBinding
 from jitaccess.policy.services import bind_role
 from requests_app.models import Grant
 from tests.cast import OPERATOR, Cast
@@ -47,9 +47,9 @@ def test_the_agents_of_ones_own_and_of_ones_teams_are_listed(cast: Cast, browser
 
 def test_an_agents_page_for_its_owner(cast: Cast, browser) -> None:
     value, token = issue_token(agent=cast.agent, ttl=600, operator=OPERATOR, client="<i>laptop</i>")
-    bind_role(role=cast.read_only, agent=cast.agent, origin="ceiling", operator=OPERATOR)
     cast.agent.users.add(cast.carl)
     cast.grant()
+    bind_role(role=cast.read_only, agent=cast.agent, origin=RoleBinding.Origin.CEILING, operator=OPERATOR)
     called(cast, "git_commit", user=cast.carl)
     called(cast, "git_reset", outcome=Outcome.DENIED)
     html = browser(cast.olga).get(AGENT).content.decode()
@@ -161,8 +161,21 @@ def test_looking_changes_nothing_and_takes_few_queries(
     cast: Cast, browser, path: str, django_assert_max_num_queries
 ) -> None:
     for number in range(10):
-        cast.grant(reason=f"Number {number}", seconds=600 + number)
+        agent = Agent.objects.create(name=f"agent-{number}", owner=cast.olga, team=cast.team)
+        cast.grant(principal=cast.principal(agent=agent))
+    cast.grant()
     before, client = Entry.objects.count(), browser(cast.olga)
     with django_assert_max_num_queries(40):
         assert client.get(path).status_code == 200
     assert Entry.objects.count() == before
+
+
+@pytest.mark.parametrize(("path", "region"), [("/grants/", "grants"), ("/mine/", "grants inbox")])
+def test_what_is_held_is_fetched_anew_as_a_part_of_ones_own(cast: Cast, browser, path: str, region: str) -> None:
+    grant, htmx = cast.grant(), {"HX-Request": "true"}
+    assert f'data-live="{region}"' in browser(cast.olga).get(path).content.decode()
+    part = browser(cast.olga).get(path, headers=htmx).content.decode()
+    assert "<html" not in part
+    assert str(grant.pk) in part
+    assert str(grant.pk) not in browser(cast.carl).get(path, headers=htmx).content.decode()
+    assert Client().get(path, headers=htmx)["HX-Redirect"].startswith("/accounts/login/")

@@ -57,6 +57,8 @@ def test_without_the_permission_one_sees_what_ones_agents_may_know_and_no_defini
 def test_a_server_that_does_not_answer_says_why_to_staff_only(cast: Cast, browser: Browser):
     ServerHealth.objects.create(server=cast.server, ok=False, detail="refused by 10.1.2.3", checked_at=now())
     assert "refused by 10.1.2.3" in browser(cast.admin).get("/servers/git/").content.decode()
+    assert "git" in browser(cast.admin).get("/servers/?show=away").content.decode()
+    assert "No server fits" in browser(cast.admin).get("/servers/?show=waiting").content.decode()
     page = browser(cast.olga).get("/servers/git/").content.decode()
     assert "Not reachable" in page
     assert "10.1.2.3" not in page
