@@ -69,13 +69,14 @@ def count_step(limit: int) -> int:
 
 
 def _statement(one: _Count) -> str:
+    """CROSS: SQLite would otherwise begin with all entries of an event, and read the whole ledger for each step."""
     columns = [*one.key, *one.also]
     chosen = [f"{of} AS {name}" for name, of in (one.key | one.also).items()]
     updates = ", ".join(f"{name} = {of.format(old=one.table)}" for name, of in one.updates.items())
     return (
         f"INSERT INTO {one.table} ({', '.join(columns)}) SELECT {', '.join(chosen)} "  # noqa: S608 - our own names
-        f"FROM {Leaf._meta.db_table} AS leaf JOIN {Entry._meta.db_table} AS e ON e.uid = leaf.entry_id "
-        f"WHERE leaf.seq > %s AND leaf.seq <= %s{one.where} "
+        f"FROM {Leaf._meta.db_table} AS leaf CROSS JOIN {Entry._meta.db_table} AS e "
+        f"WHERE e.uid = leaf.entry_id AND leaf.seq > %s AND leaf.seq <= %s{one.where} "
         f"GROUP BY {', '.join(one.key.values())} "
         f"ON CONFLICT ({one.on or ', '.join(one.key)}) DO UPDATE SET {updates}"
     )

@@ -44,6 +44,8 @@ def run_slack(stopping: threading.Event) -> None:
             if time.monotonic() >= seldom_due:
                 seldom_due = time.monotonic() + SELDOM_SECONDS
                 seldom()
+                if listener is not None and not listener.connected:
+                    log.warning("the connection to Slack is lost, and tried again")
         except Exception as error:  # noqa: BLE001 - rows wait; the loop must not die
             log.warning("Slack will be tried again: %s", error)
     if listener is not None:

@@ -157,7 +157,7 @@ def test_an_admin_sees_a_mistake_in_a_role_with_its_line_and_path(installation: 
     box = admin.locator("textarea[name=document]")
     good = box.input_value()
     box.fill(good.replace("access: [read]", "acess: [read]"))
-    admin.get_by_role("button", name="Save", exact=True).click()
+    admin.get_by_role("button", name="See what this changes", exact=True).click()
     expect(admin.get_by_text(re.compile(r"line \d+, spec\.allow\[1\]\.acess"))).to_be_visible()
     picture(admin, "admin-role-mistake")
     assert len(installation.ledger("role.saved")) == 1

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -154,7 +155,10 @@ def _protect(installation: Installation, admin: Person, name: str) -> None:
             },
         ),
     ):
-        answer = admin.post(f"/admin/jit_policy/{path}/add/", **fields)
+        looked = admin.post(f"/admin/jit_policy/{path}/add/", **fields)
+        token = re.search(r'name="previewed" value="([0-9a-f]{64})"', looked.text)
+        assert token, looked.text
+        answer = admin.post(f"/admin/jit_policy/{path}/add/", **fields, previewed=token[1])
         assert answer.status_code == 200, answer.text
         assert "was added successfully" in answer.text
 

@@ -11,12 +11,15 @@ from django.test import Client
 
 from jitaccess.audit.sequencer import sequence
 from jitaccess.identity.models import User
+from jitaccess.notify.slack import asking
 from jitaccess.notify.slack import client as calls
 from jitaccess.notify.slack.cards import note_cards
 from jitaccess.notify.slack.incoming import do_waiting
 from jitaccess.notify.slack.models import SlackCard, SlackLink
 from jitaccess.notify.slack.sending import send_due
+from jitaccess.policy.snapshots import SnapshotStore
 from jitaccess.store.clock import now
+from requests_app.card import card
 from tests.cast import Cast
 from tests.fakes.slack import server
 from tests.fakes.slack.server import FakeSlack
@@ -30,8 +33,11 @@ def running_slack() -> Iterator[FakeSlack]:
 
 
 @pytest.fixture
-def slack(running_slack: FakeSlack, settings: Any) -> FakeSlack:
+def slack(running_slack: FakeSlack, settings: Any, monkeypatch: pytest.MonkeyPatch) -> FakeSlack:
     """A fake Slack, and an installation that is set up for it over HTTP."""
+    # Versions of policy count up in an installation; here each test begins again.
+    monkeypatch.setattr(asking, "SNAPSHOTS", SnapshotStore())
+    monkeypatch.setattr(card, "SNAPSHOTS", SnapshotStore())
     running_slack.forget()
     calls.forget_pauses()
     settings.PUBLIC_URL = "https://desk.example"

@@ -30,13 +30,6 @@ def test_a_part_sends_the_whole_browser_to_sign_in_and_back_to_the_page_it_shows
     assert foreign.headers["HX-Redirect"] == "/accounts/login/?next=/"
 
 
-def test_what_is_to_come_has_a_page_and_its_forms_do_nothing(cast: Cast) -> None:
-    client = Client()
-    client.force_login(cast.anna, backend="django.contrib.auth.backends.ModelBackend")
-    assert client.get(reverse("web:servers")).status_code == 200
-    assert client.post(reverse("web:lock")).status_code == 404
-
-
 def test_the_navigation_says_where_one_is_and_counts_what_waits(cast: Cast) -> None:
     cast.submit()
     client = Client()

@@ -20,14 +20,13 @@ from jitaccess.notify.slack.modals import Filled, filled_of
 from jitaccess.policy.engine.decide import Who
 from jitaccess.policy.engine.listing import listed_tools
 from jitaccess.policy.engine.rules import Snapshot, Subject
-from jitaccess.policy.snapshots import SnapshotStore
 from requests_app.asking import requestable_roles
+from requests_app.card.card import SNAPSHOTS
 from requests_app.card.effects import SHORTER
 from requests_app.selectors import AccessRequest, Grant
 from requests_app.services import Ask, extend_grant, submit_bundle
 
 CHANNEL = "slack"
-SNAPSHOTS = SnapshotStore()
 _NOTHING = "none"
 
 

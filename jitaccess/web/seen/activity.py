@@ -19,10 +19,11 @@ from jitaccess.kernel.text import visible
 from jitaccess.store.clock import now
 from jitaccess.web.seen.asked import Asked, asked_of
 from jitaccess.web.seen.sight import Sight, sight_of
-from requests_app import selectors, standing
+from requests_app import selectors
 from requests_app.card.rows import cards_of_rows
 from requests_app.card.timeline import moments
 from requests_app.pages import page, partial, person_of
+from requests_app.selectors import AccessRequest
 
 CALLS_SHOWN = 500
 EXPORTED = 10_000  # entries at most
@@ -59,8 +60,10 @@ class Line:
 @require_safe
 def activity(request: HttpRequest) -> HttpResponse:
     asked, sight, at = asked_of(request.GET), sight_of(person_of(request)), now()
-    if asked.values.keys() == {"request"} and asked.latest:
-        return _life(request, asked)
+    if asked.sought.request and asked.values.keys() == {"request"} and asked.latest:
+        seen = sight.request(asked.sought.request)
+        if seen:
+            return _life(request, asked, seen)
     found = sight.find(asked.sought, before=asked.before, after=asked.after)
     context = {
         "asked": asked,
@@ -108,10 +111,8 @@ def entry_page(request: HttpRequest, uid: UUID) -> HttpResponse:
     return partial(request, "web/seen/entry.html", "web/seen/entry.html", context)
 
 
-def _life(request: HttpRequest, asked: Asked) -> HttpResponse:
+def _life(request: HttpRequest, asked: Asked, seen: AccessRequest) -> HttpResponse:
     """A request from its asking to its end, with every call."""
-    assert asked.sought.request
-    seen, _ = standing.seen_by(person_of(request), asked.sought.request)
     entries, at = selectors.timeline_of(seen, calls=CALLS_SHOWN), now()
     calls = sum(entry.event.startswith("call.") for entry in entries)
     context = {

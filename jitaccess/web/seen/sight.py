@@ -15,6 +15,7 @@ from jitaccess.kernel.errors import NotFound
 from jitaccess.store.paging import Part
 from requests_app import selectors, standing
 from requests_app.figures import concerning
+from requests_app.selectors import AccessRequest
 
 _NOTHING: Part[Entry] = Part([], newer=None, older=None)
 
@@ -44,6 +45,15 @@ class Sight:
         found = find(sought, within=kinds, before=before, after=after, size=size)
         seen = self.seen(found.part.rows)
         return Found(Part(seen, newer=found.part.newer, older=found.part.older), found.looked_to)
+
+    def request(self, request_id: UUID) -> AccessRequest | None:
+        """A request they may see; None for an auditor who sees only what the ledger says of it. Raises NotFound."""
+        try:
+            return standing.seen_by(self.user, request_id)[0]
+        except NotFound:
+            if self.whole:
+                return None
+            raise
 
     def seen(self, entries: Sequence[Entry]) -> list[Entry]:
         """Those of these entries: standing has the last word on requests."""

@@ -20,6 +20,8 @@ from jitaccess.audit.recorder import Actor, Facts, record, record_many
 from jitaccess.audit.sequencer import plain
 from jitaccess.identity.models import Agent, User
 from jitaccess.store.clock import now
+from requests_app.models import AccessRequest
+from requests_app.selectors import timeline_of
 from tests.cast import Cast
 
 HOSTILE = "<script>alert(1)</script>\u202e@anna\u200b"
@@ -198,6 +200,9 @@ def test_a_requests_whole_life_is_on_one_page(cast: Cast, browser) -> None:
     assert "\u202e" not in page
     assert browser(cast.carl).get(f"/activity/?request={grant.request_id}").status_code == 404
     assert browser(cast.anna).get(f"/activity/?request={uuid4()}").status_code == 404
+    # An auditor who is nobody to the request reads what the ledger says of it.
+    found = shown(browser(auditor(cast.carl)), f"?request={grant.request_id}")
+    assert set(found) == {entry.uid for entry in timeline_of(AccessRequest.objects.get(pk=grant.request_id))}
 
 
 def test_one_entry_says_all_that_is_kept_of_it_and_is_404_for_strangers(cast: Cast, browser) -> None:
