@@ -24,7 +24,7 @@ from django.views.decorators.http import require_POST, require_safe
 from jitaccess.identity.adapters import operator_of, passkeys_work
 from jitaccess.identity.issuer import provider_id
 from jitaccess.identity.models import User
-from jitaccess.identity.proof import PASSWORD, has_second_factor, known_again, ways_of
+from jitaccess.identity.proof import PASSWORD, has_second_factor, is_required, known_again, ways_of
 from jitaccess.identity.signed_in import end_session, end_sessions, sessions_of
 from jitaccess.kernel.errors import NotFound
 from jitaccess.store.clock import now
@@ -147,12 +147,6 @@ def unlink(request: HttpRequest) -> HttpResponse:
     SocialAccount.objects.filter(user=user, provider=provider_id()).delete()
     messages.success(request, f"You no longer sign in with {settings.OIDC_NAME}.")
     return redirect(HOME)
-
-
-def is_required(user: User) -> bool:
-    """Whether this person has to have a second factor."""
-    admin = user.is_staff or user.is_superuser
-    return bool(settings.MFA_REQUIRED == "all" or (settings.MFA_REQUIRED == "admins" and admin))
 
 
 def _identity(user: User) -> SocialAccount | None:

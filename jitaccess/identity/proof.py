@@ -71,6 +71,12 @@ def has_second_factor(person: User) -> bool:
     return bool(Authenticator.objects.filter(user=person, type__in=kinds).exists())
 
 
+def is_required(user: User) -> bool:
+    """Whether this person has to have a second factor."""
+    admin = user.is_staff or user.is_superuser
+    return bool(settings.MFA_REQUIRED == "all" or (settings.MFA_REQUIRED == "admins" and admin))
+
+
 def way_of(one: dict[str, Any]) -> str:
     """What an authentication record of allauth's is about; its own name for what is no way to prove anything."""
     if one["method"] == "mfa":

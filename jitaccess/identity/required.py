@@ -10,8 +10,8 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect
 
 from jitaccess.identity.models import User
-from jitaccess.identity.pages import HOME, is_required
-from jitaccess.identity.proof import has_second_factor
+from jitaccess.identity.pages import HOME
+from jitaccess.identity.proof import has_second_factor, is_required
 
 # What is needed to set one up, and to leave.
 _OPEN = ("/accounts/", "/static/", "/sign-in/", "/favicon.ico")

@@ -77,8 +77,8 @@ def _decide(arguments: argparse.Namespace) -> int:
         "source": desk.system_user(),
     }
     if approving:
-        # The password was typed just now: more than a session that is recent.
-        decided = services.approve_request(**said, recently=True, narrow=_narrow(arguments))
+        # The password was typed just now: more than a session that is recent, where a password counts.
+        decided = services.approve_request(**said, recently=_password_proves(), narrow=_narrow(arguments))
     else:
         decided = services.deny_request(**said)
     screen = Screen()
@@ -180,6 +180,8 @@ def _authenticate(username: str, password: str) -> None:
     from django.core.exceptions import ValidationError
     from django.http import HttpRequest
 
+    from jitaccess.identity.proof import has_second_factor, is_required
+
     request = HttpRequest()
     address = urlsplit(settings.PUBLIC_URL)
     request.META |= {
@@ -196,6 +198,16 @@ def _authenticate(username: str, password: str) -> None:
         raise Forbidden(
             "sign_in.refused", f"Not the password of {username}, or they have none, or they are no longer active."
         )
+    if is_required(user) or has_second_factor(user):
+        raise Forbidden(
+            "sign_in.second_factor", "A second factor is needed, which a terminal cannot ask for: use the web."
+        )
+
+
+def _password_proves() -> bool:
+    from django.conf import settings
+
+    return "password" in settings.STEP_UP_WITH
 
 
 def _confirmed(arguments: argparse.Namespace, data: dict[str, Any], out: TextIO) -> bool:

@@ -19,7 +19,9 @@ from jitaccess.audit.recorder import Actor
 from jitaccess.identity.factors import Resealed, reseal_factors, reset_factors, sealed_with
 from jitaccess.identity.models import User
 from jitaccess.identity.services import issue_sign_in_link
+from jitaccess.kernel.errors import Forbidden
 from jitaccess.kernel.secretbox import KeyRing, generate_key
+from jitaccess.runtime.decide_commands import _authenticate
 from jitaccess.store.sealing import ring_text
 from requests_app.models import Decision
 from tests.cast import Cast
@@ -362,3 +364,11 @@ def test_an_admin_signs_people_out_and_only_a_superuser_resets_their_factors(
     boss.post(page, {"action": "reset_second_factor", "_selected_action": [str(cast.anna.pk)]})
     assert not Authenticator.objects.exists()
     assert [one[1] for one in events("authenticator.reset")] == ["admin"]
+
+
+def test_a_password_in_a_terminal_is_not_enough_for_who_has_a_second_factor(cast: Cast, step: Any) -> None:
+    _authenticate("bert", PASSWORD)
+    with_app(cast.anna)
+    with pytest.raises(Forbidden) as caught:
+        _authenticate("anna", PASSWORD)
+    assert caught.value.code == "sign_in.second_factor"
