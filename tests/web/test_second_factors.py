@@ -19,6 +19,7 @@ from jitaccess.audit.recorder import Actor
 from jitaccess.identity.factors import Resealed, reseal_factors, reset_factors, sealed_with
 from jitaccess.identity.models import User
 from jitaccess.identity.services import issue_sign_in_link
+from jitaccess.identity.sessions import person_of_cookie
 from jitaccess.kernel.errors import Forbidden
 from jitaccess.kernel.secretbox import KeyRing, generate_key
 from jitaccess.runtime.decide_commands import _authenticate
@@ -254,7 +255,10 @@ def test_sign_out_everywhere_ends_browsers_that_nothing_tells_of(cast: Cast, whi
     (mine, _), (elsewhere, _), (others, _) = sign_in(cast.anna), sign_in(cast.anna), sign_in(cast.bert)
     UserSession.objects.filter(session_key=elsewhere.session.session_key).delete()
     link = issue_sign_in_link(user=cast.anna, ttl=60, operator=OPERATOR)
+    key = str(elsewhere.session.session_key)
+    assert person_of_cookie(key) == cast.anna
     mine.post("/accounts/sessions/end/", {"which": which})
+    assert person_of_cookie(key) is None, "its live updates end, too"
     assert [inside(one) for one in (mine, elsewhere, others)] == [stays, False, True]
     assert Client().post(f"/sign-in/{link}/").status_code == 404
     assert len(events("sessions.ended")) == 1

@@ -24,7 +24,7 @@ from jitaccess.gateway.recording import counters
 from jitaccess.gateway.recording.batch import AWAY, admit_batch
 from jitaccess.gateway.recording.clock_guard import ClockGuard
 from jitaccess.gateway.recording.endings import touches_uses, write_endings
-from jitaccess.gateway.recording.facts import Admitted, Ending, Intent, UnheardCommit, Waiting
+from jitaccess.gateway.recording.facts import Admitted, Ending, Intent, UnheardCommit, Waiting, tell
 from jitaccess.gateway.recording.instances import LEASE
 from jitaccess.kernel.errors import Unavailable
 from jitaccess.kernel.steps import step
@@ -144,12 +144,12 @@ class Admission:
         refusal = Unavailable("gateway.stopping", "The gateway is shutting down; try again.")
         self._settle([(waiting.future, refusal) for waiting in calls])
 
-    def _take_over_ends(self, endings: Sequence[Ending]) -> None:
+    def _take_over_ends(self, endings: Sequence[Ending], *, at_once: bool = False) -> None:
         if not endings:
             return
         with self._ready:
-            if not self._endings:
-                self._ends_due = time.monotonic() + ENDS_WAIT
+            if not self._endings or at_once:
+                self._ends_due = 0.0 if at_once else time.monotonic() + ENDS_WAIT
                 if self._sleeping:
                     self._ready.notify()
             self._endings.extend(endings)
@@ -203,13 +203,8 @@ class Admission:
         lane = self._lane
         if lane is not None and lane.open and ending.plain and threading.get_ident() == self._home:
             lane.end(ending)
-            return
-        with self._ready:
-            if not self._endings or told is not None:
-                self._ends_due = 0.0 if told is not None else time.monotonic() + ENDS_WAIT
-                if self._sleeping:
-                    self._ready.notify()
-            self._endings.append(ending)
+        else:
+            self._take_over_ends([ending], at_once=told is not None)
 
     async def pause(self, admitted: Admitted, data: dict[str, Json], *, continuation: UUID) -> None:
         """Record that a call ended with a question to its client, and how it may go on. Raises Unavailable when that is
@@ -279,7 +274,7 @@ class Admission:
             return False
         else:
             step("complete.committed")
-            _tell(endings)
+            tell(endings)
             self._answer(calls, answers)
         return True
 
@@ -304,7 +299,7 @@ class Admission:
                 return True  # the call stays open, and is closed as unknown once this process has ended
             middle = len(endings) // 2
             return all([self._write_endings(endings[:middle]), self._write_endings(endings[middle:])])
-        _tell(endings)
+        tell(endings)
         return True
 
     def _write_calls(self, calls: Sequence[Waiting]) -> None:
@@ -402,9 +397,3 @@ class Admission:
         due = connection.close_at is not None and now >= connection.close_at
         if due or connection.errors_occurred or now - self._worked > TRUSTED_SECONDS:
             close_old_connections()
-
-
-def _tell(endings: Sequence[Ending]) -> None:
-    for ending in endings:
-        if ending.told is not None:
-            ending.told()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -140,3 +140,10 @@ class Ending:
             return None
         counted = self.admitted.verdict.counted or (before.binding if before else None)
         return Continued(self.continuation, before.call if before else intent.call, intent.principal.key, counted)
+
+
+def tell(endings: Sequence[Ending]) -> None:
+    """Say to whoever waits that these are on record."""
+    for ending in endings:
+        if ending.told is not None:
+            ending.told()
