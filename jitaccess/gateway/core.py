@@ -40,6 +40,8 @@ from jitaccess.gateway.upstream.config import ServerConfig
 from jitaccess.gateway.upstream.pool import Pool
 from jitaccess.identity.principal import Principal
 from jitaccess.identity.services import authenticate, ended_tokens, revoked_since
+from jitaccess.kernel.errors import Forbidden
+from jitaccess.kernel.ids import token_hash
 from jitaccess.kernel.strictjson import JsonObject
 from jitaccess.policy.engine.decide import reachable
 from jitaccess.policy.engine.rules import Snapshot, Subject
@@ -264,7 +266,11 @@ class Gateway:
         known = self.known.find(token, source=source)
         if known is not None and (as_it_is := await self._quick_look(known)) is not None:
             return known, as_it_is
-        principal, seen = await self.db(read)
+        try:
+            principal, seen = await self.db(read)
+        except Forbidden:
+            self.known.forget(token_hash(token))
+            raise
         self.known.remember(principal)
         return principal, seen
 
@@ -343,6 +349,7 @@ class Gateway:
         asked = steady()
         if not instances.renew_lease(self.instance):
             log.warning("this gateway lost its lease and enters again")
+            self.admission.lease_until = 0.0  # until then it admits nothing
             self.instance = self.admission.instance = instances.enter_again(self.instance)
         self.admission.lease_until = asked + instances.LEASE.total_seconds()
 

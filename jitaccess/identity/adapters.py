@@ -7,13 +7,15 @@ from urllib.parse import urlsplit
 
 from allauth.account.adapter import DefaultAccountAdapter
 from allauth.account.authentication import get_authentication_records
+from allauth.core.exceptions import ImmediateHttpResponse
 from allauth.mfa.adapter import DefaultMFAAdapter
 from allauth.mfa.models import Authenticator
 from allauth.usersessions.models import UserSession
 from django.conf import settings
 from django.contrib.auth.models import AnonymousUser
 from django.db import transaction
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
 from django.urls import reverse
 
 from jitaccess.audit.events import Event, Outcome
@@ -23,6 +25,8 @@ from jitaccess.identity.models import User
 from jitaccess.identity.proof import CODE, LINK, PASSKEY, PASSWORD, PROVIDER, way_of, ways_of
 from jitaccess.store.sealing import ring
 
+# The member of a session that says by whom and with what a sign-in was begun.
+BEGUN = "sign_in_begun"
 # Of a shared secret for codes, and of the seed of recovery codes.
 SEALED = "authenticator-v1"
 
@@ -41,11 +45,27 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # allauth sh
         """Called by allauth for each of its ways to sign in; a link that needs nothing else recorded its use itself."""
         ways = [way_of(one) for one in get_authentication_records(request, user)]
         with transaction.atomic():
+            self._ensure_still_so(request, user)
             if ways != [LINK]:
                 data = {"with": " and ".join(dict.fromkeys(ways)) or "allauth"}
                 actor = on_record.actor_of(request, user)
                 record(Facts(event=Event.USER_SIGNED_IN, actor=actor, outcome=Outcome.ALLOWED, data=data))
             super().login(request, user)
+
+    def pre_login(self, request: HttpRequest, user: User, **options: Any) -> HttpResponse | None:
+        """The first step: what it was begun with is remembered for the last one."""
+        request.session[BEGUN] = [str(user.pk), user.get_session_auth_hash()]
+        response: HttpResponse | None = super().pre_login(request, user, **options)
+        return response
+
+    def _ensure_still_so(self, request: HttpRequest, user: User) -> None:
+        """Between the steps of a sign-in the password may have changed, all sessions been ended, the person gone."""
+        now = User.objects.select_for_update().get(pk=user.pk)
+        begun = request.session.pop(BEGUN, None)
+        changed = begun is not None and begun != [str(now.pk), now.get_session_auth_hash()]
+        if changed or not now.is_active:
+            request.session.flush()
+            raise ImmediateHttpResponse(redirect("account_login"))
 
     def logout(self, request: HttpRequest) -> None:
         with transaction.atomic():

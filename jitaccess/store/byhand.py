@@ -22,7 +22,7 @@ from jitaccess.store.metrics import DATABASE_ERRORS
 # Between the values of a column while they are escaped at once: canonical JSON and visible text never hold it.
 _BETWEEN = "\x1f"
 _READ, _BOTH = select.POLLIN, select.POLLIN | select.POLLOUT
-_UNKNOWN_STATEMENT = "26000"  # a pooler gave us a session that has not prepared it
+UNKNOWN_STATEMENT = "26000"  # a pooler gave us a session that has not prepared it
 
 
 class Result:
@@ -171,7 +171,7 @@ def _send(raw: Any, block: _RoundTrip) -> None:
             for place, statement in new.items():
                 if place >= at:
                     del names[statement]
-            if error.sqlstate == _UNKNOWN_STATEMENT:
+            if error.sqlstate == UNKNOWN_STATEMENT:
                 names.clear()
             raise error
 

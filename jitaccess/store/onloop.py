@@ -6,6 +6,7 @@ As `byhand`, without a thread: where calls wait, handing over to another thread 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from django.db import DEFAULT_DB_ALIAS, OperationalError, connections
 from psycopg import errors, pq
 
-from jitaccess.store.byhand import Result
+from jitaccess.store.byhand import UNKNOWN_STATEMENT, Result
 from jitaccess.store.metrics import DATABASE_ERRORS
 
 Statement = tuple[str, Sequence[str | None]]
@@ -47,6 +48,8 @@ class Session:
         self._socket = self._pgconn.socket
         self._names: dict[str, bytes] = {}
         self._unique = os.urandom(6).hex().encode()  # behind a pooler another process may have had this session
+        self._numbers = itertools.count()  # never again the name of one that was forgotten: it may be there still
+        self._new: dict[int, str] = {}  # what is prepared in this packet, by the place of its result
         self._told: Told | None = None
         self._results: list[Result] = []
         self._all: list[Result] = []  # with those of what is prepared besides
@@ -70,12 +73,14 @@ class Session:
             return
         pgconn = self._pgconn
         self._told, self._results, self._all, self._at, self._failed = told, [], [], 0, None
+        self._new = {}
         try:
             for statement, parameters in statements:
                 name = self._names.get(statement)
                 if name is None:
-                    name = self._names[statement] = b"jit_%s_%d" % (self._unique, len(self._names))
+                    name = self._names[statement] = b"jit_%s_%d" % (self._unique, next(self._numbers))
                     pgconn.send_prepare(name, statement.encode())
+                    self._new[len(self._all)] = statement
                     self._all.append(Result())
                 pgconn.send_query_prepared(name, [None if one is None else one.encode() for one in parameters])
                 self._results.append(Result())
@@ -83,6 +88,7 @@ class Session:
             pgconn.pipeline_sync()
             self._flush()
         except Exception as error:  # noqa: BLE001 - whatever libpq says, this session is of no more use
+            DATABASE_ERRORS.labels("OperationalError").inc()
             self._lose(error)
 
     def close(self) -> None:
@@ -132,32 +138,40 @@ class Session:
                 continue
             between = False
             if found.status == pq.ExecStatus.PIPELINE_SYNC:
-                if self._failed is not None:
-                    self._names.clear()  # perhaps it was not prepared: a pooler may have given us another session
                 return self._told
             if found.status == pq.ExecStatus.FATAL_ERROR:
                 error = errors.error_from_result(found)
                 if not error.sqlstate or found.error_field(pq.DiagnosticField.SEVERITY_NONLOCALIZED) != b"ERROR":
                     raise Gone(str(error))
-                self._failed = self._failed or error
+                if self._failed is None:
+                    self._failed = error
+                    self._forget(self._at, error.sqlstate)
             elif self._at < len(self._all):
                 self._all[self._at].read(found)
             self._at += 1
         return None
 
+    def _forget(self, failed_at: int, sqlstate: str) -> None:
+        """What was not prepared, because something before it failed."""
+        if sqlstate == UNKNOWN_STATEMENT:
+            self._names.clear()
+        for place, statement in self._new.items():
+            if place >= failed_at:
+                self._names.pop(statement, None)
+
     def _lose(self, error: Exception) -> None:
         if self.closed:
             return
         self.closed = True
-        self._loop.remove_reader(self._socket)
-        self._loop.remove_writer(self._socket)
-        self._raw.close()
-        if self._on_lost is not _nobody:
-            DATABASE_ERRORS.labels("OperationalError").inc()
-            self._on_lost()
         told, self._told = self._told, None
-        if told is not None:
-            told(None, error if isinstance(error, Gone) else Gone(str(error)))
+        try:
+            self._loop.remove_reader(self._socket)
+            self._loop.remove_writer(self._socket)
+            self._raw.close()
+        finally:
+            self._on_lost()
+            if told is not None:
+                told(None, error if isinstance(error, Gone) else Gone(str(error)))
 
 
 def _nobody() -> None:

@@ -13,10 +13,10 @@ from mcp.client.client import Client
 from mcp.client.streamable_http import streamable_http_client
 
 from jitaccess.catalog.services import set_server_enabled
+from jitaccess.catalog.snippets import CLIENTS, EVERY_SERVER, PLACEHOLDER, snippet
 from jitaccess.identity.models import AccessToken
 from jitaccess.kernel.errors import Invalid, NotFound
 from jitaccess.runtime.cli import _parser
-from jitaccess.catalog.snippets import CLIENTS, EVERY_SERVER, PLACEHOLDER, snippet
 from tests.cast import OPERATOR, Cast
 from tests.installation import Installation
 

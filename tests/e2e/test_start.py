@@ -132,7 +132,8 @@ def test_a_newer_schema_is_refused_and_nothing_is_changed(installation: Installa
 
 def test_an_older_schema_is_backed_up_and_migrated(installation: Installation) -> None:
     entries = installation.query("SELECT count(*) AS n FROM jit_audit_entry")[0]["n"]
-    installation.execute("DROP TABLE jit_notify_delivery")
+    for table in ("delivery", "preference"):
+        installation.execute(f"DROP TABLE jit_notify_{table}")
     installation.execute("DELETE FROM django_migrations WHERE app = 'jit_notify'")
     process = installation.up()
     assert "Database: migrated" in process.output

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -15,9 +15,12 @@ from django.db import connection
 
 from jitaccess.audit.models import Entry
 from jitaccess.gateway.models import OpenCall
-from jitaccess.gateway.recording import admission, lane
-from jitaccess.gateway.recording.facts import Intent
+from jitaccess.gateway.recording import admission, lane, packet
+from jitaccess.gateway.recording.facts import Guess, Intent, Waiting
+from jitaccess.gateway.recording.instances import end_lease
 from jitaccess.identity.services import revoke_token
+from jitaccess.kernel.ids import uuid7
+from jitaccess.store.clock import now
 from requests_app.models import Grant
 from requests_app.services import revoke_grant
 from tests.cast import Cast
@@ -261,3 +264,82 @@ def test_of_two_ends_of_a_call_one_is_on_record(cast: Cast, caller: Client, quic
     call = quick.run(work())
     assert eventually(settled)
     assert Entry.objects.filter(call=call).exclude(event="call.authorized").count() == 1
+
+
+def test_after_an_error_of_the_database_the_quick_way_is_as_quick_as_before(
+    cast: Cast, caller: Client, quick: Served, slow: list[int]
+) -> None:
+    assert caller.row
+    principal = cast.principal(token_hash=caller.row.hash)
+    twice = ledger("call.authorized")[0].call
+    assert twice
+    OpenCall.objects.create(call=twice, instance=quick.gateway.instance)
+
+    async def fails() -> Any:
+        bad = Intent(principal, cast.server.pk, "git", "git_log", "sha256:x", {}, call=twice)
+        return await asyncio.gather(quick.gateway.admission.admit(bad), return_exceptions=True)
+
+    assert isinstance(quick.run(fails())[0], Exception)
+    OpenCall.objects.all().delete()
+    del slow[:]
+    for _ in range(3):
+        assert "content" in caller.call("git_log")
+    assert slow == []
+
+
+def test_ends_that_come_while_a_packet_is_long_under_way_are_written_after_it(
+    cast: Cast, caller: Client, quick: Served
+) -> None:
+    assert caller.row
+    principal = cast.principal(token_hash=caller.row.hash)
+    intent = Intent(principal, cast.server.pk, "git", "git_log", "sha256:x", {})
+
+    async def work() -> None:
+        quick.gateway.admission.not_sent(await quick.gateway.admission.admit(intent), "a test")
+
+    admitted = quick.run(quick.gateway.admission.admit(replace(intent, call=uuid7())))
+    with ledger_held():
+        quick.run(_not_sent(quick, admitted))
+        assert eventually(lambda: _waits() == 1)
+        second = asyncio.run_coroutine_threadsafe(work(), quick.loop)
+        assert eventually(lambda: _lane(quick)._waiting)
+    second.result(20)
+    assert eventually(settled)
+
+
+def test_more_calls_than_a_packet_takes_are_all_answered_whoever_does_it(
+    cast: Cast, caller: Client, quick: Served, slow: list[int]
+) -> None:
+    assert caller.row
+    principal = cast.principal(token_hash=caller.row.hash)
+    refused = [Intent(principal, cast.server.pk, "git", "git_commit", "sha256:x", {}) for _ in range(600)]
+
+    async def all_of_them() -> list[Any]:
+        return await asyncio.wait_for(asyncio.gather(*map(quick.gateway.admission.admit, refused)), 25)
+
+    assert not any(one.allowed for one in quick.run(all_of_them()))
+    assert sum(slow) == 600
+
+
+def test_a_verdict_that_asks_for_the_time_is_not_used_a_moment_later(cast: Cast, caller: Client, quick: Served) -> None:
+    assert caller.row
+    principal = cast.principal(token_hash=caller.row.hash)
+    snapshot = quick.gateway.store.current
+    at = now()
+    timed = replace(cast.verdict("git_log"), since=at, until=at + timedelta(seconds=1))
+    intent = Intent(principal, cast.server.pk, "git", "git_log", "sha256:x", {})
+    for verdict, used in ((timed, False), (replace(timed, since=at - timedelta(hours=1)), True)):
+        batch = packet.Batch(snapshot, at + timedelta(milliseconds=5), 0.0, quick.gateway.instance)
+        waiting = Waiting(replace(intent, guess=Guess(snapshot, verdict, at)), quick.loop.create_future())
+        assert batch.take(waiting)
+        assert (batch._verdicts == [verdict]) is used
+
+
+def test_a_process_whose_lease_is_over_in_the_database_lets_nothing_through(
+    caller: Client, quick: Served, slow: list[int], sent: Sent
+) -> None:
+    end_lease(quick.gateway.instance)
+    begun = len(ledger("call.authorized"))
+    caller.call("git_log")
+    assert slow == [1], "the quick way wrote nothing"
+    assert len(ledger("call.authorized")) == begun + 1

@@ -16,6 +16,7 @@ from jitaccess.egress import client as client_module
 from jitaccess.egress.errors import EgressFailed
 from jitaccess.egress.http1 import Broken, Connection
 from jitaccess.gateway.endpoint import Endpoint
+from jitaccess.gateway.limits import Limits
 from jitaccess.gateway.recording.endings import write_endings
 from jitaccess.gateway.recording.facts import Ending
 from jitaccess.gateway.seeing import subscribing
@@ -221,8 +222,10 @@ def test_a_call_that_another_process_never_answers_for_ends_all_the_same(monkeyp
 
     async def work() -> None:
         store = SimpleNamespace(current=SimpleNamespace(servers={}))
-        gateway: Any = SimpleNamespace(mail=mail.Postbox(), db=db, instance=uuid4(), store=store, call_timeout=0.05)
-        call: Any = SimpleNamespace(target=SimpleNamespace(server=None))
+        gateway: Any = SimpleNamespace(
+            mail=mail.Postbox(), db=db, instance=uuid4(), store=store, call_timeout=0.05, limits=Limits.configured()
+        )
+        call: Any = SimpleNamespace(target=SimpleNamespace(server=None), principal=Principal(agent=uuid4()))
         with pytest.raises(RpcError, match="not known"):
             await elsewhere.Elsewhere(gateway, _nothing).carry(call, uuid4())
         assert sent == ["resume", "cancel"]

@@ -220,10 +220,28 @@ def test_of_two_equal_locks_and_of_two_liftings_at_once_one_is_refused(cast: Cas
         return lambda: lock(kind="agent", target=cast.agent.pk, reason="x", operator=by(user))
 
     for _ in range(5):
-        results = race(stop(cast.admin), stop(cast.olga), stop(cast.admin))
+        results = race(*[stop(cast.admin)] * 3)
         (made,) = [one for one in results if isinstance(one, Lock)]
         assert [one.code for one in results if isinstance(one, Conflict)] == ["lock.exists"] * 2
         lifted = race(*[lambda: unlock(lock=made, operator=by(cast.admin))] * 3)
         assert [one.code for one in lifted if isinstance(one, Conflict)] == ["lock.over"] * 2
     assert Entry.objects.filter(event="lock.created").count() == Lock.objects.count() == 5
     assert Entry.objects.filter(event="lock.lifted").count() == 5
+
+
+def test_a_lock_that_its_owner_could_lift_again_holds_up_nobody_elses(cast: Cast) -> None:
+    own = lock(kind="agent", target=cast.agent.pk, reason="mine", operator=by(cast.olga))
+    assert refusal(lock, kind="agent", target=cast.agent.pk, reason="again", operator=by(cast.olga)) == "lock.exists"
+    firm = lock(kind="agent", target=cast.agent.pk, reason="emergency", operator=by(cast.admin))
+    unlock(lock=own, operator=by(cast.olga))
+    assert lock_on(cast.agent.pk) == firm
+    assert refusal(unlock, lock=firm, operator=by(cast.olga)) == "lock.not_yours"
+    assert refusal(lock, kind="agent", target=cast.agent.pk, reason="too", operator=by(cast.olga)) == "lock.exists"
+
+
+def test_a_lock_that_ends_sooner_holds_up_none_that_ends_later(cast: Cast) -> None:
+    soon, later = now() + timedelta(hours=1), now() + timedelta(hours=2)
+    for expires_at in (soon, later, None):
+        lock(kind="agent", target=cast.agent.pk, reason="x", operator=by(cast.admin), expires_at=expires_at)
+    assert refusal(lock, kind="agent", target=cast.agent.pk, reason="x", operator=by(cast.admin)) == "lock.exists"
+    assert live_locks().count() == 3

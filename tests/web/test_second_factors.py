@@ -20,6 +20,7 @@ from jitaccess.identity.factors import Resealed, reseal_factors, reset_factors, 
 from jitaccess.identity.models import User
 from jitaccess.identity.services import issue_sign_in_link
 from jitaccess.identity.sessions import person_of_cookie
+from jitaccess.identity.signed_in import end_sessions
 from jitaccess.kernel.errors import Forbidden
 from jitaccess.kernel.secretbox import KeyRing, generate_key
 from jitaccess.runtime.decide_commands import _authenticate
@@ -376,3 +377,27 @@ def test_a_password_in_a_terminal_is_not_enough_for_who_has_a_second_factor(cast
     with pytest.raises(Forbidden) as caught:
         _authenticate("anna", PASSWORD)
     assert caught.value.code == "sign_in.second_factor"
+
+
+@pytest.mark.parametrize("meanwhile", ["password", "sign out everywhere", "deactivated"])
+def test_a_sign_in_that_waits_for_its_second_step_ends_with_what_it_was_begun_with(
+    cast: Cast, step: Any, meanwhile: str
+) -> None:
+    _, secret, _ = with_app(cast.anna)
+    step()
+    client, answer = sign_in(cast.anna)
+    assert answer.url == "/accounts/two-factor/"
+    if meanwhile == "password":
+        cast.anna.set_password("another one that is long")
+        cast.anna.save()
+    elif meanwhile == "deactivated":
+        cast.anna.is_active = False
+        cast.anna.save()
+    else:
+        end_sessions(user=cast.anna, actor=OPERATOR, why="a test")
+    step()
+    before = events("user.signed_in")
+    client.post("/accounts/two-factor/", {"code": code_of(secret)})
+    User.objects.filter(pk=cast.anna.pk).update(is_active=True)
+    assert not inside(client)
+    assert events("user.signed_in") == before

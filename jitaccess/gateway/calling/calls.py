@@ -79,7 +79,7 @@ async def _round(known: Known, turn: Turn) -> JsonObject | Asking:
         # A child is started only for a call that would be allowed, and before admission: a start may take longer
         # than an admission stays good.
         guess, first = _guess(known), not attempt and not turn.number
-        allowed = guess[1].allowed
+        allowed = guess.verdict.allowed
         if allowed and first and too_often(gateway, call.principal, call.target, known.digest):
             barred = REPEATED
         connection = await _connect(gateway, call) if allowed and not barred else None
@@ -223,19 +223,19 @@ async def record_knock(gateway: Gateway, call: Call) -> None:
 
 def _guess(known: Known) -> Guess:
     """By policy as this process knows it: a guess about what the batch will say, which alone decides."""
-    call, snapshot = known.call, known.gateway.store.current
+    call, snapshot, at = known.call, known.gateway.store.current, known.call.clock.now()
     assert call.principal.agent
     verdict = decide(
         snapshot,
         who=Who(call.principal.agent, call.principal.user),
         server=call.target.server,
         tool=call.target.tool,
-        at=call.clock.now(),
+        at=at,
         arguments=call.arguments,
         digest=known.digest,
         kind=call.target.kind,
     )
-    return snapshot, verdict
+    return Guess(snapshot, verdict, at)
 
 
 async def _connect(gateway: Gateway, call: Call) -> Connection | UpstreamError:

@@ -98,9 +98,11 @@ class Admission:
             return
         if self._looking_after is not None:
             self._looking_after.cancel()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(lane.idle(), LEAVE_SECONDS)
-        lane.close()
+        try:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(lane.idle(), LEAVE_SECONDS)
+        finally:
+            lane.close()
 
     def stop(self, *, timeout: float = 5) -> None:
         """Write what waits, then end the thread."""
@@ -343,8 +345,8 @@ class Admission:
 
     def _unheard(self, calls: Sequence[Waiting], error: UnheardCommit) -> None:
         log.warning("%d calls refused: %s", len(calls), error)
-        self._take_back([answer for answer in error.answers if answer.allowed], str(error))
         self._refuse(calls)
+        self._take_back([answer for answer in error.answers if answer.allowed], str(error))
 
     def _take_back(self, answers: list[Admitted], why: str) -> None:
         """Nothing of these calls was sent, if they are on record at all: at once, and once more when a commit that was

@@ -115,11 +115,15 @@ def _settle(endings: list[Ending]) -> None:
 def _record_late(closed: list[Ending], instance: UUID) -> None:
     """Those of calls that are on record, but whose own end is not."""
     said = set(Entry.objects.filter(call__in=[one.admitted.intent.call for one in closed]).values_list("call", "event"))
+    # Closed as unknown is what can be corrected; any other end was heard before this one.
+    open_ = {Event.CALL_AUTHORIZED.value, Event.CALL_OUTCOME_UNKNOWN.value}
+    ended = {call for call, event in said if event not in open_}
     late = [
         one
         for one in closed
         if (one.admitted.intent.call, Event.CALL_AUTHORIZED) in said
-        and not said & {(one.admitted.intent.call, event) for event in (one.event, Event.CALL_COMPLETED_LATE)}
+        and one.admitted.intent.call not in ended
+        and (one.admitted.intent.call, one.event) not in said
     ]
     write_rows([ending_row(one, instance, late=True) for one in late])
 

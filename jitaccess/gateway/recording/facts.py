@@ -21,8 +21,15 @@ from jitaccess.store.host_clock import steady
 # guarantee's "a second later".
 FORWARD_WITHIN = 1.0
 TOOLS_CALL = "tools/call"
-# A verdict, and by which policy.
-Guess = tuple[Snapshot, Verdict]
+
+
+@dataclass(frozen=True, slots=True)
+class Guess:
+    """What a process's policy said of a call, and when, before its batch."""
+
+    snapshot: Snapshot
+    verdict: Verdict
+    at: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,19 +15,16 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from jitaccess.audit.events import Event
-from jitaccess.audit.recorder import COLUMNS, Row, as_arrays, count_events, insert_fresh, moment
-from jitaccess.gateway.models import OpenCall
-from jitaccess.gateway.recording.batch import admitted_row, decided
+from jitaccess.audit.recorder import as_arrays, count_events
 from jitaccess.gateway.recording.endings import END_ALL, ending_row
 from jitaccess.gateway.recording.facts import FORWARD_WITHIN, Admitted, Ending, UnheardCommit, Waiting
-from jitaccess.identity.services import live_among
+from jitaccess.gateway.recording.packet import Batch, admission_statement, question
 from jitaccess.kernel.steps import step
 from jitaccess.policy.compiler import HEAD, Head, head_of
-from jitaccess.policy.engine.decide import END_OF_TIME, Code, Verdict
-from jitaccess.policy.engine.rules import Snapshot
 from jitaccess.policy.snapshots import SnapshotStore
 from jitaccess.store import byhand
 from jitaccess.store.byhand import Result
@@ -42,32 +39,6 @@ ENDS_WAIT = 0.02
 # A database that says nothing for so long is believed to be away.
 SILENT_SECONDS = 10.0
 LOOK_AFTER_SECONDS = 0.5
-
-
-def _statement() -> str:
-    """Its parameters: the columns of the entries, the calls, this process, the hashes of the tokens and how many they
-    are, the stamp of the policy, and from when to when the decisions hold.
-    """
-    at = len(COLUMNS)
-    calls, instance, hashes, tokens, stamp, since, until = range(at + 1, at + 8)
-    return (
-        f"WITH head (version, stamp, clock) AS MATERIALIZED ({HEAD}), "  # noqa: S608 - names of our own
-        f"live AS MATERIALIZED (SELECT count(*) AS n FROM ({live_among(f'${hashes}')}) AS tokens), "
-        f"go AS MATERIALIZED (SELECT clock FROM head, live WHERE stamp = ${stamp} AND live.n = ${tokens}::int "
-        f"AND clock >= ${since}::timestamptz AND clock < ${until}::timestamptz), "
-        f"entered AS ({insert_fresh(at='go.clock')}, go), "
-        f"opened AS (INSERT INTO {OpenCall._meta.db_table} (call, instance) "
-        f"SELECT one, ${instance}::uuid FROM go, unnest(${calls}::uuid[]) AS one) "
-        "SELECT version, stamp, clock, (SELECT count(*) FROM go) FROM head"
-    )
-
-
-def _question() -> str:
-    """What is in force now, and which of the tokens of these hashes are good."""
-    return (
-        f"WITH head (version, stamp, clock) AS MATERIALIZED ({HEAD}) "  # noqa: S608 - names of our own
-        f"SELECT version, stamp, clock, array_to_string(ARRAY({live_among('$1')}), ' ') FROM head"
-    )
 
 
 @dataclass(slots=True)
@@ -100,7 +71,7 @@ class Lane:
         self._answer, self._calls_left, self._ends_left, self._unheard = answer, calls_left, ends_left, unheard
         self._loop = asyncio.get_running_loop()
         self._session: Session | None = None
-        self._admit, self._ask = _statement(), _question()
+        self._admit, self._ask = admission_statement(), question()
         self._asking: list[_Asking] = []
         self._waiting: list[Waiting] = []
         self._endings: list[Ending] = []
@@ -144,7 +115,7 @@ class Lane:
         if len(self._endings) >= MAX_BATCH:
             self._soon()
         elif self._ends_due is None:
-            self._ends_due = self._loop.call_later(ENDS_WAIT, self._soon)
+            self._ends_due = self._loop.call_later(ENDS_WAIT, self._waited)
 
     async def look(self, hashed: str) -> Head | None:
         """Policy and clock as they are now, if the token of this hash is good. None: it is not, or that cannot be said
@@ -156,6 +127,10 @@ class Lane:
         self._asking.append(one)
         self._soon()
         return await one.future
+
+    def _waited(self) -> None:
+        self._ends_due = None
+        self._soon()
 
     def _soon(self) -> None:
         """In the next round of the event loop, so that all who came in this one go together."""
@@ -173,17 +148,18 @@ class Lane:
         calls, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
         endings, self._endings = self._endings[:MAX_BATCH], self._endings[MAX_BATCH:]
         asking, self._asking = self._asking, []
-        statements = [*self._questions(asking)]
-        # Of two ends of one call the first: both would otherwise be on record.
-        endings = list({one.admitted.intent.call: one for one in reversed(endings)}.values())[::-1]
-        if endings:  # before the calls: one of them may be the same call, tried again
-            rows = [ending_row(one, self._instance()) for one in endings]
-            ended = byhand.array([one.admitted.intent.call.hex for one in endings], quoted=False)
-            statements.append((END_ALL, (*as_arrays(rows), ended)))
-        batch = self._decided(calls) if calls else None
-        if batch is not None:
-            statements.append((self._admit, batch.parameters()))
+        try:
+            batch, left, statements = self._packed(calls, endings, asking)
+        except Exception:
+            log.exception("a packet could not be made; the batch writer sees what is wrong")
+            _tell(asking, None)
+            self._ends_left(endings)
+            self._calls_left(calls)
+            return
+        self._calls_left(left)
         if not statements:
+            if self._waiting:
+                self._soon()
             return
         if batch is not None:
             step("admit.decided")
@@ -193,22 +169,39 @@ class Lane:
         if endings:
             step("complete.written")
 
+    def _packed(
+        self, calls: Sequence[Waiting], endings: list[Ending], asking: Sequence[_Asking]
+    ) -> tuple[Batch | None, Sequence[Waiting], list[Statement]]:
+        """What is decided here, which calls are not, and the statements, in the order in which `_heard` expects what
+        they give.
+        """
+        statements = [*self._questions(asking)]
+        # Of two ends of one call the first: both would otherwise be on record.
+        endings[:] = list({one.admitted.intent.call: one for one in reversed(endings)}.values())[::-1]
+        if endings:  # before the calls: one of them may be the same call, tried again
+            rows = [ending_row(one, self._instance()) for one in endings]
+            ended = byhand.array([one.admitted.intent.call.hex for one in endings], quoted=False)
+            statements.append((END_ALL, (*as_arrays(rows), ended)))
+        batch, left = self._decided(calls)
+        if batch is not None:
+            statements.append((self._admit, batch.parameters()))
+        return batch, left, statements
+
     def _questions(self, asking: Sequence[_Asking]) -> Iterator[Statement]:
         if asking:
             yield self._ask, (byhand.array(tuple({one.hashed for one in asking}), quoted=True),)
 
-    def _decided(self, calls: Sequence[Waiting]) -> _Batch | None:
-        """Those that are let through by what this process knows; the others are left to the batch writer."""
+    def _decided(self, calls: Sequence[Waiting]) -> tuple[Batch | None, Sequence[Waiting]]:
+        """Those that are let through by what this process knows, and the others, which are left to the batch writer."""
+        if not calls:
+            return None, ()
         read_at, snapshot = steady(), self._store.current
         clock = self._clock
         if clock is None or snapshot.stamp == self._overtaken or read_at + FORWARD_WITHIN > self._lease_until():
-            self._calls_left(calls)
-            return None
-        batch = _Batch(snapshot, clock[0] + timedelta(seconds=read_at - clock[1]), read_at, self._instance())
+            return None, calls
+        batch = Batch(snapshot, clock[0] + timedelta(seconds=read_at - clock[1]), read_at, self._instance())
         left = [one for one in calls if not batch.take(one)]
-        if left:
-            self._calls_left(left)
-        return batch if batch.calls else None
+        return (batch if batch.calls else None), left
 
     def _send(self, statements: Sequence[Statement], told: Told) -> None:
         assert self._session is not None
@@ -220,6 +213,8 @@ class Lane:
         if results is not None:
             self._clock = head_of(results[-1].rows[0]).clock, steady()
             self._soon()
+        elif self._session is not None:
+            self._session.give_up()  # without the time nothing can be decided here: another session may tell it
 
     def _answered(self) -> None:
         if self._silent is not None:
@@ -228,29 +223,41 @@ class Lane:
 
     def _heard(
         self,
-        batch: _Batch | None,
+        batch: Batch | None,
         endings: list[Ending],
         asking: list[_Asking],
         results: list[Result] | None,
         error: Exception | None,
     ) -> None:
         self._answered()
-        if asking:
-            _tell(asking, results[0] if results is not None else None)
-        if results is None:
-            self._failed(batch, endings, error)
-        else:
-            if endings:
-                self._ended(endings, results[-1 - (batch is not None)])
+        try:
+            if asking:
+                _tell(asking, results[0] if results is not None else None)
+            if results is None:
+                self._failed(batch, endings, error)
+            else:
+                if endings:
+                    self._ended(endings, results[-1 - (batch is not None)])
+                if batch is not None:
+                    step("admit.committed")
+                    self._told(batch, results[-1])
+        except Exception:
+            log.exception("what the database said of a packet could not be read")
+            _tell(asking, None)
+            self._ends_left(endings)  # a second time says nothing new
             if batch is not None:
-                step("admit.committed")
-                self._told(batch, results[-1])
+                answers = [
+                    answer
+                    for answer, one in zip(batch.answers(batch.at), batch.calls, strict=True)
+                    if not one.future.done()
+                ]
+                self._unheard([one for one in batch.calls if not one.future.done()], UnheardCommit(answers))
         if self._waiting or self._asking or len(self._endings) >= MAX_BATCH:
             self._go()  # at once: whoever waits has waited for this one
         elif self._endings and self._ends_due is None:
-            self._ends_due = self._loop.call_later(ENDS_WAIT, self._soon)
+            self._ends_due = self._loop.call_later(ENDS_WAIT, self._waited)
 
-    def _told(self, batch: _Batch, result: Result) -> None:
+    def _told(self, batch: Batch, result: Result) -> None:
         version, stamp, clock, written = result.rows[0]
         now = head_of((version, stamp, clock))
         self._clock = now.clock, steady()
@@ -272,7 +279,7 @@ class Lane:
             endings = [one for one in endings if one.admitted.intent.call in closed]
         count_events(Counter(one.event for one in endings))
 
-    def _failed(self, batch: _Batch | None, endings: list[Ending], error: Exception | None) -> None:
+    def _failed(self, batch: Batch | None, endings: list[Ending], error: Exception | None) -> None:
         """Ends are tried again by the batch writer: a second time says nothing new."""
         self._ends_left(endings)
         if batch is None:
@@ -311,68 +318,22 @@ def _tell(asking: Sequence[_Asking], result: Result | None) -> None:
             one.future.set_result(now if one.hashed in good else None)
 
 
+def _unwanted(opening: asyncio.Future[Any]) -> None:
+    """Nobody waits for the session any more."""
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()
+
+
 async def keep_open(lane: Lane) -> None:
     """Give it a session whenever it has none; until then the batch writer does it all."""
     while True:
         if not lane.open:
+            opening = asyncio.get_running_loop().run_in_executor(None, connect)
             try:
-                raw = await asyncio.to_thread(connect)
+                lane.begin(await asyncio.shield(opening))
+            except asyncio.CancelledError:
+                opening.add_done_callback(_unwanted)
+                raise
             except Exception as error:  # noqa: BLE001 - whatever it is, it may be over in a moment
                 log.warning("calls take the slow way for now: %s", error)
-            else:
-                lane.begin(raw)
         await asyncio.sleep(LOOK_AFTER_SECONDS)
-
-
-class _Batch:
-    """Calls that are let through together, at `at` by the database's clock, which is not before it."""
-
-    def __init__(self, snapshot: Snapshot, at: datetime, read_at: float, instance: UUID) -> None:
-        self.snapshot, self.at, self.read_at, self._instance = snapshot, at, read_at, instance.hex
-        self.calls: list[Waiting] = []
-        self._verdicts: list[Verdict] = []
-        self._rows: list[Row] = []
-        self._until = END_OF_TIME
-
-    def take(self, waiting: Waiting) -> bool:
-        """Whether it is let through here: allowed, and by nothing that is counted or asks for the time."""
-        intent, verdict = waiting.intent, None
-        if intent.guess is not None and intent.guess[0] is self.snapshot and not intent.answers:
-            verdict = intent.guess[1]
-            if not verdict.since < self.at < verdict.until:
-                verdict = None
-        if verdict is None:
-            verdict = decided(self.snapshot, intent, self.at)
-        if verdict.code is not Code.ALLOWED or verdict.counted is not None or verdict.since >= self.at:
-            return False
-        try:
-            row = admitted_row(intent, verdict, version=self.snapshot.version, instance=self._instance)
-        except Exception:  # noqa: BLE001 - the batch writer says which call it is, and refuses that one
-            return False
-        self.calls.append(waiting)
-        self._verdicts.append(verdict)
-        self._rows.append(row)
-        self._until = min(self._until, verdict.until)
-        return True
-
-    def parameters(self) -> tuple[str | None, ...]:
-        """As `_statement` takes them."""
-        calls = byhand.array([one.intent.call.hex for one in self.calls], quoted=False)
-        hashes = {one.intent.principal.token_hash for one in self.calls}
-        return (
-            *as_arrays(self._rows),
-            calls,
-            self._instance,
-            byhand.array(tuple(hashes), quoted=True),
-            str(len(hashes)),
-            self.snapshot.stamp,
-            moment(self.at),
-            moment(self._until),
-        )
-
-    def answers(self, clock: datetime) -> list[Admitted]:
-        """What they are told, when they were let through at `clock`."""
-        return [
-            Admitted(one.intent, verdict, Code.ALLOWED.value, clock, self.read_at, one.intent.call)
-            for one, verdict in zip(self.calls, self._verdicts, strict=True)
-        ]

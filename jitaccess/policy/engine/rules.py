@@ -302,5 +302,6 @@ class Snapshot:
 
     def server_by_slug(self, slug: str) -> ServerFacts | None:
         if not self._slugs:
-            self._slugs.update((server.slug, server) for server in self.servers.values())
+            # At once: another thread must not see half of them.
+            self._slugs.update({server.slug: server for server in self.servers.values()})
         return self._slugs.get(slug)
