@@ -21,8 +21,9 @@ from django.urls import reverse
 from jitaccess.audit.events import Event, Outcome
 from jitaccess.audit.recorder import Actor, Facts, record
 from jitaccess.identity import on_record
-from jitaccess.identity.models import User
+from jitaccess.identity.models import SignInLink, User
 from jitaccess.identity.proof import CODE, LINK, PASSKEY, PASSWORD, PROVIDER, way_of, ways_of
+from jitaccess.store.clock import JitNow
 from jitaccess.store.sealing import ring
 
 # The member of a session that says by whom and with what a sign-in was begun.
@@ -88,6 +89,8 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # allauth sh
         with transaction.atomic():
             user.set_password(password)
             user.save(update_fields=["password"])
+            # Whoever changes it because of a leak means every way in that was given out before.
+            SignInLink.objects.filter(user=user, used_at=None, expires_at__gt=JitNow()).update(expires_at=JitNow())
             record(Facts(event=Event.USER_PASSWORD_CHANGED, actor=on_record.actor_of(self.request, user)))
 
     def is_reauthentication_required(self, *, app: str) -> bool:  # noqa: ARG002 - allauth names it

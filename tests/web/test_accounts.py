@@ -10,6 +10,8 @@ from django.urls import NoReverseMatch, get_resolver, reverse
 
 from jitaccess.audit.models import Entry
 from jitaccess.identity.models import User
+from jitaccess.identity.services import issue_sign_in_link, use_sign_in_link
+from jitaccess.kernel.errors import NotFound
 from tests.cast import Cast
 
 OLD, NEW = "correct horse battery", "a quite different one"
@@ -115,3 +117,10 @@ def test_no_page_offers_what_was_removed(cast: Cast, browser) -> None:
         html = page.content.decode()
         assert "site.css" in html
         assert not any(f"/accounts/{path}" in html for path in REMOVED if path)
+
+
+def test_a_changed_password_takes_back_the_links_that_were_given_out_before(cast: Cast, browser) -> None:
+    link = issue_sign_in_link(user=cast.anna, ttl=600, operator=cast.operator)
+    assert change(browser(cast.anna)).status_code == 200
+    with pytest.raises(NotFound):
+        use_sign_in_link(link)
