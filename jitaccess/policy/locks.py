@@ -52,8 +52,8 @@ def lock(
 ) -> Lock:
     """Stop `target` (None: everything) now, until `expires_at` or until somebody lifts it.
 
-    Raises Invalid, NotFound, Forbidden, and Conflict("lock.exists") naming the first of two equal ones: one that ends
-    no sooner, and that is not only an owner's.
+    Raises Invalid, NotFound, Forbidden, and Conflict("lock.exists") naming the first of two equal ones. One that
+    its owner could lift again is no equal of anybody else's.
     """
     name, owner = _subject(kind, target)
     _ensure(operator, "add", owner)
@@ -68,8 +68,7 @@ def lock(
         moment = now()
         if expires_at is not None and expires_at <= moment:
             raise Invalid("lock.expiry", "This moment is past; leave the end out to lock until somebody lifts it.")
-        no_sooner = Q(expires_at=None) if expires_at is None else Q(expires_at=None) | Q(expires_at__gte=expires_at)
-        equal = live_locks().filter(no_sooner, kind=kind, target=target).order_by("created_at")
+        equal = live_locks().filter(kind=kind, target=target).order_by("created_at")
         # One that its owner could lift again holds up nobody else's.
         first = next((one for one in equal if _owner_who_made(one) in {None, operator.user}), None)
         if first is not None:

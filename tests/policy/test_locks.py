@@ -237,11 +237,3 @@ def test_a_lock_that_its_owner_could_lift_again_holds_up_nobody_elses(cast: Cast
     assert lock_on(cast.agent.pk) == firm
     assert refusal(unlock, lock=firm, operator=by(cast.olga)) == "lock.not_yours"
     assert refusal(lock, kind="agent", target=cast.agent.pk, reason="too", operator=by(cast.olga)) == "lock.exists"
-
-
-def test_a_lock_that_ends_sooner_holds_up_none_that_ends_later(cast: Cast) -> None:
-    soon, later = now() + timedelta(hours=1), now() + timedelta(hours=2)
-    for expires_at in (soon, later, None):
-        lock(kind="agent", target=cast.agent.pk, reason="x", operator=by(cast.admin), expires_at=expires_at)
-    assert refusal(lock, kind="agent", target=cast.agent.pk, reason="x", operator=by(cast.admin)) == "lock.exists"
-    assert live_locks().count() == 3
