@@ -252,11 +252,24 @@ def both_ways(peer: Peer) -> list[tuple[str, dict[str, Any]]]:
 async def is_refused(peer: Peer, reason: str) -> None:
     """A result with words for the model, and nothing that a schema could refuse."""
     for name, arguments in both_ways(peer):
-        answer = await peer.call(name, arguments)
+        answer = await decided(peer, name, arguments)
         assert answer["isError"] is True
         assert "request_access" in answer["content"][0]["text"]
         assert not answer.get("structuredContent")
         assert answer["_meta"]["io.jitaccess/deny"]["reason_code"] == reason
+
+
+async def decided(peer: Peer, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """The answer of a gateway that can record. A clock that jumped may have ended its lease: until it has entered again
+    it refuses everything, and says that this will pass.
+    """
+    until = asyncio.get_running_loop().time() + LONGEST
+    while True:
+        answer = await peer.call(name, arguments)
+        passing = "cannot record calls right now" in answer["content"][0]["text"]
+        if not passing or asyncio.get_running_loop().time() > until:
+            return answer
+        await asyncio.sleep(0.2)
 
 
 async def works(peer: Peer) -> None:

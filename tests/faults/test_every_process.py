@@ -16,7 +16,7 @@ from tests.faults.world import Ready, World
 from tests.installation import eventually
 from tests.redis import Redis
 
-pytestmark = [pytest.mark.postgresql_only, pytest.mark.timeout(3600 if NIGHTLY else 300)]
+pytestmark = [pytest.mark.postgresql_only, pytest.mark.timeout(3600 if NIGHTLY else 600)]
 ROUNDS = 10 if NIGHTLY else 1
 FROZEN_SECONDS = 3.0
 ROLES = ("worker", "beat", "web", "gateway", "other gateway")

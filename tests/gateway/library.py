@@ -106,5 +106,7 @@ def served(cast: Cast, start: Callable[..., Served], upstream: Library) -> Serve
 @pytest.fixture
 def both(cast: Cast, served: Served) -> Iterator[tuple[Client, Client]]:
     """The demo agent in both eras."""
+    # On a slow machine a server that nobody has met yet may not say in time what it can do.
+    served.run(served.gateway.offers.announced(served.gateway, "git", seconds=60))
     with served.client(cast) as modern, served.client(cast) as legacy:
         yield modern, legacy.initialize()

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from math import ceil
 from random import Random
 from typing import Any
 from uuid import UUID
@@ -41,7 +42,7 @@ from tests.gateway.upstream.web_server import Seen, WebServer, threaded
 from tests.policy import model
 from tests.policy.worlds import CALLS, NAMES
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(400)]
 NIGHTLY = os.environ.get("JITACCESS_HYPOTHESIS") == "nightly"
 SEEDS = range(40) if NIGHTLY else (20260728, 4)
 STEPS, EACH = 40, 5
@@ -88,6 +89,20 @@ class Witness:
 
 def begun() -> QuerySet[Entry]:
     return Entry.objects.filter(event="call.authorized").order_by("uid")
+
+
+def not_sent() -> set[UUID]:
+    """The calls that were let through and could not start in time, on a machine that is busy with other things."""
+    return set(Entry.objects.filter(event="call.not_sent").values_list("call", flat=True))
+
+
+def sent_since(before: int, count: int) -> list[Entry]:
+    """The authorizations written after the first `before`, without those of which nothing was sent: `count` of them."""
+    new = list(begun()[before:])
+    if len(new) > count:  # that the others were given up is on record a moment later
+        eventually(lambda: sum(one.call not in not_sent() for one in new) <= count, what=f"{count} of {new}")
+        new = [one for one in new if one.call not in not_sent()]
+    return new
 
 
 def key_of(entry: Entry) -> Key:
@@ -151,32 +166,32 @@ class Walk:
         arrived, at = len(witness.arrived), self.here.seconds(now())
         done = self.call(client, name, arguments)
         then = self.here.seconds(now())
-        meant = {model.allowed(world, agent, user, server, name, when, arguments) for when in (at, then)}
+        # On a slow machine whole seconds pass, and each may begin or end a right.
+        moments = (at, then, *range(ceil(at), ceil(then)))
+        meant = {model.allowed(world, agent, user, server, name, when, arguments) for when in moments}
         where = (agent, user, slug, name, arguments, at, world)
         assert done in meant, (done, where)
         self.seen["allowed" if done else "denied"] += 1
         if not done:
             self.refused += 1
             assert len(witness.arrived) == arrived, where
-            assert begun().count() == before, where
+            assert not sent_since(before, 0), where
             return
         assert witness.arrived[arrived:] == [(slug, name, arguments_digest(arguments))], where
-        (entry,) = begun()[before:]
+        (entry,) = sent_since(before, 1)
         assert key_of(entry) == witness.arrived[-1]
         assert (entry.agent, entry.user) == (key(agent), key(user) if user else None)
-        self.bindings(
-            entry, model.Ask(user, world.servers[server], _tool(world.servers[server], name), at, arguments), then
-        )
+        tool = _tool(world.servers[server], name)
+        self.bindings(entry, [model.Ask(user, world.servers[server], tool, when, arguments) for when in moments])
 
-    def bindings(self, entry: Entry, ask: model.Ask, then: float) -> None:
+    def bindings(self, entry: Entry, asks: list[model.Ask]) -> None:
         """The entry names live bindings that allow the call; and a use is gone where uses are counted."""
         named = [UUID(one).int for one in json.loads(entry.bindings)]
         held = {one.id: one for one in self.here.world.bindings}
         assert named
-        later = model.Ask(ask.user, ask.server, ask.tool, then, ask.arguments)
         for number in named:
             binding = held[number]
-            assert any(binding.live(one.at) and model.allows(binding, one) for one in (ask, later)), (binding, ask)
+            assert any(binding.live(one.at) and model.allows(binding, one) for one in asks), (binding, asks)
             assert not binding.spent
             if number in self.here.uses:
                 self.here.uses[number] -= 1
@@ -224,7 +239,7 @@ class Walk:
         there = [client for client in clients if client is not None] * 2
         with ThreadPoolExecutor(len(there) or 1) as pool:
             answers = list(pool.map(lambda client: self.call(client, name, arguments), there))
-        entries = list(begun()[before:])
+        entries = sent_since(before, sum(answers))
         assert len(entries) == sum(answers) == len(self.witnesses[slug].arrived) - arrived
         self.refused += len(answers) - sum(answers)
         for entry in entries:
@@ -303,9 +318,11 @@ def _all_on_record(walk: Walk) -> None:
     """Exactly once; and nobody knew of an arrival that the ledger did not know of."""
     assert [one.untold for one in walk.witnesses.values()] == [[], []]
     arrived = Counter(what for one in walk.witnesses.values() for what in one.arrived)
-    assert arrived == Counter(map(key_of, begun()))
+    given_up = not_sent()
+    assert arrived == Counter(key_of(one) for one in begun() if one.call not in given_up)
     assert not OpenCall.objects.exists()
     ends = Counter(entry.event for entry in ledger() if entry.event not in NO_ENDS)
+    assert ends.pop("call.not_sent", 0) == len(given_up)
     assert set(ends) <= {"call.completed", "call.failed"}
     assert sum(ends.values()) == sum(arrived.values())
     assert refusals() == walk.refused

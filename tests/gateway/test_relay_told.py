@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from jitaccess.catalog.models import Server
-from jitaccess.gateway.limits import MAIL_BURST
+from jitaccess.gateway.limits import MAIL_BURST, MAIL_PER_MINUTE, Rate
 from jitaccess.gateway.models import GatewayInstance, Mail
 from jitaccess.gateway.presence import Presences
 from jitaccess.gateway.talking.relay import MAX_HELD, Reply
@@ -244,13 +244,15 @@ def test_what_is_passed_on_between_processes_is_limited_for_each_principal(
     cast: Cast, start: Callable[..., Served], record: Path
 ) -> None:
     first, second = (start({"git": echo(record, era="legacy")}) for _ in range(2))
+    # A minute that does not pass: on a slow machine as many may be sent again as were sent.
+    first.gateway.limits.mail = Rate(per_minute=MAIL_PER_MINUTE, burst=MAIL_BURST, clock=lambda: 0.0)
     with first.client(cast) as client, first.client(cast, user=cast.olga) as other:
         able(client)
         able(other)
         name = f"{second.gateway.instance.hex}-nobody-asked"
         found = [answered(client, name, result={}) for _ in range(MAIL_BURST + 5)]
         assert found[:MAIL_BURST] == [202] * MAIL_BURST
-        assert 429 in found[MAIL_BURST:]
+        assert found[MAIL_BURST:] == [429] * 5
         assert answered(other, name, result={}) == 202, "another principal has a limit of its own"
         assert client.call("git_log")["content"], "only that is limited"
     eventually(lambda: not Mail.objects.exists())
