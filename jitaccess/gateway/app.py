@@ -10,9 +10,9 @@ import asyncio
 import contextlib
 import itertools
 import logging
-from dataclasses import replace
 
 from django.db import Error as DatabaseTrouble
+from msgspec.structs import replace
 
 from jitaccess.gateway import tracing, wire
 from jitaccess.gateway.builtin.definitions import NAMES

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from jitaccess import __version__
 from jitaccess.gateway import wire
@@ -18,8 +18,7 @@ from jitaccess.policy.engine.rules import Snapshot
 SERVER_INFO: JsonObject = {"name": "jitaccess", "version": __version__}
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(msgspec.Struct, frozen=True):
     """One request on its way: who asks what where; policy and clock as they were read when it came."""
 
     gateway: Gateway

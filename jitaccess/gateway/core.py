@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 from uuid import UUID
 
+import msgspec
 from django.db import close_old_connections, connections
 
 from jitaccess.gateway.calling.running import RunningCalls
@@ -68,8 +69,7 @@ REVOKED_WITHIN = timedelta(minutes=10)
 END_SECONDS = 2.0  # a lease that is not ended runs out
 
 
-@dataclass(frozen=True, slots=True)
-class Clock:
+class Clock(msgspec.Struct, frozen=True):
     """The database's clock as last read, carried on by the steady one. For lists and streams, never for calls."""
 
     at: datetime

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
+
+import msgspec
 
 from jitaccess.gateway.seeing.listing import signature, tools_json
 from jitaccess.kernel.errors import Invalid
@@ -25,8 +26,7 @@ def serves(path: str) -> bool:
     return path == PATH or path.startswith(PREFIX)
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(msgspec.Struct, frozen=True):
     """One tool, resource or prompt: whose it is (None: of no server here), its true name or URI, and what clients
     here call it.
     """
@@ -38,8 +38,7 @@ class Target:
     kind: Kind = Kind.TOOL
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(msgspec.Struct, frozen=True):
     """The endpoint of one server, or with both members empty the one of all servers."""
 
     server: UUID | None = None

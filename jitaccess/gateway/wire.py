@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from jitaccess.kernel import strictjson
 from jitaccess.kernel.errors import Invalid
@@ -46,8 +47,7 @@ class RpcError(Exception):
         self.code, self.message, self.status, self.data, self.request_id = code, message, status, data, request_id
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(msgspec.Struct, frozen=True):
     """One request (id set) or notification (id None) of a client, in one era; or with `answer` the whole of what an
     older client answers to a question of the gateway.
     """
@@ -60,7 +60,7 @@ class Message:
     client: str
     answer: JsonObject | None = None
     # The headers in which a client repeats arguments of a call, by their names in lower case.
-    mirrored: Mapping[str, str] = field(default_factory=dict)
+    mirrored: Mapping[str, str] = msgspec.field(default_factory=dict)
 
     @property
     def meta(self) -> JsonObject:

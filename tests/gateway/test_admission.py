@@ -280,8 +280,9 @@ def test_no_call_is_authorized_or_sent_at_or_after_the_end_of_its_grant(
     authorized = ledger("call.authorized", tool="git_commit")
     assert authorized
     assert all(entry.at < grant.expires_at for entry in authorized)
-    # One that runs at that moment is cut.
-    assert len(reached) == len(told("call.completed")) + len(told("call.outcome_unknown"))
+    # One that runs at that moment is cut, whether or not its server has read it already.
+    completed, cut = len(told("call.completed")), len(told("call.outcome_unknown"))
+    assert completed <= len(reached) <= completed + cut
     assert len(answered) == len(authorized) + refusals() - 1 - told().count("call.not_sent")
 
 

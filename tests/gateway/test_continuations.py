@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 from django.db import connection
+from msgspec import structs
 
 from jitaccess.audit.events import Event, Outcome
 from jitaccess.gateway.models import Continuation, OpenCall
@@ -112,7 +112,7 @@ def test_one_that_was_never_made_or_is_somebody_elses_is_refused_on_record(cast:
     key = desk.ask(first)
     value, _ = issue_token(agent=cast.agent, user=cast.olga, ttl=600, operator=cast.operator)
     other = authenticate(value)
-    foreign = replace(desk.intent("git_log", continues=key), principal=other)
+    foreign = structs.replace(desk.intent("git_log", continues=key), principal=other)
     assert codes(desk.admit(foreign, desk.intent("git_log", continues=uuid4()))) == ["continuation_unknown"] * 2
     assert len(ledger("call.denied")) == 2
     assert codes(desk.admit(desk.intent("git_log", continues=key))) == ["allowed"], "it is still whose it was"
@@ -203,8 +203,8 @@ def test_ends_that_keep_a_use_open_go_alone_as_those_that_give_one_back(cast: Ca
     counted, free = desk.admit(desk.intent(), desk.intent("git_log"))
     ending = Ending(counted, Event.CALL_COMPLETED, Outcome.ALLOWED, {}, uuid7())
     assert touches_uses(ending)
-    assert not touches_uses(replace(ending, admitted=free))
-    assert not touches_uses(replace(ending, continuation=None))
+    assert not touches_uses(structs.replace(ending, admitted=free))
+    assert not touches_uses(structs.replace(ending, continuation=None))
 
 
 def test_an_exact_call_carries_no_answers_but_what_any_arguments_may_have_does(cast: Cast, desk: Desk) -> None:

@@ -10,6 +10,7 @@ from uuid import UUID
 import psycopg
 import pytest
 from django.db import connection, transaction
+from msgspec import structs
 
 from jitaccess.audit.events import Event, Outcome
 from jitaccess.audit.models import Entry, Leaf
@@ -62,7 +63,7 @@ def test_entries_of_calls_are_as_the_recorder_writes_them(cast: Cast) -> None:
         intents, store=store, instance=instance, guard=ClockGuard(), lease_until=lambda: steady() + 60
     )
     assert [answer.allowed for answer in answers] == [False, False, True]
-    ended = replace(answers[2], intent=replace(intents[2], server_name=NASTY, tool=NASTY))
+    ended = structs.replace(answers[2], intent=structs.replace(intents[2], server_name=NASTY, tool=NASTY))
     write_endings([Ending(ended, Event.CALL_COMPLETED, Outcome.ALLOWED, {NASTY: NASTY})], instance=instance)
     for entry in ledger():
         bindings = answers[2].verdict.bindings if entry.event == "call.authorized" else ()

@@ -12,6 +12,7 @@ from uuid import UUID
 import psycopg
 import pytest
 from django.db import connection
+from msgspec import structs
 
 from jitaccess.audit.models import Entry
 from jitaccess.gateway.models import OpenCall
@@ -229,7 +230,7 @@ def test_what_the_database_refuses_is_tried_again_by_itself(
     twice = ledger("call.authorized")[0].call
     assert twice
     OpenCall.objects.create(call=twice, instance=quick.gateway.instance)
-    bad = replace(good, call=twice)
+    bad = structs.replace(good, call=twice)
 
     async def both() -> list[Any]:
         admit = quick.gateway.admission.admit
@@ -297,7 +298,7 @@ def test_ends_that_come_while_a_packet_is_long_under_way_are_written_after_it(
     async def work() -> None:
         quick.gateway.admission.not_sent(await quick.gateway.admission.admit(intent), "a test")
 
-    admitted = quick.run(quick.gateway.admission.admit(replace(intent, call=uuid7())))
+    admitted = quick.run(quick.gateway.admission.admit(structs.replace(intent, call=uuid7())))
     with ledger_held():
         quick.run(_not_sent(quick, admitted))
         assert eventually(lambda: _waits() == 1)
@@ -330,7 +331,7 @@ def test_a_verdict_that_asks_for_the_time_is_not_used_a_moment_later(cast: Cast,
     intent = Intent(principal, cast.server.pk, "git", "git_log", "sha256:x", {})
     for verdict, used in ((timed, False), (replace(timed, since=at - timedelta(hours=1)), True)):
         batch = packet.Batch(snapshot, at + timedelta(milliseconds=5), 0.0, quick.gateway.instance)
-        waiting = Waiting(replace(intent, guess=Guess(snapshot, verdict, at)), quick.loop.create_future())
+        waiting = Waiting(structs.replace(intent, guess=Guess(snapshot, verdict, at)), quick.loop.create_future())
         assert batch.take(waiting)
         assert (batch._verdicts == [verdict]) is used
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+
+import msgspec
 
 from jitaccess.audit.redact import redact
 from jitaccess.gateway.calling.forwarding import Forwarding
@@ -22,8 +23,7 @@ from jitaccess.kernel.strictjson import Json, JsonObject
 SMALL = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(msgspec.Struct, frozen=True):
     """What a client wants done: exactly which tool, resource or prompt, with which arguments.
 
     `arguments` are what is decided on and recorded; `params` what is sent, None: name and arguments. `clock` is the
@@ -79,8 +79,7 @@ class Call:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Asking:
+class Asking(msgspec.Struct, frozen=True):
     """A call that cannot go on before its client has answered. `parked`: it waits at the server meanwhile."""
 
     want: Wanted
@@ -88,8 +87,7 @@ class Asking:
     parked: ParkedCall | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(msgspec.Struct, frozen=True):
     """What is worked out once for all rounds of a call."""
 
     gateway: Gateway

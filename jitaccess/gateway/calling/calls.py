@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from jitaccess.audit.events import Event, Outcome
 from jitaccess.gateway import tracing

@@ -353,12 +353,10 @@ class Admission:
         under way must be over. The second time says nothing new, unless the commit came late.
         """
 
-        def again() -> None:
-            for answer in answers:
-                self.not_sent(answer, why)
-
-        again()
-        later = threading.Timer(COMMIT_SECONDS, again)
+        for answer in answers:
+            self.not_sent(answer, why)
+        again = [Ending(answer, Event.CALL_NOT_SENT, Outcome.ERROR, {"why": why}) for answer in answers]
+        later = threading.Timer(COMMIT_SECONDS, self._take_over_ends, (again,))
         later.daemon = True
         later.start()
 

@@ -14,6 +14,7 @@ from datetime import datetime
 from uuid import UUID
 
 from django.db import InterfaceError, InternalError, OperationalError, connection, transaction
+from msgspec import structs
 
 from jitaccess.audit.events import Event, Outcome
 from jitaccess.audit.recorder import Row, hex_of, moment, row, what_columns, write_rows
@@ -183,7 +184,7 @@ class _Batch:
             return admitted, [self._row(one, at, instance) for one in admitted]
         repeated = count_refusals(refused, instance=self.instance, clock=self.clock)
         rows = [self._row(one, at, instance) for one in admitted if one.intent.call not in repeated]
-        return [replace(one, recorded=repeated.get(one.intent.call, one.recorded)) for one in admitted], rows
+        return [structs.replace(one, recorded=repeated.get(one.intent.call, one.recorded)) for one in admitted], rows
 
     def _continued(self, codes: list[str]) -> dict[int, Continued]:
         """What the calls go on with, by their number. Those whose continuation is not theirs or used get a code."""

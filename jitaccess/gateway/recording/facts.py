@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
+
+import msgspec
 
 from jitaccess.audit.events import Event, Outcome
 from jitaccess.gateway.recording.continuations import Continued
@@ -23,8 +25,7 @@ FORWARD_WITHIN = 1.0
 TOOLS_CALL = "tools/call"
 
 
-@dataclass(frozen=True, slots=True)
-class Guess:
+class Guess(msgspec.Struct, frozen=True):
     """What a process's policy said of a call, and when, before its batch."""
 
     snapshot: Snapshot
@@ -32,8 +33,7 @@ class Guess:
     at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Intent:
+class Intent(msgspec.Struct, frozen=True):
     """A call somebody wants to make. `arguments` are redacted already; `given` are the whole ones, and `digest` is over
     them. `tool` is a name, or by `kind` the URI of a resource. `method` is what the client asked for.
 
@@ -48,14 +48,18 @@ class Intent:
     tool: str
     digest: str
     arguments: Json
-    call: UUID = field(default_factory=uuid7)
-    given: JsonObject = field(default_factory=dict, repr=False)
+    call: UUID = msgspec.field(default_factory=uuid7)
+    given: JsonObject = msgspec.field(default_factory=dict)
     kind: Kind = Kind.TOOL
     continues: UUID | None = None
     answers: bool = False
     barred: str = ""
     method: str = TOOLS_CALL
-    guess: Guess | None = field(default=None, repr=False, compare=False)
+    guess: Guess | None = None
+
+    def __repr__(self) -> str:
+        """Without what was given: it may hold secrets, and this may end in a log."""
+        return f"<Intent {self.call} of {self.principal.key}: {self.server_name}/{self.tool}>"
 
     @property
     def what_for(self) -> dict[str, Json]:
@@ -68,8 +72,7 @@ class Intent:
         return self.continues is None and not self.barred
 
 
-@dataclass(frozen=True, slots=True)
-class Admitted:
+class Admitted(msgspec.Struct, frozen=True):
     """The recorded answer to an Intent. `read_at` is the steady clock's just before the database's clock was read.
 
     `recorded` is the call whose entry tells of this one: its own, or the first of the same refusals in this minute.
@@ -112,8 +115,7 @@ class UnheardCommit(Exception):
         self.answers = answers
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
+class Ending(msgspec.Struct, frozen=True):
     """How an authorized call ended. With `continuation` it may go on, once, under that id. `told` is called once this
     is on record.
     """

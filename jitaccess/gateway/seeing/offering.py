@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from jitaccess.gateway import tracing, wire
 from jitaccess.gateway.calling.calls import Call, forward_call

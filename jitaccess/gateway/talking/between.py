@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from jitaccess.audit.events import Event, Outcome
 from jitaccess.gateway.calling.call import Asking, Known

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
 from uuid import UUID, uuid4
+
+import msgspec
 
 from jitaccess.gateway import wire
 from jitaccess.gateway.talking.asking import ASK_SECONDS, Questions, lacking
@@ -19,8 +20,7 @@ LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "alert", "e
 MAX_LEVELS = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(msgspec.Struct, frozen=True):
     """`capabilities` are those it declared, as far as they are carried. `level` is the least of the log messages it
     wants; None: a modern client wants none, an older one what the server thinks fit.
     """
@@ -29,7 +29,7 @@ class Caller:
     principal: str
     session: str
     reply: Reply | None
-    capabilities: JsonObject = field(default_factory=dict)
+    capabilities: JsonObject = msgspec.field(default_factory=dict)
     level: str | None = None
 
     @property

@@ -7,9 +7,10 @@ the same principal, server, method, name, arguments and access. A server's own s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
+
+import msgspec
 
 from jitaccess.gateway.calling.results import cleared
 from jitaccess.gateway.talking.asking import lacking
@@ -29,8 +30,7 @@ METHODS = frozenset({"tools/call", "prompts/get", "resources/read"})
 _CONTEXT = "mcp-request-state-v1"
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
+class Subject(msgspec.Struct, frozen=True):
     """What a sealed state is good for: who calls what with which arguments."""
 
     principal: str
@@ -49,8 +49,7 @@ class Subject:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
+class Turn(msgspec.Struct, frozen=True):
     """One round. `continues` and `bindings` are those of the round before; `state` is the server's own. Of a call that
     waits in the middle, `parked` is its name and `holder` the process that has it.
     """
@@ -64,8 +63,7 @@ class Turn:
     holder: UUID | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(msgspec.Struct, frozen=True):
     """What a server asks for before it goes on: questions by the server's own keys, and its state."""
 
     requests: JsonObject
