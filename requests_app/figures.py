@@ -9,12 +9,12 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.core.cache import cache
-from django.db.models import QuerySet
+from django.db.models import Count, Min, Q, QuerySet
 
 from jitaccess.identity.models import User
 from jitaccess.store.clock import JitNow
 from requests_app.models import Concern, Decision, Grant
-from requests_app.selectors import grants_live, open_requests
+from requests_app.selectors import concerns, grants_live, open_requests
 from requests_app.standing import hats_of
 
 WEEK = timedelta(days=7)
@@ -51,27 +51,16 @@ def concerning(hats: Collection[str]) -> QuerySet[Concern, UUID]:
     return Concern.objects.filter(subject__in=hats).values_list("request", flat=True)
 
 
-def desk_figures(user: User, at: datetime) -> Desk:
-    """Four numbers of four small queries: what is open and live is a few thousand rows, whatever has been."""
+def desk_figures(user: User) -> Desk:
+    """What is open and live is a few thousand rows, whatever has been: two queries."""
     asked, live = open_requests(), Grant.objects.filter(grants_live(live=True))
     if not user.is_superuser:
-        hats = hats_of(user, at)
-        asked, live = (
-            asked.filter(pk__in=_among(asked.values_list("pk", flat=True), hats)),
-            live.filter(request__in=_among(live.values_list("request", flat=True), hats)),
-        )
-    return Desk(
-        open=asked.count(),
-        oldest=asked.order_by("created_at").values_list("created_at", flat=True).first(),
-        live=live.count(),
-        ending=live.filter(expires_at__lte=JitNow() + timedelta(hours=1)).count(),
-    )
-
-
-def _among(ids: QuerySet[object, UUID], hats: Collection[str]) -> list[UUID]:  # type: ignore[type-var]
-    """Those of these few requests that concern whom the refs mean."""
-    few = list(ids)
-    return list(Concern.objects.filter(request__in=few, subject__in=hats).values_list("request", flat=True).distinct())
+        hats = hats_of(user)
+        asked, live = asked.filter(concerns(hats)), live.filter(concerns(hats, "request"))
+    soon = Q(expires_at__lte=JitNow() + timedelta(hours=1))
+    opened = asked.order_by().aggregate(n=Count("pk"), oldest=Min("created_at"))
+    lives = live.order_by().aggregate(n=Count("pk"), ending=Count("pk", filter=soon))
+    return Desk(open=opened["n"], oldest=opened["oldest"], live=lives["n"], ending=lives["ending"])
 
 
 def latest_decisions(at: datetime) -> list[Timed]:

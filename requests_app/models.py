@@ -165,6 +165,8 @@ class Concern(models.Model):
         constraints: ClassVar = [
             models.UniqueConstraint(fields=["subject", "request"], name="jit_request_concerns_once"),
         ]
+        # The other way round, for lists that ask of each of a few thousand whether it concerns somebody.
+        indexes: ClassVar = [models.Index(fields=["request", "subject"], name="jit_concern_request")]
 
     def __str__(self) -> str:
         return self.subject
@@ -238,7 +240,11 @@ class Grant(models.Model):
                 name="jit_grant_end_has_a_reason",
             ),
         ]
-        indexes: ClassVar = [models.Index(fields=["ended_at", "expires_at"], name="jit_grant_due")]
+        indexes: ClassVar = [
+            models.Index(fields=["ended_at", "expires_at"], name="jit_grant_due"),
+            models.Index(fields=["id"], condition=Q(ended_at=None), name="jit_grant_live"),
+            models.Index(fields=["request"], condition=Q(ended_at=None), name="jit_grant_live_of"),
+        ]
 
     def __str__(self) -> str:
         return f"grant of {self.request}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, overload
 
@@ -16,6 +16,7 @@ from django_htmx.http import HttpResponseClientRedirect
 
 from jitaccess.identity.models import User
 from jitaccess.kernel.errors import JitAccessError
+from jitaccess.kernel.once import one_look
 
 P = ParamSpec("P")
 View = Callable[Concatenate[HttpRequest, P], HttpResponseBase]
@@ -26,6 +27,7 @@ _TITLES = {
     409: "Not possible any more",
     503: "Busy right now",
 }
+_WORDS = ("reason", "note", "text", "call_arguments", "schema", "objects")
 _SIGNED_OUT = "You were not signed in any more, so nothing was decided or changed. Sign in, and look at it again."
 
 
@@ -53,10 +55,17 @@ def partial(
     return render(request, block if is_partial(request) else page, context, status=status)
 
 
+def written(request: HttpRequest) -> str:
+    """The words in the form that was sent: whoever is refused gets them back."""
+    arguments = [f"{name[4:84]}: {text[:8000]}" for name, text in request.POST.items() if name[:4] == "arg:" and text]
+    return "\n\n".join(filter(None, (*(request.POST.get(name, "")[:8000].strip() for name in _WORDS), *arguments)))
+
+
 def refusal(request: HttpRequest, error: JitAccessError) -> HttpResponse:
     """A refusal as a page."""
     title = _TITLES.get(error.http_status, "That did not work")
-    return render(request, "web/refusal.html", {"title": title, "detail": error.detail}, status=error.http_status)
+    told = {"title": title, "detail": error.detail, "written": written(request)}
+    return render(request, "web/refusal.html", told, status=error.http_status)
 
 
 def refusals_are_pages(view: View[P]) -> View[P]:
@@ -91,7 +100,8 @@ def page(view: View[P] | None = None, /, *, back: str = "") -> View[P] | Callabl
         @wraps(view)
         def answered(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
             if request.user.is_authenticated:
-                return guarded(request, *args, **kwargs)
+                with one_look() if request.method in {"GET", "HEAD"} else nullcontext():
+                    return guarded(request, *args, **kwargs)
             return _sign_in_first(request, back, kwargs)
 
         return answered
@@ -101,13 +111,17 @@ def page(view: View[P] | None = None, /, *, back: str = "") -> View[P] | Callabl
 
 def _sign_in_first(request: HttpRequest, back: str, arguments: Mapping[str, Any]) -> HttpResponseBase:
     htmx: Any = getattr(request, "htmx", None)
-    if request.method not in {"GET", "HEAD"}:
+    safe = request.method in {"GET", "HEAD"}
+    words = "" if safe or htmx else written(request)
+    if not safe and not words:
         messages.warning(request, _SIGNED_OUT)
     if htmx:
         # None unless it is a page of this site: the header says what the browser shows.
         return HttpResponseClientRedirect(redirect_to_login(htmx.current_url_abs_path or "/").url)
-    safe = request.method in {"GET", "HEAD"} and not back
-    return redirect_to_login(request.get_full_path() if safe else _page_of(back, arguments))
+    answer = redirect_to_login(request.get_full_path() if safe and not back else _page_of(back, arguments))
+    if not words:
+        return answer
+    return render(request, "web/signed_out.html", {"url": answer.url, "written": words}, status=403)
 
 
 def _page_of(back: str, arguments: Mapping[str, Any]) -> str:

@@ -6,18 +6,22 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from django.db.models import Exists, OuterRef, QuerySet
+from django.db import connection
+from django.db.models import Case, OuterRef, QuerySet, SmallIntegerField, Subquery, When
 from django.db.models import Q as Q  # noqa: PLC0414 - for interfaces that add filters
+from django.db.models.lookups import IsNull
 
 from jitaccess.audit.events import Event
 from jitaccess.audit.models import Entry
 from jitaccess.identity.models import User
 from jitaccess.identity.principal import Principal
+from jitaccess.kernel.once import once_each
 from jitaccess.store.clock import JitNow
 from jitaccess.store.paging import Part, part_of
-from requests_app.lifecycle import RequestStatus
+from requests_app.lifecycle import RequestStatus, Risk
 
 # Interfaces that read name the rows by way of this module: whatever imports requests_app.models may write them.
 from requests_app.models import AccessRequest as AccessRequest  # noqa: PLC0414
@@ -40,6 +44,8 @@ class State(StrEnum):
 
 
 _ALL = Q()
+_RISKS = (Risk.CRITICAL, Risk.HIGH, Risk.MEDIUM, Risk.LOW)
+_HARM = Case(*(When(risk=risk, then=place) for place, risk in enumerate(_RISKS)), output_field=SmallIntegerField())
 _MARGIN = timedelta(days=1)
 
 
@@ -75,22 +81,52 @@ def open_requests() -> QuerySet[AccessRequest]:
 
 
 def inbox_of(user: User, *, limit: int = 200) -> list[AccessRequest]:
-    """What waits for this person's decision, oldest first."""
-    return desk_of(user, waiting=limit, recent=0)[0]
+    """What waits for this person's decision, the riskiest and of those the oldest first."""
+    return desk_of(user, waiting=limit, recent=0).waiting
+
+
+class Desk(NamedTuple):
+    """What waits for somebody's decision, the riskiest and of those the oldest first; the latest others they may see;
+    and the last of this part, if more are waiting behind it.
+    """
+
+    waiting: list[AccessRequest]
+    recent: list[AccessRequest]
+    more: UUID | None
 
 
 def desk_of(
-    user: User, *, at: datetime | None = None, waiting: int = 200, recent: int = 20
-) -> tuple[list[AccessRequest], list[AccessRequest]]:
-    """What waits for this person's decision (`at` this moment), oldest first; and the latest others they may see."""
-    hats = hats_of(user, at)
-    rows = open_requests().filter(_concerns(hats)).select_related("agent__owner", "user", "grant")
-    oldest = list(rows.order_by("created_at")[:waiting])
+    user: User,
+    *,
+    at: datetime | None = None,
+    waiting: int = 200,
+    recent: int = 20,
+    after: UUID | None = None,
+    where: Q = _ALL,
+) -> Desk:
+    """What of `where` waits for this person's decision (`at` this moment), behind the request `after`."""
+    hats = hats_of(user)
+    rows = open_requests().filter(concerns(hats)).select_related("agent__owner", "user", "grant")
+    found = list(rows.filter(where, _behind(after)).order_by(_HARM, "created_at", "pk")[: waiting + 1])
+    first, more = found[:waiting], len(found) > waiting
     latest = _page(None if user.is_superuser else hats, None, size=recent).rows if recent else []
-    unique = {row.pk: row for row in (*oldest, *latest)}
+    unique = {row.pk: row for row in (*first, *latest)}
     standings = dict(zip(unique, standings_of(list(unique.values()), user, at, hats), strict=True))
-    mine = [row for row in oldest if standings[row.pk].may_decide and standings[row.pk].decided is None]
-    return mine, [row for row in latest if standings[row.pk].may_see and row not in mine]
+    waits = {pk for pk, place in standings.items() if place.may_decide and place.decided is None}
+    mine = [row for row in first if row.pk in waits]
+    # What waits on another part of the desk is none of the others.
+    rest = [row for row in latest if row not in mine and not ((more or after) and row.pending and row.pk in waits)]
+    seen = [row for row in rest if standings[row.pk].may_see]
+    return Desk(mine, seen, first[-1].pk if more else None)
+
+
+def _behind(request: UUID | None) -> Q:
+    """What stands behind this request on a desk, whatever became of it meanwhile."""
+    row = AccessRequest.objects.filter(pk=request).first() if request else None
+    if row is None:
+        return Q()
+    later = Q(created_at__gt=row.created_at) | Q(created_at=row.created_at, pk__gt=row.pk)
+    return Q(risk__in=_RISKS[_RISKS.index(row.risk) + 1 :]) | Q(later, risk=row.risk)
 
 
 def visible_requests(user: User, *, limit: int = 50) -> list[AccessRequest]:
@@ -106,9 +142,13 @@ def page_of_requests(
     after: UUID | None = None,
     size: int = 50,
     where: Q = _ALL,
+    theirs: bool = False,
 ) -> Part[AccessRequest]:
-    """Requests this person may see, latest first: those filed before or after one of them, or the latest of all."""
-    hats = _sought(user)
+    """Requests this person may see, latest first: those filed before or after one of them, or the latest of all.
+
+    `theirs`: they may see all that `where` finds, so that it need not be looked for by whom it concerns.
+    """
+    hats = None if theirs else _sought(user)
     part = _page(hats, state, before=before, after=after, size=size, where=where)
     return Part(_seen(user, part.rows, hats), newer=part.newer, older=part.older)
 
@@ -145,20 +185,21 @@ def page_of_grants(
     after: UUID | None = None,
     size: int = 50,
     where: Q = _ALL,
+    theirs: bool = False,
 ) -> Part[Grant]:
-    """Grants of the requests that this person may see, latest first; `live` or not, None: all."""
-    hats = _sought(user)
+    """Grants of the requests that this person may see, latest first; `live` or not, None: all. `theirs`: as above."""
+    hats = None if theirs else _sought(user)
     table = Grant.objects.select_related("request__agent", "agent", "user")
     wanted = table.filter(where, _ALL if live is None else grants_live(live=live))
     if hats is None:
         part = part_of(wanted, before=before, after=after, size=size)
     elif live or where:  # few enough to ask of each
-        part = part_of(wanted.filter(_concerns(hats, "request")), before=before, after=after, size=size)
+        part = part_of(wanted.filter(concerns(hats, "request")), before=before, after=after, size=size)
     else:
 
         def rows(span: Span) -> QuerySet[Grant]:
             if not span.whole:
-                return wanted.filter(span.of("pk"), _concerns(hats, "request"))
+                return wanted.filter(span.of("pk"), concerns(hats, "request"))
             return wanted.filter(request__in=Concern.objects.filter(subject__in=hats).values("request"))
 
         part = part_near(Grant.objects.all(), rows, before=before, after=after, size=size)
@@ -168,7 +209,7 @@ def page_of_grants(
 def grants_seen_by(user: User) -> QuerySet[Grant]:
     """Grants of the requests that this person may see, to find one among; page_of_grants lists them."""
     rows = Grant.objects.select_related("request__agent", "agent", "user")
-    return rows if user.is_superuser else rows.filter(_concerns(hats_of(user), "request"))
+    return rows if user.is_superuser else rows.filter(concerns(hats_of(user), "request"))
 
 
 def seen_grants(user: User, grants: Sequence[Grant], hats: Collection[str] | None = None) -> list[Grant]:
@@ -227,7 +268,7 @@ def _page(
     if hats is None:
         return part_of(table, before=before, after=after, size=size)
     if where or state in (State.WAITING, State.ACTIVE):  # few enough to ask of each
-        return part_of(table.filter(_concerns(hats)), before=before, after=after, size=size)
+        return part_of(table.filter(concerns(hats)), before=before, after=after, size=size)
 
     def rows(span: Span) -> QuerySet[AccessRequest]:
         concerned = Concern.objects.filter(span.of("request"), subject__in=hats)
@@ -236,9 +277,12 @@ def _page(
     return part_near(AccessRequest.objects.all(), rows, before=before, after=after, size=size)
 
 
-def _concerns(hats: Collection[str], request: str = "pk") -> Exists:
-    """Asked of each row, by the index on whom a request concerns."""
-    return Exists(Concern.objects.filter(request=OuterRef(request), subject__in=hats))
+def concerns(hats: Collection[str], request: str = "pk") -> IsNull:
+    """Asked of each row, by the index on whom a request concerns. Not EXISTS: to be clever, the planner would gather
+    all that ever concerned them first.
+    """
+    theirs = Concern.objects.filter(request=OuterRef(request), subject__in=hats)
+    return IsNull(Subquery(theirs.values("subject")[:1]), False)
 
 
 def _sought(user: User) -> frozenset[str] | None:
@@ -272,11 +316,37 @@ def _in_state(state: State | None) -> Q:
             return ~(decided | (pending & Q(pending_until__gt=JitNow())))
 
 
+@once_each
+def earlier_of(requests: frozenset[AccessRequest]) -> dict[AccessRequest, list[tuple[str, str]]]:
+    """For each, what was asked for by the latest 1,000 of the same agent before it, and how each stands: one query.
+    Django has no union of limited ones on SQLite.
+    """
+    if not requests:
+        return {}
+    parts, parameters, found = [], list[Any](), {one: list[tuple[str, str]]() for one in requests}
+    for place, one in enumerate(found):
+        rows = AccessRequest.objects.filter(agent=one.agent_id, created_at__lt=one.created_at).order_by("-created_at")
+        statement, values = rows.values_list("items", "status")[:1000].query.sql_with_params()
+        parts.append(f"SELECT {place} AS place, items, status FROM ({statement}) AS part")  # noqa: S608 - by Django
+        parameters += values
+    places = list(found.values())
+    with connection.cursor() as cursor:
+        cursor.execute(" UNION ALL ".join(parts), parameters)
+        for place, items, status in cursor.fetchall():
+            places[place].append((items, status))
+    return found
+
+
 def history_of(request: AccessRequest) -> dict[UUID, Counter[str]]:
-    """For each tool asked for: how earlier requests for it, of the latest 1,000 of the same agent, ended, by status."""
-    counts: dict[UUID, Counter[str]] = {UUID(tool["id"]): Counter() for tool in request.tools}
-    earlier = AccessRequest.objects.filter(agent=request.agent_id, created_at__lt=request.created_at)
-    for items, status in earlier.order_by("-created_at").values_list("items", "status")[:1000]:
+    """For each tool and role asked for: how earlier requests for it, of the latest 1,000 of the same agent, ended, by
+    status.
+    """
+    roles = [item["role_id"] for item in request.parsed_items if item["kind"] == "role"]
+    asked = [*(tool["id"] for tool in request.tools), *roles]
+    if not asked:
+        return {}
+    counts: dict[UUID, Counter[str]] = {UUID(one): Counter() for one in asked}
+    for items, status in earlier_of([request])[request]:
         for tool, ended in counts.items():
             if str(tool) in items:
                 ended[status] += 1

@@ -18,9 +18,10 @@ from jitaccess.audit.recorder import Actor
 from jitaccess.identity.models import Agent
 from jitaccess.kernel.errors import Conflict
 from jitaccess.policy.services import is_used_up, used_up_grants
-from jitaccess.store.clock import JitNow
+from jitaccess.store.clock import JitNow, now
 from requests_app.lifecycle import EndReason, RequestStatus
 from requests_app.models import AccessRequest, Grant
+from requests_app.overview import keep_all
 from requests_app.services.end import due_grants, end_grant, expire_grants
 from requests_app.services.lapse import lapse_request
 
@@ -91,6 +92,12 @@ def lapse_requests() -> int:
     return _until_done(
         due.order_by("pending_until"), lambda requests: _each(requests, lambda pk: lapse_request(request_id=pk))
     )
+
+
+@shared_task(name="requests_app.keep_figures", ignore_result=True)
+def keep_figures() -> None:
+    """Make what takes long on the overview, so that whoever looks at it first does not wait."""
+    keep_all(now())
 
 
 def _until_done(rows: QuerySet[Any], do: Callable[[Sequence[UUID]], int]) -> int:

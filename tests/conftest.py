@@ -25,7 +25,7 @@ PURE = (
     "kernel", "policy/engine", "policy/approval", "gateway/upstream", "egress",
     # What people and programs see of rows: the statements behind it are run on both databases elsewhere.
     "web", "admin", "runtime", "api/authzen", "bench", "requests_app/card", "slack", "pages", "identity/oidc",
-    "conformance",
+    "conformance", "flows",
 )  # fmt: skip
 # Most of what they do is wait for processes. They begin first, so that what only computes fills the pauses, and none of
 # them is left alone at the end.

@@ -28,13 +28,15 @@ import psutil
 
 URL = "JITACCESS_TEST_DATABASE_URL"
 SHARED = "JITACCESS_TEST_SHARED"  # a folder for what all processes of a run use; see once.py
+# Said to the tests, and no setting of what they test.
+_KEPT = ("JITACCESS_TEST_", "JITACCESS_HYPOTHESIS", "JITACCESS_PICTURES", "JITACCESS_CHROMIUM")
 _KEPT_TABLES = {"django_migrations", "django_content_type", "auth_permission", "jit_policy_policyversion"}
 
 
 def environment() -> dict[str, str]:
     """The environment of this process: its own var folder, its database, nothing of the developer's own."""
     for name in list(os.environ):
-        if name.startswith("JITACCESS_") and not name.startswith(("JITACCESS_TEST_", "JITACCESS_HYPOTHESIS")):
+        if name.startswith("JITACCESS_") and not name.startswith(_KEPT):
             del os.environ[name]
     var = _temporary_folder("jitaccess-test-")
     values = {"JITACCESS_VAR": str(var), "JITACCESS_TEST_CLOCK_FILE": str(var / "clock"), "REDIS_URL": ""}

@@ -30,6 +30,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
     "SCHEMA_PATH_PREFIX": "/api/v1",
     "SERVE_INCLUDE_SCHEMA": False,
     "ENUM_NAME_OVERRIDES": {
+        "DeliveryState": "jitaccess.api.hook_shapes.STATES",
         "GrantState": "jitaccess.api.shape_parts.GRANT_STATES",
         "ItemKind": "jitaccess.api.shape_parts.ITEM_KINDS",
         "LockKind": "jitaccess.policy.models.Lock.Kind",

@@ -28,6 +28,7 @@ PLACES = (
     "roles",
     "bindings",
     "locks",
+    "webhooks",
     "ledger/entries",
     "ledger/checkpoints",
     "openapi.json",

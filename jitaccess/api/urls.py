@@ -15,6 +15,7 @@ from jitaccess.api import (
     requests,
     root,
     tokens,
+    webhooks,
 )
 
 # Tells the generator of the OpenAPI file about our classes; here, because commands need not pay for it.
@@ -58,6 +59,26 @@ urlpatterns = [
     path("v1/explain", explaining.Explain.as_view(), name="explain"),
     path("v1/locks", locks.LockList.as_view(), name="locks"),
     path("v1/locks/<uuid:lock_id>/lift", locks.LockLift.as_view(), name="lift"),
+    path("v1/webhooks", webhooks.WebhookList.as_view(), name="webhooks"),
+    path("v1/webhooks/<uuid:webhook_id>", webhooks.WebhookShow.as_view(), name="webhook"),
+    path("v1/webhooks/<uuid:webhook_id>/change", webhooks.WebhookChange.as_view(), name="webhook-change"),
+    path("v1/webhooks/<uuid:webhook_id>/rotate", webhooks.WebhookRotate.as_view(), name="webhook-rotate"),
+    path("v1/webhooks/<uuid:webhook_id>/pause", webhooks.WebhookPause.as_view(), name="webhook-pause"),
+    path("v1/webhooks/<uuid:webhook_id>/resume", webhooks.WebhookResume.as_view(), name="webhook-resume"),
+    path("v1/webhooks/<uuid:webhook_id>/remove", webhooks.WebhookRemove.as_view(), name="webhook-remove"),
+    path("v1/webhooks/<uuid:webhook_id>/test", webhooks.WebhookTest.as_view(), name="webhook-test"),
+    path("v1/webhooks/<uuid:webhook_id>/replay", webhooks.WebhookReplay.as_view(), name="webhook-replay"),
+    path("v1/webhooks/<uuid:webhook_id>/deliveries", webhooks.DeliveryList.as_view(), name="deliveries"),
+    path(
+        "v1/webhooks/<uuid:webhook_id>/deliveries/<uuid:delivery_id>",
+        webhooks.DeliveryShow.as_view(),
+        name="delivery",
+    ),
+    path(
+        "v1/webhooks/<uuid:webhook_id>/deliveries/<uuid:delivery_id>/replay",
+        webhooks.DeliveryReplay.as_view(),
+        name="delivery-replay",
+    ),
     path("v1/ledger/entries", ledger.EntryList.as_view(), name="entries"),
     path("v1/ledger/entries/<uuid:uid>", ledger.EntryShow.as_view(), name="entry"),
     path("v1/ledger/entries/<uuid:uid>/proof", ledger.EntryProof.as_view(), name="proof"),

@@ -68,6 +68,14 @@ class ReportsRefusals(AdminBase):
     class Media:
         css = {"all": ["jitaccess/admin.css"]}
 
+    def formfield_for_dbfield(self, db_field: models.Field[Any, Any], request: Any, **kwargs: Any) -> Any:
+        """Django's label names both halves of a moment, and so neither of them to a screen reader."""
+        field = super().formfield_for_dbfield(db_field, request, **kwargs)
+        if isinstance(field, forms.SplitDateTimeField):
+            for half, widget in zip(("date", "time"), field.widget.widgets, strict=True):
+                widget.attrs["aria-label"] = f"{field.label}, {half}"
+        return field
+
     def changeform_view(
         self,
         request: HttpRequest,

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from django.contrib import messages
 from django.contrib.admin.utils import flatten_fieldsets, unquote
+from django.core import signing
 from django.core.exceptions import ValidationError
 from django.http import HttpResponseRedirect
 from django.utils.crypto import constant_time_compare, salted_hmac
@@ -19,19 +20,27 @@ from jitaccess.kernel.canonical import canonical
 from jitaccess.kernel.errors import JitAccessError
 from jitaccess.kernel.strictjson import Json
 
+# So long after it was shown may it be saved, in seconds.
+LIFE = 900
+_SALT = "jitaccess.preview"
 _NOT_CONTENT = {"csrfmiddlewaretoken", "previewed", "_save", "_continue", "_addanother", "_popup"}
 
 
 class Impact(Protocol):
-    """What a change would do. `stable` is the part that must still be so when it is saved."""
+    """What a change would do. `stable` is the part that must still be so when it is saved; `refusals`: it never is."""
 
     @property
     def stable(self) -> list[object]: ...
 
+    @property
+    def refusals(self) -> tuple[str, ...]: ...
+
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A form that is not saved yet: `token` stands for its content and for what was shown of what it changes."""
+    """A form that is not saved yet. `token` stands for who was shown it and when, the row, the form's content, and what
+    was shown of what it changes.
+    """
 
     impact: Impact
     token: str
@@ -103,9 +112,18 @@ class WithPreview(RecordedAdmin):
         impact = self.impact_of(form, before)
         content = {name: sorted(request.POST.getlist(name)) for name in request.POST if name not in _NOT_CONTENT}
         said: Json = json.loads(json.dumps([content, impact.stable, object_id, self.opts.label], default=str))
-        token = salted_hmac("jitaccess.preview", canonical(said), algorithm="sha256").hexdigest()
-        same = constant_time_compare(request.POST.get("previewed", ""), token)
-        return None if same else Held(impact, token)
+        shown = salted_hmac(_SALT, canonical(said), algorithm="sha256").hexdigest()
+        if not impact.refusals and _was_shown(request.POST.get("previewed", ""), to=str(request.user.pk), what=shown):
+            return None
+        return Held(impact, signing.dumps([str(request.user.pk), shown], salt=_SALT))
+
+
+def _was_shown(token: str, *, to: str, what: str) -> bool:
+    try:
+        person, shown = signing.loads(token, salt=_SALT, max_age=LIFE)
+    except (signing.BadSignature, ValueError, TypeError):
+        return False
+    return constant_time_compare(person, to) and constant_time_compare(shown, what)
 
 
 class _HeldForm:

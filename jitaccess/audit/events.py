@@ -68,6 +68,7 @@ class Event(StrEnum):
     WEBHOOK_DISABLED = "webhook.disabled"
     WEBHOOK_SECRET_ROTATED = "webhook.secret_rotated"  # noqa: S105 - the name of an event
     WEBHOOK_REPLAYED = "webhook.replayed"
+    WEBHOOK_TESTED = "webhook.tested"
     PREFERENCE_CHANGED = "preference.changed"
     ANOMALY_DISMISSED = "anomaly.dismissed"
     AGENT_CREATED = "agent.created"

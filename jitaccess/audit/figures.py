@@ -8,17 +8,26 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 from django.db import connection, transaction
-from django.db.models import Max
+from django.db.models import Max, QuerySet
 
 from jitaccess.audit.events import Event
 from jitaccess.audit.models import Burst, Cursor, DayOfAgent, Entry, HourCount, Leaf, ToolUse
 from jitaccess.store import byhand
+from jitaccess.store.clock import now
 
 CURSOR = "figures"
 ALL_SERVERS = UUID(int=0)
+# How long figures are kept: the pages look back a month, two weeks and one. The ledger is there for all else.
+KEPT: dict[type[HourCount | DayOfAgent | Burst], tuple[str, timedelta]] = {
+    HourCount: ("hour", timedelta(days=92)),
+    DayOfAgent: ("day", timedelta(days=92)),
+    Burst: ("at", timedelta(days=31)),
+}
 # Entries in a step: on SQLite nobody else can write meanwhile.
 _STEP = {"sqlite": 500, "postgresql": 50_000}
 _REFUSED = (Event.CALL_DENIED, Event.CALL_DENIED_AGAIN)
@@ -66,6 +75,19 @@ def count_step(limit: int) -> int:
                 database.execute(_statement(one), [cursor.seq, upto])
         Cursor.objects.filter(name=CURSOR).update(seq=upto)
     return upto - cursor.seq
+
+
+def tidy(*, part: int = 5000) -> int:
+    """Delete what is older than KEPT, in small transactions; returns how many rows. Of uses of tools nothing goes: they
+    are as many as there are agents and tools, and say what was ever used.
+    """
+    gone, at = 0, now()
+    for model, (column, age) in KEPT.items():
+        rows: QuerySet[Any] = QuerySet(model)
+        old = rows.filter(**{f"{column}__lt": at - age})
+        while some := list(old.values_list("pk", flat=True)[:part]):
+            gone += rows.filter(pk__in=some).delete()[0]
+    return gone
 
 
 def _statement(one: _Count) -> str:

@@ -128,6 +128,7 @@ class HourCount(models.Model):
 
     class Meta:
         constraints: ClassVar = [models.UniqueConstraint(fields=["server", "event", "hour"], name="jit_one_hour_count")]
+        indexes: ClassVar = [models.Index(fields=["hour"], name="jit_hour_count_hour")]
 
     def __str__(self) -> str:
         return f"{self.n} {self.event} in the hour of {self.hour:%F %H:%M}"
@@ -144,6 +145,7 @@ class DayOfAgent(models.Model):
     class Meta:
         verbose_name_plural = "days of agents"
         constraints: ClassVar = [models.UniqueConstraint(fields=["agent", "day", "event"], name="jit_one_day_of_agent")]
+        indexes: ClassVar = [models.Index(fields=["day"], name="jit_day_of_agent_day")]
 
     def __str__(self) -> str:
         return f"{self.n} {self.event} on {self.day:%F}"
@@ -169,6 +171,20 @@ class ToolUse(models.Model):
 
     def __str__(self) -> str:
         return f"{self.agent_name} called {self.server_name}/{self.tool} {self.n} times"
+
+
+class Kept(models.Model):
+    """An answer that takes long to find, as JSON, and when it was found: see kept.py."""
+
+    name = models.CharField(max_length=80, primary_key=True)
+    value = models.TextField()
+    at = models.DateTimeField()
+
+    class Meta:
+        verbose_name_plural = "kept"
+
+    def __str__(self) -> str:
+        return f"{self.name} of {self.at:%F %H:%M}"
 
 
 class Burst(models.Model):

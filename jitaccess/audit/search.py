@@ -10,13 +10,15 @@ from uuid import UUID
 
 from django.core.exceptions import EmptyResultSet
 from django.db import connection
-from django.db.models import Q, QuerySet
+from django.db.models import F, Q, QuerySet, Value
+from django.db.models.functions import Concat
 
 from jitaccess.audit.models import Entry
 from jitaccess.store.paging import Part
 
 # So many entries are looked through for what no index knows; then it is said how far that was.
 WIDTH = 20_000
+_FEW = 8  # kinds of events
 # The keys of entries carry the clock of the host that wrote them, `at` that of the database.
 _MARGIN = timedelta(days=1)
 
@@ -50,6 +52,14 @@ class Found:
     looked_to: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Some entries: `all` by what an index gathers them, `each` as it is asked of one of them."""
+
+    all: Q
+    each: Q
+
+
 def between(since: datetime | None, until: datetime | None) -> Q:
     """Entries of since <= at < until, by the key with a day's margin on either side: there is no index on `at`."""
     where = Q()
@@ -63,12 +73,12 @@ def between(since: datetime | None, until: datetime | None) -> Q:
 def find(
     sought: Sought,
     *,
-    within: Sequence[Q] | None = None,
+    within: Sequence[Kind] | None = None,
     before: UUID | None = None,
     after: UUID | None = None,
     size: int = 50,
 ) -> Found:
-    """A page of them, before or after the entry with this key, or the latest. At most nine small queries.
+    """A page of them, before or after the entry with this key, or the latest. At most ten small queries.
 
     `within`: of these kinds only (None: of all), each of which an index knows; for whom not everything is to be seen.
     """
@@ -77,12 +87,12 @@ def find(
         return _page(streams, rest, before, after, size)
     seen = Q(pk__in=[])
     for kind in within:
-        seen |= kind
+        seen |= kind.each
     near = _page(streams, rest & seen, before, after, size)
     if near.looked_to is None or (rest and _page(streams, seen, before, after, size).looked_to is None):
         return near  # it is all there is, or many of the latest are theirs: it is looked for from there on
     # Few of the latest are theirs, so all of theirs are few.
-    return _page([stream & kind for stream in streams for kind in within], rest, before, after, size)
+    return _page([stream & kind.all for stream in streams for kind in within], rest, before, after, size)
 
 
 def _streams(sought: Sought) -> tuple[list[Q], Q]:
@@ -97,17 +107,25 @@ def _streams(sought: Sought) -> tuple[list[Q], Q]:
         "outcome": sought.outcome,
     }
     rest = {name: value for name, value in asked.items() if value}
-    event = Q(event__in=sought.events) if sought.events else Q()
+    event = Q(event_as_is__in=sought.events) if sought.events else Q()
     if sought.request:
         streams = [Q(request=sought.request), *([Q(grant=sought.given)] if sought.given else [])]
     elif known := next((name for name in ("call", "grant", "agent") if name in rest), ""):
         streams = [Q(**{known: rest.pop(known)})]
     elif sought.events:
-        streams, event = [Q(event=one) for one in sought.events], Q()
+        streams, event = [Q(event=one) for one in _present(sought.events)] or [Q(pk__in=[])], Q()
     else:
         streams = [Q()]
     time = between(sought.since, sought.until)
     return [stream & time for stream in streams], Q(**rest) & event
+
+
+def _present(events: Sequence[str]) -> Sequence[str]:
+    """Those of which there is an entry: of many kinds there never was one, and each costs its part of a query."""
+    if len(events) <= _FEW:
+        return events
+    found = set(_of_each([Entry.objects.filter(event=one).order_by().values("event")[:1] for one in events], "event"))
+    return [event for event in events if event in found]
 
 
 def _page(streams: Sequence[Q], rest: Q, before: UUID | None, after: UUID | None, size: int) -> Found:
@@ -134,24 +152,30 @@ def _page(streams: Sequence[Q], rest: Q, before: UUID | None, after: UUID | None
 
 
 def _rows(where: Q, order: str) -> QuerySet[Entry, Any]:
-    return Entry.objects.filter(where).order_by(order).values("uid")
+    # An expression is in no index: else the planner would gather all of an event beside a stream of a few thousand.
+    rows = Entry.objects.alias(event_as_is=Concat(F("event"), Value("")))
+    return rows.filter(where).order_by(order).values("uid")
 
 
 def _uids(parts: Sequence[QuerySet[Entry, Any]]) -> set[UUID]:
-    """Of all of them, in one query. Django has no union of limited ones on SQLite."""
+    return {UUID(str(uid)) for uid in _of_each(parts, "uid")}
+
+
+def _of_each(parts: Sequence[QuerySet[Entry, Any]], column: str) -> list[Any]:
+    """The column of all of them, in one query. Django has no union of limited ones on SQLite."""
     statements, parameters = [], list[Any]()
     for part in parts:
         try:
             statement, values = part.query.sql_with_params()
         except EmptyResultSet:
             continue
-        statements.append(f"SELECT uid FROM ({statement}) AS part")  # noqa: S608 - compiled by Django
+        statements.append(f"SELECT {column} FROM ({statement}) AS part")  # noqa: S608 - compiled by Django
         parameters += values
     if not statements:
-        return set()
+        return []
     with connection.cursor() as cursor:
         cursor.execute(" UNION ALL ".join(statements), parameters)
-        return {UUID(str(uid)) for (uid,) in cursor.fetchall()}
+        return [value for (value,) in cursor.fetchall()]
 
 
 def _first_uid(moment: datetime, margin: timedelta) -> UUID:

@@ -9,3 +9,9 @@ from jitaccess.audit import figures
 def count_figures() -> None:
     """Add the latest entries of the ledger to the figures that are shown."""
     figures.count()
+
+
+@shared_task(name="figures.tidy", ignore_result=True)
+def tidy_figures() -> None:
+    """Delete figures of times that no page shows any more."""
+    figures.tidy()

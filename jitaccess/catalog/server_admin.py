@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from django import forms
 from django.contrib import admin, messages
+from django.contrib.admin.utils import flatten_fieldsets, unquote
 from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest
@@ -16,12 +17,15 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from jitaccess.audit.admin_base import RecordedAdmin, actor_of
+from jitaccess.audit.admin_preview import WithPreview
 from jitaccess.catalog import services
 from jitaccess.catalog.credentials import checked_header, remove_credential, set_credential
 from jitaccess.catalog.http_servers import add_http_server, checked_url, forget_other_origins
 from jitaccess.catalog.models import Server, ServerCredential, Transport
 from jitaccess.catalog.options import NAMES as OPTIONS
+from jitaccess.catalog.server_preview import OptionsImpact, of_options
 from jitaccess.kernel.errors import JitAccessError
+from jitaccess.kernel.text import visible
 
 if TYPE_CHECKING:
     FormBase = forms.ModelForm[Any]
@@ -72,7 +76,8 @@ class NewServerForm(ServerForm):
 
 
 @admin.register(Server)
-class ServerAdmin(RecordedAdmin):
+class ServerAdmin(WithPreview):
+    impact_template = "admin/_server_impact.html"
     list_display = ("slug", "enabled", "reached_at", "asked")
     list_filter = ("enabled", "transport", ("health__ok", admin.BooleanFieldListFilter))
     list_select_related = ("health",)
@@ -102,6 +107,21 @@ class ServerAdmin(RecordedAdmin):
             field.widget.attrs["class"] = "vLargeTextField"
         return field
 
+    def render_change_form(self, request: Any, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        return super().render_change_form(request, context | {"look_label": "Save"}, *args, **kwargs)
+
+    def impact_of(self, form: Any, obj: Any) -> OptionsImpact:
+        return of_options(obj, {name: form.cleaned_data[name] for name in OPTIONS})
+
+    def _held(self, request: Any, object_id: str | None) -> Any:
+        """Only what it does to calls is worth a second look: a new server has none."""
+        obj = self.get_object(request, unquote(object_id)) if object_id else None
+        if obj is None or not self.has_change_permission(request, obj):
+            return None
+        fields = flatten_fieldsets(self.get_fieldsets(request, obj))
+        form = self.get_form(request, obj, change=True, fields=fields)(request.POST, instance=obj)
+        return super()._held(request, object_id) if set(OPTIONS) & set(form.changed_data) else None
+
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         operator = actor_of(request)
         if not change:
@@ -130,7 +150,8 @@ class ServerAdmin(RecordedAdmin):
         health = getattr(server, "health", None)
         if health is None:
             return "not asked yet"
-        said = f"reachable, {health.era}, {health.tools} tools" if health.ok else f"not reachable: {health.detail}"
+        why = visible(health.detail, limit=500)
+        said = f"reachable, {health.era}, {health.tools} tools" if health.ok else f"not reachable: {why}"
         return f"{said} ({health.checked_at:%Y-%m-%d %H:%M} UTC)"
 
     @admin.display(description="credentials")

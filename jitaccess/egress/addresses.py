@@ -48,6 +48,10 @@ _CGNAT = ipaddress.IPv4Network("100.64.0.0/10")  # RFC 6598
 _METADATA = frozenset(map(ipaddress.ip_address, ("fd00:ec2::254", "fd20:ce::254", "100.100.100.200")))
 
 
+_HERE = (ipaddress.ip_address("127.0.0.1"), ipaddress.ip_address("::1"))
+_HERE_TOO = frozenset({"ip6-localhost", "ip6-loopback"})  # of the hosts file of Debian and others
+
+
 @dataclass(frozen=True, slots=True)
 class Allowance:
     """What may be reached although it is not public: names, and networks, each for one port or (None) for all.
@@ -144,6 +148,8 @@ def check_url(url: str, allowance: Allowance) -> Target:
         listed = allowance.has_address(effective(target.address), target.port)
     else:
         listed = allowance.has_name(target.host, target.port)
+        if _is_here(target.host) and not listed and not any(allowance.has_address(one, target.port) for one in _HERE):
+            _refused(target, f'"{target.host}" is this machine')
     if not listed and target.scheme != "https":
         _refused(target, f'"{target.host}" may be reached over https only')
     if not listed and target.port not in USUAL_PORTS:
@@ -162,6 +168,11 @@ def check_address(address: Address, target: Target, allowance: Allowance) -> Non
     where = "is" if target.address is not None else f"leads to {address}, which is"
     entry = None if problem in _NAMEABLE and target.address is None else str(address)
     _refused(target, f'"{target.host}" {where} {problem}', entry=entry)
+
+
+def _is_here(name: str) -> bool:
+    """Whether it can be nothing else than a loopback address (RFC 6761 section 6.3): known before it is resolved."""
+    return name in _HERE_TOO or f".{name}".endswith((".localhost", ".localhost.localdomain"))
 
 
 def effective(address: Address) -> Address:

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from allauth.account.adapter import DefaultAccountAdapter
 from allauth.account.authentication import get_authentication_records
+from allauth.account.utils import filter_users_by_username
 from allauth.core.exceptions import ImmediateHttpResponse
 from allauth.mfa.adapter import DefaultMFAAdapter
 from allauth.mfa.models import Authenticator
@@ -20,9 +21,9 @@ from django.urls import reverse
 
 from jitaccess.audit.events import Event, Outcome
 from jitaccess.audit.recorder import Actor, Facts, record
-from jitaccess.identity import on_record
+from jitaccess.identity import attempts, on_record
 from jitaccess.identity.models import SignInLink, User
-from jitaccess.identity.proof import CODE, LINK, PASSKEY, PASSWORD, PROVIDER, way_of, ways_of
+from jitaccess.identity.proof import CODE, LINK, PASSKEY, PASSWORD, PROVIDER, factors_of, way_of, ways_of
 from jitaccess.store.clock import JitNow
 from jitaccess.store.sealing import ring
 
@@ -52,19 +53,32 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # allauth sh
                 actor = on_record.actor_of(request, user)
                 record(Facts(event=Event.USER_SIGNED_IN, actor=actor, outcome=Outcome.ALLOWED, data=data))
             super().login(request, user)
+            attempts.mark(request)
 
     def pre_login(self, request: HttpRequest, user: User, **options: Any) -> HttpResponse | None:
-        """The first step: what it was begun with is remembered for the last one."""
+        """The first step: what it was begun with is remembered for the last one.
+
+        Under another key already: whoever planted the session in this browser must not stand at the second step.
+        """
+        if request.session.session_key:
+            request.session.cycle_key()
         request.session[BEGUN] = [str(user.pk), user.get_session_auth_hash()]
         response: HttpResponse | None = super().pre_login(request, user, **options)
         return response
 
+    def post_login(self, request: HttpRequest, user: User, **options: Any) -> HttpResponse:
+        response: HttpResponse = super().post_login(request, user, **options)
+        attempts.remember(response, user)
+        return response
+
     def _ensure_still_so(self, request: HttpRequest, user: User) -> None:
-        """Between the steps of a sign-in the password may have changed, all sessions been ended, the person gone."""
+        """Between the steps of a sign-in the password may have changed, all sessions been ended, the person gone.
+
+        A session that does not say with what it was begun is refused as well.
+        """
         now = User.objects.select_for_update().get(pk=user.pk)
         begun = request.session.pop(BEGUN, None)
-        changed = begun is not None and begun != [str(now.pk), now.get_session_auth_hash()]
-        if changed or not now.is_active:
+        if begun != [str(now.pk), now.get_session_auth_hash()] or not now.is_active:
             request.session.flush()
             raise ImmediateHttpResponse(redirect("account_login"))
 
@@ -76,10 +90,15 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # allauth sh
             super().logout(request)
 
     def pre_authenticate(self, request: HttpRequest, **credentials: Any) -> None:
-        """Raises for whom guessed too often; and where nobody has a password here, whatever it is."""
+        """Raises for who guessed too often; and where nobody has a password here, whatever it is.
+
+        By account and not by name: databases know more spellings of a name than lower case does.
+        """
         if not settings.LOCAL_PASSWORDS:
             raise self.validation_error("username_password_mismatch")
-        super().pre_authenticate(request, **credentials)
+        name = str(credentials.get("username", ""))
+        whose = filter_users_by_username(name).first() if name else None
+        self._login_failed_rl_usage = attempts.begin(request, whose, kind=PASSWORD, name=name)
 
     def authentication_failed(self, request: HttpRequest, **credentials: Any) -> None:
         on_record.failed(request, str(credentials.get("username", "")), by=PASSWORD)
@@ -101,7 +120,9 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # allauth sh
 
     def get_reauthentication_methods(self, user: User | AnonymousUser) -> list[dict[str, Any]]:
         """The ways to prove who one is, the first of them where one is sent; in the form allauth wants."""
-        return [] if not isinstance(user, User) else [_METHODS[way]() for way in ways_of(user)]
+        if not isinstance(user, User):
+            return []
+        return [_METHODS[way]() for way in dict.fromkeys((*ways_of(user), *factors_of(user)))]
 
 
 _METHODS = {
@@ -110,6 +131,11 @@ _METHODS = {
     PASSWORD: lambda: _method("account_reauthenticate", "Use your password"),
     PROVIDER: lambda: _method("oidc_reauthenticate", f"Use {settings.OIDC_NAME}"),
 }
+
+
+def page_of(way: str) -> str:
+    """Where one proves oneself in this way."""
+    return _METHODS[way]()["url"]
 
 
 def _method(name: str, description: str) -> dict[str, str]:

@@ -13,25 +13,26 @@ from allauth.mfa.models import Authenticator
 from allauth.socialaccount.models import SocialAccount, SocialApp, SocialToken
 from allauth.usersessions.models import UserSession
 from django import forms
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.contrib.auth.admin import GroupAdmin, UserAdmin
 from django.contrib.auth.forms import UserChangeForm
 from django.contrib.auth.models import Group
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.db.models import Q, QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
 
 from jitaccess.audit.admin_base import ReadOnlyAdmin, RecordedAdmin, actor_of, record_configuration
+from jitaccess.audit.recorder import Actor
 from jitaccess.identity import services
 from jitaccess.identity.factors import reset_factors
 from jitaccess.identity.models import AccessToken, Agent, Team, User
 from jitaccess.identity.signed_in import end_sessions
-from jitaccess.kernel.errors import JitAccessError
+from jitaccess.kernel.errors import Forbidden, JitAccessError
 from jitaccess.store.clock import JitNow
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ class PersonAdmin(RecordedAdmin, UserAdminBase):
             request,
             self._changeable(request, queryset),
             "Second factors removed",
-            lambda person: reset_factors(user=person, operator=operator),
+            lambda person: _reset_of_another(person, operator),
         )
 
     def has_reset_permission(self, request: HttpRequest) -> bool:
@@ -145,12 +146,18 @@ class PersonAdmin(RecordedAdmin, UserAdminBase):
         """
         if not _is_superuser(request):
             raise PermissionDenied
-        with transaction.atomic():
-            person = self.get_object(request, id)
-            before = person.password if person else ""
-            response = super().user_change_password(request, id, form_url)
-            if person and User.objects.values_list("password", flat=True).get(pk=person.pk) != before:
-                record_configuration(request, person, "changed", {"password": "changed"})
+        try:
+            with transaction.atomic():
+                person = self.get_object(request, id)
+                if person and request.POST.get("usable_password") == "false":
+                    services.ensure_way_in(without_password_of=person.pk)
+                before = person.password if person else ""
+                response = super().user_change_password(request, id, form_url)
+                if person and User.objects.values_list("password", flat=True).get(pk=person.pk) != before:
+                    record_configuration(request, person, "changed", {"password": "changed"})
+        except JitAccessError as error:
+            messages.error(request, error.detail)
+            return HttpResponseRedirect(request.get_full_path())
         return response
 
 
@@ -297,6 +304,13 @@ class AccessTokenAdmin(ReadOnlyAdmin):
         self.each(
             request, queryset, "Tokens revoked", lambda token: services.revoke_token(token=token, operator=operator)
         )
+
+
+def _reset_of_another(person: User, operator: Actor) -> None:
+    """One's own are removed where the second factor is asked for first. Raises Forbidden."""
+    if person.pk == operator.user:
+        raise Forbidden("authenticator.own", "Your own are removed on the page Sign-in and sessions.")
+    reset_factors(user=person, operator=operator)
 
 
 def _is_superuser(request: HttpRequest) -> bool:

@@ -18,9 +18,10 @@ from django.db import transaction
 
 from jitaccess.audit.events import Event
 from jitaccess.audit.recorder import Actor, Facts, record
-from jitaccess.identity import on_record
+from jitaccess.identity import attempts, on_record
 from jitaccess.identity.adapters import SEALED
 from jitaccess.identity.models import User
+from jitaccess.identity.proof import CODE, PASSKEY
 from jitaccess.identity.signed_in import end_sessions
 from jitaccess.kernel.errors import Invalid
 from jitaccess.kernel.secretbox import KeyRing, key_id
@@ -40,15 +41,20 @@ class _Once(FormBase):
     """A code of an app is good once (RFC 6238 section 5.2), in whichever process: allauth remembers that in its own."""
 
     authenticator: Any
+    user: User
 
     def clean_code(self) -> str:
+        tried = attempts.begin(context.request, self.user, kind=CODE)
         code: str = super().clean_code()  # type: ignore[misc]  # of the form it is mixed into
         if self.authenticator.type == Authenticator.Type.TOTP:
-            _use_step(self.authenticator.pk, int(time.time()) // app_settings.TOTP_PERIOD)
+            use_step(self.authenticator.pk)
+        tried.rollback()
         return code
 
 
-def _use_step(authenticator: int, step: int) -> None:
+def use_step(authenticator: int) -> None:
+    """Take note that the code of now was used. Raises ValidationError: it was before."""
+    step = int(time.time()) // app_settings.TOTP_PERIOD
     with transaction.atomic():
         row = Authenticator.objects.select_for_update().get(pk=authenticator)
         if step <= row.data.get("used_step", 0):
@@ -71,11 +77,16 @@ class _Told(FormBase):
     user: User | None
 
     def clean_credential(self) -> Authenticator:
+        # Of a sign-in with nothing else only the answer says who it is: whoever made it up must not be counted as them.
+        tried = attempts.begin(context.request, self.user, kind=PASSKEY) if self.user else None
         try:
-            return super().clean_credential()  # type: ignore[misc]  # of the form it is mixed into
+            found = super().clean_credential()  # type: ignore[misc]  # of the form it is mixed into
         except (ValidationError, ValueError, TypeError, KeyError, AttributeError) as error:
             on_record.failed(context.request, self.user.username if self.user else "", by="webauthn")
             raise ValidationError(_WRONG, code="incorrect_code") from error
+        if tried:
+            tried.rollback()
+        return found
 
 
 class PasskeySignInForm(_Told, passkeys.LoginWebAuthnForm):  # type: ignore[misc]  # allauth ships no types

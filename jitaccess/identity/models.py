@@ -53,6 +53,12 @@ class User(AbstractUser):
     def __str__(self) -> str:
         return self.get_full_name() or self.username
 
+    def clean(self) -> None:
+        """Forms leave the constraint out: the key is none of their fields."""
+        super().clean()
+        if self.manager_id == self.pk:
+            raise ValidationError({"manager": "Nobody is their own manager."})
+
     def _get_session_auth_hash(self, secret: str | None = None) -> str:
         """Django's, of which every session has a copy that must match: so one number ends them all, known or not."""
         if self.sessions_ended is None:

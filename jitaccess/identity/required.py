@@ -11,12 +11,13 @@ from django.shortcuts import redirect
 
 from jitaccess.identity.models import User
 from jitaccess.identity.pages import HOME
-from jitaccess.identity.proof import has_second_factor, is_required
+from jitaccess.identity.proof import without_required_factor
 
 # What is needed to set one up, and to leave.
 _OPEN = ("/accounts/", "/static/", "/sign-in/", "/favicon.ico")
 _FOR_PROGRAMS = ("/api/", "/access/")
-_DETAIL = "A second factor is needed here: add a passkey or an authenticator app on your sign-in page first."
+MISSING = "second_factor.missing"
+DETAIL = "A second factor is needed here: add a passkey or an authenticator app on your sign-in page first."
 
 
 class SecondFactorFirst:
@@ -29,11 +30,11 @@ class SecondFactorFirst:
         if settings.MFA_REQUIRED == "none" or request.path.startswith(_OPEN):
             return self._get_response(request)
         user = request.user
-        if not isinstance(user, User) or not is_required(user) or has_second_factor(user):
+        if not isinstance(user, User) or not without_required_factor([user]):
             return self._get_response(request)
         if request.path.startswith(_FOR_PROGRAMS):
-            problem = {"type": "about:blank", "title": "Forbidden", "status": 403, "code": "second_factor.missing"}
-            return JsonResponse(problem | {"detail": _DETAIL}, status=403, content_type="application/problem+json")
+            problem = {"type": "about:blank", "title": "Forbidden", "status": 403, "code": MISSING}
+            return JsonResponse(problem | {"detail": DETAIL}, status=403, content_type="application/problem+json")
         if request.method not in {"GET", "HEAD"}:
             messages.warning(request, "Nothing was decided or changed.")
         return redirect(HOME)

@@ -18,7 +18,7 @@ from jitaccess.audit.events import Event, Outcome
 from jitaccess.audit.recorder import Actor, Facts, record
 from jitaccess.identity.models import AccessToken, Agent, SignInLink, Team, User
 from jitaccess.identity.principal import Principal
-from jitaccess.identity.proof import LINK, has_second_factor
+from jitaccess.identity.proof import LINK, has_second_factor, way_in_of
 from jitaccess.kernel.errors import Conflict, Forbidden, Invalid, NotFound
 from jitaccess.kernel.ids import new_token, token_hash
 from jitaccess.kernel.strictjson import JsonObject
@@ -246,15 +246,33 @@ def make_admin(*, username: str, operator: Actor) -> User:
 
 
 def ensure_admin_left(*, without: Iterable[UUID]) -> None:
-    """Refuse what would leave nobody who may do everything. Raises Conflict. Call it inside the change's transaction.
-
-    All admins are locked: of two who remove each other at once, one has to wait and is then the last.
+    """Refuse what would leave nobody who may do everything, or none of them who can sign in, if there is one who can.
+    Raises Conflict. Call it inside the change's transaction.
     """
-    admins = User.objects.filter(is_active=True, is_staff=True, is_superuser=True)
-    there = set(admins.select_for_update(no_key=True).order_by("pk").values_list("pk", flat=True))
-    gone = there.intersection(without)
-    if gone and gone == there:
+    admins = {admin.pk: admin for admin in _locked_admins()}
+    gone = set(without) & admins.keys()
+    if gone and gone == admins.keys():
         raise Conflict("user.last_admin", "This is the last active superuser; make somebody else one first.")
+    able = way_in_of(admins.values()) if gone else set()
+    if able and able <= gone:
+        raise Conflict(
+            "user.last_admin",
+            "This is the last active superuser who can sign in: the others have no password, passkey or account at "
+            "the provider. Give one of them a way in first.",
+        )
+
+
+def ensure_way_in(*, without_password_of: UUID) -> None:
+    """Refuse to take away the password without which no superuser could sign in. Raises Conflict. As above."""
+    admins = _locked_admins()
+    if way_in_of(admins) and not way_in_of(admins, but_password_of=without_password_of):
+        raise Conflict("user.last_way_in", "No active superuser could sign in any more. Give one another way in first.")
+
+
+def _locked_admins() -> list[User]:
+    """All of them: of two who remove each other at once, one has to wait and is then the last."""
+    admins = User.objects.filter(is_active=True, is_staff=True, is_superuser=True)
+    return list(admins.select_for_update(no_key=True).order_by("pk"))
 
 
 def agent_by_name(name: str) -> Agent:

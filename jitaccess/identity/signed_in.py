@@ -73,21 +73,15 @@ def _note(request: HttpRequest, user: User, key: str) -> None:
     if not cache.add(f"seen:{hashlib.sha256(key.encode()).hexdigest()}", 1, _FRESH):
         return
     moment, address = JitNow(), request.META.get("REMOTE_ADDR", "")
-    row = UserSession(
-        session_key=key,
-        user=user,
-        ip=address if _is_address(address) else "::",
-        user_agent=visible(request.headers.get("User-Agent", ""), limit=200),
-        created_at=moment,
-        last_seen_at=moment,
-    )
+    told = {
+        "user": user,
+        "ip": address if _is_address(address) else "::",
+        "user_agent": visible(request.headers.get("User-Agent", ""), limit=200),
+        "last_seen_at": moment,
+    }
     try:
-        UserSession.objects.bulk_create(
-            [row],
-            update_conflicts=True,
-            unique_fields=["session_key"],
-            update_fields=["user", "ip", "user_agent", "last_seen_at"],
-        )
+        if not UserSession.objects.filter(session_key=key).update(**told):
+            UserSession.objects.create(session_key=key, created_at=moment, **told)
     except DatabaseError as error:  # the page is there all the same
         log.warning("that a browser was seen could not be noted: %s", error)
 

@@ -24,7 +24,7 @@ urlpatterns = [
     path("login/", pages.SignIn.as_view(), name="account_login"),
     path("logout/", accounts.logout, name="account_logout"),
     path("inactive/", accounts.account_inactive, name="account_inactive"),
-    path("password/change/", accounts.password_change, name="account_change_password"),
+    path("password/change/", pages.change_password, name="account_change_password"),
     # Where allauth sends whoever has no password to change; none is set from a session that somebody left open.
     path("password/set/", nothing_here, name="account_set_password"),
     path("security/", pages.security, name="mfa_index"),
@@ -36,13 +36,13 @@ urlpatterns = [
     path("reauthenticate/passkey/", whole(passkeys.reauthenticate_webauthn), name="mfa_reauthenticate_webauthn"),
     path("reauthenticate/provider/", provider_pages.reauthenticate, name="oidc_reauthenticate"),
     # Second factors.
-    path("two-factor/", whole(codes.authenticate), name="mfa_authenticate"),
-    path("totp/add/", known_first(whole(totp.activate_totp)), name="mfa_activate_totp"),
+    path("two-factor/", whole(pages.SecondStep.as_view()), name="mfa_authenticate"),
+    path("totp/add/", known_first(whole(pages.AddApp.as_view())), name="mfa_activate_totp"),
     path("totp/remove/", known_first(whole(totp.deactivate_totp)), name="mfa_deactivate_totp"),
     path("passkeys/sign-in/", passkeys.login_webauthn, name="mfa_login_webauthn"),
-    path("passkeys/add/", known_first(whole(passkeys.add_webauthn)), name="mfa_add_webauthn"),
-    path("passkeys/<int:pk>/remove/", known_first(whole(passkeys.remove_webauthn)), name="mfa_remove_webauthn"),
-    path("recovery-codes/", known_first(recovery.view_recovery_codes), name="mfa_view_recovery_codes"),
+    path("passkeys/add/", known_first(whole(pages.AddPasskey.as_view())), name="mfa_add_webauthn"),
+    path("passkeys/<int:pk>/remove/", known_first(whole(pages.RemovePasskey.as_view())), name="mfa_remove_webauthn"),
+    path("recovery-codes/", pages.recovery_codes, name="mfa_view_recovery_codes"),
     path(
         "recovery-codes/new/", known_first(whole(recovery.generate_recovery_codes)), name="mfa_generate_recovery_codes"
     ),

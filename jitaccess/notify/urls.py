@@ -16,6 +16,7 @@ urlpatterns = [
     path("webhooks/<uuid:endpoint_id>/switch/", hooks.switch, name="webhook_switch"),
     path("webhooks/<uuid:endpoint_id>/remove/", hooks.remove, name="webhook_remove"),
     path("webhooks/<uuid:endpoint_id>/rotate/", hooks.rotate, name="webhook_rotate"),
+    path("webhooks/<uuid:endpoint_id>/test/", hooks.test, name="webhook_test"),
     path("webhooks/<uuid:endpoint_id>/replay/", hooks.replay, name="webhook_replay"),
     path("webhooks/<uuid:endpoint_id>/deliveries/", hooks.deliveries, name="webhook_deliveries"),
     path("webhooks/<uuid:endpoint_id>/deliveries/<uuid:delivery_id>/", hooks.delivery, name="webhook_delivery"),

@@ -7,13 +7,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.db import models
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.utils.safestring import SafeString
 
 from jitaccess.audit.admin_base import ReadOnlyAdmin, ReadOnlyInline, actor_of, inert, pretty
+from jitaccess.audit.admin_look import look_first
 from jitaccess.audit.admin_preview import WithPreview
 from jitaccess.kernel.errors import Invalid
 from jitaccess.policy import admin_approvals, lock_admin, preview, services  # noqa: F401 - they register their pages
@@ -36,6 +37,8 @@ from jitaccess.policy.models import (
     ServerAccess,
 )
 from jitaccess.store.clock import JitNow
+
+MOST_AT_ONCE = 200
 
 
 class RoleVersionInline(ReadOnlyInline):
@@ -119,14 +122,17 @@ class BindingAdmin(WithPreview):
         return bool(request.user.has_perm(f"jit_policy.change_{self.opts.model_name}"))
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
-        obj.pk = services.bind_role(**form.cleaned_data, origin=self.origin, operator=actor_of(request)).pk
+        given = dict(form.cleaned_data)
+        origin = RoleBinding.Origin.CEILING if given.pop("ceiling", False) else self.origin
+        obj.pk = services.bind_role(**given, origin=origin, operator=actor_of(request)).pk
 
     def impact_of(self, form: Any, obj: Any) -> preview.Impact:
         given = form.cleaned_data
         whose = {name: row.pk for name in ("agent", "user", "team") if (row := given.get(name))}
         role = _facts(given["role"])
         assert role  # what was never saved as a document is not offered
-        return preview.of_binding(role, Subject(**whose, everyone=given.get("everyone", "")))
+        subject = Subject(**whose, everyone=given.get("everyone", ""))
+        return preview.of_binding(role, subject, ceiling=bool(given.get("ceiling")))
 
     @admin.display
     def state(self, binding: Any) -> str:
@@ -135,14 +141,21 @@ class BindingAdmin(WithPreview):
         return "expired" if binding.expires_at and binding.expires_at <= binding.moment else "live"
 
     @admin.action(description="End selected bindings now", permissions=["end"])
-    def end(self, request: HttpRequest, queryset: QuerySet[RoleBinding]) -> None:
-        operator = actor_of(request)
+    def end(self, request: HttpRequest, queryset: QuerySet[RoleBinding]) -> HttpResponse | None:
+        operator, rows = actor_of(request), list(queryset[: MOST_AT_ONCE + 1])
+        if len(rows) > MOST_AT_ONCE:
+            messages.error(request, f"Select at most {MOST_AT_ONCE} at once: what comes of it has to be looked at.")
+            return None
+        impact = preview.of_end({row.pk for row in rows})
+        if page := look_first(self, request, rows, impact, action="end", title="End these bindings now?"):
+            return page
         self.each(
             request,
-            queryset,
+            rows,
             "Bindings ended",
             lambda binding: services.end_binding(binding=binding, operator=operator),
         )
+        return None
 
 
 @admin.register(DefaultRole)
@@ -170,8 +183,10 @@ class RoleBindingAdmin(BindingAdmin):
         return super().get_queryset(request).exclude(origin=RoleBinding.Origin.DEFAULT)
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        asked = ("role", "agent", "user", "team", "expires_at")
-        return (*asked, "origin", "origin_id", "starts_at", "ended_at", "granted") if obj else asked
+        asked = ("role", "agent", "user", "team", "everyone", "expires_at")
+        if obj is None:
+            return ("role", "ceiling", *asked[1:])
+        return (*asked, "origin", "origin_id", "starts_at", "ended_at", "granted")
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         return self.get_fields(request, obj) if obj else ()

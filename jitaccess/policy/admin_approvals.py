@@ -23,7 +23,8 @@ from jitaccess.policy.approval.document import PolicyDocument, parse_policy
 from jitaccess.policy.delegations import delegate, end_delegation
 from jitaccess.policy.models import ApprovalPolicy, ApprovalPolicyVersion, Delegation, OnCallSchedule
 from jitaccess.policy.people import members_of
-from jitaccess.policy.policies import policy_warnings, save_policy
+from jitaccess.policy.policies import dead_ends, policy_warnings, save_policy
+from jitaccess.policy.schedule_preview import ScheduleImpact, of_schedule
 from jitaccess.store.clock import JitNow
 
 # What a policy would have made of the latest requests (a requests_app.simulation.Simulation): set by who knows those.
@@ -32,10 +33,13 @@ PREVIEW: Callable[[PolicyDocument], Any] | None = None
 
 @dataclass(frozen=True, slots=True)
 class PolicyImpact:
-    """`simulation` of the latest requests that were filed under it, None when nobody knows those."""
+    """`simulation` of the latest requests that were filed under it, None when nobody knows those; `refusals`: why it
+    may not be saved at all.
+    """
 
     warnings: tuple[str, ...]
     simulation: Any
+    refusals: tuple[str, ...] = ()
 
     @property
     def stable(self) -> list[object]:
@@ -66,7 +70,8 @@ class ApprovalPolicyAdmin(Versioned, WithPreview):
 
     def impact_of(self, form: Any, obj: Any) -> PolicyImpact:
         document = parse_policy(form.cleaned_data["document"])
-        return PolicyImpact(tuple(policy_warnings(document)), PREVIEW(document) if PREVIEW else None)
+        simulation = PREVIEW(document) if PREVIEW else None
+        return PolicyImpact(tuple(policy_warnings(document)), simulation, dead_ends(document, obj) if obj else ())
 
     def get_inlines(self, request: HttpRequest, obj: Any) -> Any:
         return (ApprovalPolicyVersionInline,) if obj else ()
@@ -98,7 +103,8 @@ class ApprovalPolicyVersionAdmin(ReadOnlyAdmin):
 
 
 @admin.register(OnCallSchedule)
-class OnCallScheduleAdmin(RecordedAdmin):
+class OnCallScheduleAdmin(WithPreview):
+    impact_template = "admin/_schedule_impact.html"
     form = OnCallScheduleForm
     list_display = ("name", "kind", "hours", "fetched_at")
     search_fields = ("name", "rota", "url")
@@ -110,6 +116,9 @@ class OnCallScheduleAdmin(RecordedAdmin):
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         asked = ("name", "rota", "starts_at", "hours", "url")
         return (*asked, "on_call", "fetched_at") if obj else asked
+
+    def impact_of(self, form: Any, obj: Any) -> ScheduleImpact:
+        return of_schedule(form.instance, obj)
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         super().save_model(request, obj, form, change)

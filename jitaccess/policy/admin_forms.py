@@ -88,19 +88,27 @@ class DefaultRoleForm(FormBase):
 
 
 class StandingBindingForm(FormBase):
+    ceiling = forms.BooleanField(
+        required=False,
+        help_text="It gives nothing: whatever they hold, nothing beyond what this role allows is allowed.",
+    )
+
     class Meta:
         model = RoleBinding
-        fields = ("role", "agent", "user", "team", "expires_at")
+        fields = ("role", "ceiling", "agent", "user", "team", "everyone", "expires_at")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if self.fields:  # None when the page only shows a binding
+        if "role" in self.fields:  # not when the page only shows a binding
             self.fields["role"].required = True
             self.fields["expires_at"].help_text = "Empty: until somebody ends it."
+            self.fields["everyone"].help_text = "Ceilings only: a role for everybody is a default role."
 
     def clean(self) -> dict[str, Any]:
         values: dict[str, Any] = super().clean() or {}
-        if sum(bool(values.get(name)) for name in ("agent", "user", "team")) != 1:
+        if values.get("everyone") and not values.get("ceiling"):
+            raise ValidationError("To give everybody a role, use default roles; everybody may have a ceiling here.")
+        if sum(bool(values.get(name)) for name in ("agent", "user", "team", "everyone")) != 1:
             raise ValidationError("Choose exactly one of agent, user and team: a binding belongs to one of them.")
         if values.get("expires_at") and values["expires_at"] <= now():
             self.add_error("expires_at", "This moment is past.")

@@ -15,6 +15,7 @@ from jitaccess.audit.events import Event
 from jitaccess.audit.recorder import Actor, Facts, record
 from jitaccess.identity.models import User
 from jitaccess.kernel.errors import Conflict, Forbidden, Invalid
+from jitaccess.kernel.once import once, once_each
 from jitaccess.kernel.text import visible
 from jitaccess.policy.models import Delegation
 from jitaccess.store.clock import JitNow, now
@@ -100,21 +101,33 @@ def standins_for(people: Iterable[UUID]) -> Standins:
     Never followed further: the delegate of a delegate stands in for nobody but the delegate.
     """
     acting: dict[UUID, set[UUID]] = defaultdict(set)
-    away: set[UUID] = set()
-    rows = Delegation.objects.filter(_in_force(), person__in=set(people), person__is_active=True)
-    for person, to, active in rows.values_list("person", "delegate", "delegate__is_active"):
-        away.add(person)
-        if to and active:
+    given = {person: some for person, some in _given_by(people).items() if some}
+    for person, some in given.items():
+        for to in filter(None, some):
             acting[to].add(person)
-    return Standins({to: frozenset(persons) for to, persons in acting.items()}, frozenset(away))
+    return Standins({to: frozenset(persons) for to, persons in acting.items()}, frozenset(given))
 
 
+@once_each
+def _given_by(people: frozenset[UUID]) -> dict[UUID, list[UUID | None]]:
+    """By person, to whom their approvals are handed now; None: they are away, with nobody who could stand in."""
+    found: dict[UUID, list[UUID | None]] = {person: [] for person in people}
+    rows = Delegation.objects.filter(_in_force(), person__in=people, person__is_active=True)
+    for person, to, active in rows.values_list("person", "delegate", "delegate__is_active"):
+        found[person].append(to if active else None)
+    return found
+
+
+@once
 def delegators_of(user: User) -> frozenset[UUID]:
     """Those in whose place `user` may decide now; one query."""
-    if not user.is_active:
-        return frozenset()
+    return frozenset(delegators(user)) if user.is_active else frozenset()
+
+
+def delegators(user: User) -> QuerySet[Delegation, UUID]:
+    """The same of somebody active, for a part of a query."""
     rows = Delegation.objects.filter(_in_force(), delegate=user, person__is_active=True)
-    return frozenset(rows.values_list("person", flat=True))
+    return rows.order_by().values_list("person", flat=True)
 
 
 def _in_force() -> Q:

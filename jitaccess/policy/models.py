@@ -9,6 +9,7 @@ from django.db.models import F, Q
 from jitaccess.catalog.models import Server
 from jitaccess.identity.models import Agent, Team, User, slug_validator
 from jitaccess.kernel.ids import uuid7
+from jitaccess.kernel.text import visible
 from jitaccess.policy.approver_models import ApprovalPolicy as ApprovalPolicy  # noqa: PLC0414 - Django looks here
 from jitaccess.policy.approver_models import ApprovalPolicyVersion as ApprovalPolicyVersion  # noqa: PLC0414
 from jitaccess.policy.approver_models import BreakGlass as BreakGlass  # noqa: PLC0414
@@ -318,4 +319,4 @@ class Requestable(models.Model):
 
     def __str__(self) -> str:
         what = " or ".join(part for part in (self.tools, self.access, self.database_objects) if part)
-        return f"{self.server or self.database}: {what}"
+        return visible(f"{self.server or self.database}: {what}", limit=300)

@@ -6,11 +6,16 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime
+from functools import lru_cache
+from typing import Any
 from uuid import UUID
+
+from django.db.models import F, QuerySet, UUIDField, Value
 
 from jitaccess.catalog.models import Server
 from jitaccess.identity.models import Team, User
 from jitaccess.kernel.errors import JitAccessError
+from jitaccess.kernel.once import once_each
 from jitaccess.kernel.yamldoc import Reader
 from jitaccess.policy.approval.document import Kind, PolicyRule, Selector
 from jitaccess.policy.approval.plan import Resolve
@@ -54,42 +59,47 @@ def resolver(rule: PolicyRule, *, servers: Collection[UUID], roles: Collection[U
     return resolve
 
 
-def members_of(refs: Iterable[str], *, at: datetime | None = None) -> dict[str, frozenset[UUID]]:
+@once_each
+def members_of(refs: frozenset[str], *, at: datetime | None = None) -> dict[str, frozenset[UUID]]:
     """The active people whom each ref means now (`at`: for schedules); nobody for what is gone.
 
-    One or two queries for each kind of ref, however many there are.
+    One query, and two more for each of roles and schedules, however many there are.
     """
-    wanted = set(refs)
     ids: dict[str, set[UUID]] = defaultdict(set)
-    for ref in wanted:
+    for ref in refs:
         kind, _, value = ref.partition(":")
         ids[kind].add(UUID(value))
     found: dict[str, set[UUID]] = defaultdict(set)
+    parts = [_ROWS[kind](some).order_by().annotate(kind=Value(kind)) for kind, some in ids.items() if kind in _ROWS]
+    rows = [part.values_list("kind", "of", "who") for part in parts]
+    for kind, one, person in rows[0].union(*rows[1:], all=True) if rows else ():
+        found[f"{kind}:{one}"].add(person)
     for kind, some in ids.items():
         for one, person in _PEOPLE[kind](some, at) if kind in _PEOPLE else ():
             found[f"{kind}:{one}"].add(person)
-    return {ref: frozenset(found.get(ref, ())) for ref in wanted}
+    return {ref: frozenset(found.get(ref, ())) for ref in refs}
 
 
 def refs_of(*users: User, at: datetime | None = None) -> frozenset[str]:
     """Every ref that means one of `users` now: the other way round, for finding what waits for somebody.
 
-    At most eight queries, for however many users.
+    At most three queries, for however many users.
     """
     people = {user.pk for user in users if user.is_active}
-    teams = dict(Team.objects.filter(members__in=people).values_list("pk", "name"))
-    refs = {*(f"user:{pk}" for pk in people), *(f"team:{pk}" for pk in teams)}
-    servers = Server.objects.filter(owner_team__in=teams)
-    refs |= {f"server:{pk}" for pk in servers.values_list("pk", flat=True)}
-    refs |= {f"manager:{pk}" for pk in User.objects.filter(manager__in=people).values_list("pk", flat=True)}
-    names = set(teams.values())
-    owned = Role.objects.filter(document__contains="team:").values_list("pk", "document") if names else ()
-    refs |= {f"role:{pk}" for pk, document in owned if owner_team_of(document) in names}
-    schedules = set(OnCallSchedule.objects.values_list("pk", flat=True))
-    refs |= {f"schedule:{pk}" for pk, person in _on_call(schedules, at) if person in people}
+    nothing = Value(None, output_field=UUIDField())
+    teams = Team.objects.filter(members__in=people).values_list(Value("team"), "pk", "name", "servers")
+    reports = User.objects.filter(manager__in=people).values_list(Value("manager"), "pk", Value(""), nothing)
+    owned = Role.objects.filter(document__contains="team:").values_list(Value("role"), "pk", "document", nothing)
+    rows = list(teams.order_by().union(reports.order_by(), owned.order_by(), all=True))
+    names = {name for kind, _, name, _ in rows if kind == "team"}
+    refs = {f"user:{pk}" for pk in people}
+    refs |= {f"{kind}:{pk}" for kind, pk, text, _ in rows if kind != "role" or owner_team_of(text) in names}
+    refs |= {f"server:{pk}" for _, _, _, pk in rows if pk}
+    refs |= {f"schedule:{pk}" for pk, person in _turns(OnCallSchedule.objects.all(), at) if person in people}
     return frozenset(refs)
 
 
+@lru_cache(maxsize=1024)
 def owner_team_of(document: str) -> str:
     """The team that a role's `metadata.owner: team:<name>` names; "" if it names none."""
     try:
@@ -102,19 +112,6 @@ def owner_team_of(document: str) -> str:
     return name if kind == "team" else ""
 
 
-def _active(users: Collection[UUID], _: datetime | None) -> Pairs:
-    return ((pk, pk) for pk in User.objects.filter(pk__in=users, is_active=True).values_list("pk", flat=True))
-
-
-def _members(teams: Collection[UUID], _: datetime | None) -> Pairs:
-    return User.objects.filter(teams__in=teams, is_active=True).values_list("teams", "pk")
-
-
-def _owners_of_servers(servers: Collection[UUID], _: datetime | None) -> Pairs:
-    rows = Server.objects.filter(pk__in=servers, owner_team__members__is_active=True)
-    return rows.values_list("pk", "owner_team__members")
-
-
 def _owners_of_roles(roles: Collection[UUID], _: datetime | None) -> Pairs:
     owned: dict[str, list[UUID]] = defaultdict(list)
     for role, document in Role.objects.filter(pk__in=roles).values_list("pk", "document"):
@@ -123,13 +120,12 @@ def _owners_of_roles(roles: Collection[UUID], _: datetime | None) -> Pairs:
     return ((role, person) for team, person in people for role in owned[team])
 
 
-def _managers(users: Collection[UUID], _: datetime | None) -> Pairs:
-    rows = User.objects.filter(pk__in=users, manager__is_active=True).values_list("pk", "manager")
-    return ((person, manager) for person, manager in rows if manager)
-
-
 def _on_call(schedules: Collection[UUID], at: datetime | None) -> Pairs:
-    rows = list(OnCallSchedule.objects.filter(pk__in=schedules))
+    return _turns(OnCallSchedule.objects.filter(pk__in=schedules), at)
+
+
+def _turns(schedules: Iterable[OnCallSchedule], at: datetime | None) -> Pairs:
+    rows = list(schedules)
     if not rows:
         return []
     moment = at or now()
@@ -139,12 +135,19 @@ def _on_call(schedules: Collection[UUID], at: datetime | None) -> Pairs:
     return ((schedule, people[name]) for schedule, called in turns.items() for name in called if name in people)
 
 
+# By kind of ref, rows of whom it is `of` and `who` that is: all of them are one query.
+_ROWS: dict[str, Callable[[Collection[UUID]], QuerySet[Any]]] = {
+    "user": lambda ids: User.objects.filter(pk__in=ids, is_active=True).annotate(of=F("pk"), who=F("pk")),
+    "team": lambda ids: User.objects.filter(teams__in=ids, is_active=True).annotate(of=F("teams"), who=F("pk")),
+    "server": lambda ids: Server.objects.filter(pk__in=ids, owner_team__members__is_active=True).annotate(
+        of=F("pk"), who=F("owner_team__members")
+    ),
+    "manager": lambda ids: User.objects.filter(pk__in=ids, manager__is_active=True).annotate(
+        of=F("pk"), who=F("manager")
+    ),
+}
 _PEOPLE: dict[str, Callable[[Collection[UUID], datetime | None], Pairs]] = {
-    "user": _active,
-    "team": _members,
-    "server": _owners_of_servers,
     "role": _owners_of_roles,
-    "manager": _managers,
     "schedule": _on_call,
 }
 

@@ -11,11 +11,13 @@ from jitaccess.audit.events import Event
 from jitaccess.audit.recorder import Actor, Facts, record
 from jitaccess.catalog.models import Server
 from jitaccess.identity.models import Agent, Team, User
-from jitaccess.kernel.errors import Conflict
+from jitaccess.kernel.errors import Conflict, Invalid
 from jitaccess.kernel.strictjson import JsonObject
 from jitaccess.policy.approval.document import Kind, PolicyDocument, parse_policy
 from jitaccess.policy.approval.review import World, warnings
-from jitaccess.policy.models import ApprovalPolicy, ApprovalPolicyVersion, OnCallSchedule, Role
+from jitaccess.policy.engine.roles import parse_role
+from jitaccess.policy.lockouts import cannot_decide, short_groups
+from jitaccess.policy.models import ApprovalPolicy, ApprovalPolicyVersion, OnCallSchedule, Requestable, Role
 from jitaccess.policy.people import owner_team_of
 from jitaccess.store.clock import now
 
@@ -59,6 +61,38 @@ def document_of(policy: ApprovalPolicy) -> PolicyDocument:
 def policy_warnings(document: PolicyDocument) -> list[str]:
     """What could get stuck with the people there are now. Raises Invalid("policy.unknown")."""
     return warnings(document, world_of(document))
+
+
+def dead_ends(document: PolicyDocument, policy: ApprovalPolicy) -> tuple[str, ...]:
+    """Why what is asked for under this policy could never be decided with this document. What was so before is no
+    reason to refuse it.
+    """
+    if not _is_used(policy):
+        return ()
+    try:
+        before = document_of(policy)
+        known = {(rule, group.name) for rule, group, _ in short_groups(before, world_of(before))}
+    except Invalid:
+        known = set()
+    found = short_groups(document, world_of(document))
+    return tuple(
+        cannot_decide(policy.name, rule, group, count)
+        for rule, group, count in found
+        if (rule, group.name) not in known
+    )
+
+
+def _is_used(policy: ApprovalPolicy) -> bool:
+    if Requestable.objects.filter(policy=policy).exists():
+        return True
+    for text in Role.objects.filter(document__contains=policy.name).values_list("document", flat=True):
+        try:
+            asked = parse_role(text).facts.request
+        except Invalid:
+            continue
+        if asked and asked.approval == policy.name:
+            return True
+    return False
 
 
 def world_of(document: PolicyDocument) -> World:

@@ -5,7 +5,7 @@ Read, compared, and nothing written. Not inside a transaction that writes: polic
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -28,6 +28,8 @@ from jitaccess.policy.engine.rules import (
     Subject,
 )
 from jitaccess.policy.engine.trial import Change, changes, with_rules
+from jitaccess.policy.engine.trial import said as rule_of
+from jitaccess.policy.lockouts import allows_nothing
 from jitaccess.policy.snapshots import SnapshotStore
 from jitaccess.store.clock import now
 
@@ -38,6 +40,8 @@ BACK = timedelta(days=7)
 _MARGIN = timedelta(days=1)
 # So much of each is shown; the rest is counted.
 SHOWN = 50
+_EVERYBODY = {EVERY_AGENT: "every agent", EVERY_USER: "every user"}
+_HELD = "as far as it is held"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,7 @@ class CallChange:
 class Impact:
     """`agents`: whom it is about. `tools`: of which something else is said. `asking`: how it may be asked for, before
     and after, when that changes. `looked_at`: so many calls were tried again; `cut`: there were more in that time.
+    `refusals`: why it may not be saved at all.
     """
 
     agents: tuple[str, ...]
@@ -67,6 +72,7 @@ class Impact:
     cut: bool = False
     asking: tuple[str, str] | None = None
     warnings: tuple[str, ...] = ()
+    refusals: tuple[str, ...] = ()
 
     @property
     def stable(self) -> list[object]:
@@ -80,19 +86,50 @@ def of_role(document: RoleFacts, before: RoleFacts | None) -> Impact:
     snapshot, at = STORE.look()
     after = _asked_for(with_rules(snapshot, document), before, document)
     holders = _holders(snapshot, document.name)
-    warnings = _nothing_left(snapshot, document)
     said = tuple(changes(snapshot, before, document))
     asking = _asking(before), _asking(document)
-    return _impact(snapshot, after, at, holders, said, asking if asking[0] != asking[1] else None, warnings)
+    found = _impact(snapshot, after, at, holders, said, asking if asking[0] != asking[1] else None)
+    return replace(found, refusals=_nothing_left(snapshot, document, before))
 
 
-def of_binding(role: RoleFacts, subject: Subject) -> Impact:
-    """Somebody with one role more, from now on."""
+def of_binding(role: RoleFacts, subject: Subject, *, ceiling: bool = False) -> Impact:
+    """Somebody with one role more, or under one ceiling more, from now on."""
     snapshot, at = STORE.look()
-    one = BindingFacts(UUID(int=0), Origin.STANDING, role, {}, START_OF_TIME, None, None)
+    origin = Origin.CEILING if ceiling else Origin.STANDING
+    one = BindingFacts(UUID(int=0), origin, role, {}, START_OF_TIME, None, None)
     bindings = {**snapshot.bindings, subject: (*snapshot.bindings.get(subject, ()), one)}
     after = replace(snapshot, bindings=bindings, places={**snapshot.places, one.id: subject}, memo={})
-    return _impact(snapshot, after, at, _agents_of(snapshot, subject), tuple(changes(snapshot, None, role)))
+    agents = _agents_of(snapshot, subject)
+    if not ceiling:
+        return _impact(snapshot, after, at, agents, tuple(changes(snapshot, None, role)))
+    found = _impact(snapshot, after, at, agents, tuple(_beyond(snapshot, role, (_HELD, "beyond it, so refused"))))
+    if role.allow or subject not in _EVERYBODY:
+        return found
+    return replace(found, refusals=(f"This is a ceiling, and {allows_nothing(_EVERYBODY[subject])}",))
+
+
+def of_end(ids: Collection[UUID]) -> Impact:
+    """Bindings that end now: roles that nobody has by them any more, ceilings that hold nobody back. Granted ones are
+    not ended so.
+    """
+    snapshot, at = STORE.look()
+    ending = {
+        place: [one for one in held if one.id in ids and not one.granted and one.ended_at is None]
+        for place, held in snapshot.bindings.items()
+    }
+    bindings = {
+        place: tuple(one for one in held if one not in ending[place]) for place, held in snapshot.bindings.items()
+    }
+    agents = {one.id: one for place, some in ending.items() if some for one in _agents_of(snapshot, place)}
+    said: dict[Change, None] = {}
+    for one in (one for some in ending.values() for one in some if one.role):
+        assert one.role
+        if one.origin is Origin.CEILING:
+            found = _beyond(snapshot, one.role, ("beyond a ceiling, so refused", _HELD))
+        else:
+            found = changes(snapshot, one.role, None)
+        said |= dict.fromkeys(found)
+    return _impact(snapshot, replace(snapshot, bindings=bindings, memo={}), at, agents.values(), tuple(said))
 
 
 def of_access(server: UUID, teams: frozenset[UUID] | None) -> Impact:
@@ -237,6 +274,14 @@ def _names(agents: Iterable[AgentFacts]) -> tuple[str, ...]:
     return tuple(sorted(one.name for one in agents if one.enabled))
 
 
+def _beyond(snapshot: Snapshot, role: RoleFacts, words: tuple[str, str]) -> Iterator[Change]:
+    """The tools that a ceiling of this role leaves out, with what is said of them before and after."""
+    for server in sorted(snapshot.servers.values(), key=lambda one: one.slug):
+        for tool in sorted(server.tools):
+            if not rule_of(role, server, server.tools[tool]).startswith("allowed"):
+                yield Change(server.slug, tool, *words)
+
+
 def _asked_for(snapshot: Snapshot, before: RoleFacts | None, after: RoleFacts) -> Snapshot:
     roles: Mapping[UUID, RoleFacts] = snapshot.roles
     if before and before.id:
@@ -260,14 +305,18 @@ def _terms(snapshot: Snapshot, one: RequestableFacts) -> str:
     return f"{team}, at most {format_duration(one.max_seconds)}{uses}{arguments}"
 
 
-def _nothing_left(snapshot: Snapshot, role: RoleFacts) -> tuple[str, ...]:
-    if role.allow:
+def _nothing_left(snapshot: Snapshot, role: RoleFacts, before: RoleFacts | None) -> tuple[str, ...]:
+    """What was so before is not refused."""
+    if role.allow or before is None or not before.allow:
         return ()
-    held = [one for place in (EVERY_AGENT, EVERY_USER) for one in snapshot.bindings.get(place, ())]
-    ceilings = [one for one in held if one.origin is Origin.CEILING and one.role and one.role.name == role.name]
-    if not any(one.ended_at is None for one in ceilings):
-        return ()
-    return ("It is the ceiling of everybody and allows nothing: nobody could do anything any more.",)
+    return tuple(
+        f"This is a ceiling, and {allows_nothing(everybody)}"
+        for place, everybody in _EVERYBODY.items()
+        if any(
+            one.ended_at is None and one.origin is Origin.CEILING and one.role and one.role.name == role.name
+            for one in snapshot.bindings.get(place, ())
+        )
+    )
 
 
 def _has(teams: frozenset[UUID] | None, team: UUID) -> bool:

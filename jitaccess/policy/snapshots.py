@@ -12,6 +12,7 @@ from uuid import UUID
 
 from jitaccess.catalog.models import Server
 from jitaccess.identity.models import Agent, User
+from jitaccess.kernel.once import once
 from jitaccess.policy.compiler import (
     REMEMBERED,
     Head,
@@ -67,7 +68,7 @@ class SnapshotStore:
 
     def look(self, *whose: Subject) -> tuple[Snapshot, datetime]:
         """Policy as it is now, with what these subjects have used up, and the database's clock: what lists show."""
-        now = head()
+        now = _head()
         snapshot = self.catch_up(now)
         return with_spent(snapshot, uses_now(counted(snapshot, whose, now.clock))), now.clock
 
@@ -77,6 +78,9 @@ class SnapshotStore:
         with self.steady:
             if self._snapshot is not None and self._snapshot.stamp == fresh.stamp:
                 self._snapshot = fresh
+
+
+_head = once(head)  # `catch_up` asks anew where this one is old
 
 
 def counted(snapshot: Snapshot, whose: Iterable[Subject], at: datetime) -> set[UUID]:

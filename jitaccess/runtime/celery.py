@@ -108,6 +108,8 @@ def make_app(*, redis_url: str) -> Celery:
                 ("api.forget_old_answers", 600.0),
                 ("webhooks.deliver", 2.0),
                 ("figures.count", 5.0),
+                ("figures.tidy", 3600.0),
+                ("requests_app.keep_figures", 60.0),
                 ("identity.forget_sessions", 600.0),
             )
         },

@@ -33,6 +33,7 @@ from jitaccess.runtime import (
     request_commands,
     role_commands,
     server_commands,
+    webhook_commands,
 )
 from jitaccess.runtime.access_files import command as access_commands
 from jitaccess.runtime.exits import Exit, refused, say
@@ -131,6 +132,7 @@ def _parser() -> argparse.ArgumentParser:
     audit_commands.add(commands)
     clock_commands.add(commands)
     server_commands.add(commands)
+    webhook_commands.add(commands)
     key_commands.add(commands)
     process_commands.add(commands)
     people = commands.add_parser("people", help="people").add_subparsers(required=True, metavar="action")

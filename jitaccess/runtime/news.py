@@ -16,6 +16,8 @@ from django.db.models import Max, Min
 
 from jitaccess.audit.models import Leaf
 from jitaccess.identity.models import Agent, User
+from jitaccess.identity.proof import without_required_factor
+from jitaccess.identity.required import DETAIL, MISSING
 from jitaccess.identity.sessions import people_of_cookies, person_of_cookie
 from jitaccess.kernel.errors import Forbidden, Invalid
 from jitaccess.store.clock import now
@@ -98,10 +100,14 @@ def _request(topic: str) -> UUID | None:
 
 
 def listener_of(cookie: str, topics: frozenset[str]) -> Listener:
-    """Somebody who is signed in and may see all of it. Raises SignedOut, NotFound."""
+    """Somebody who is signed in and may see all of it. Raises SignedOut, NotFound, and Forbidden as pages do for who
+    lacks a second factor.
+    """
     person = person_of_cookie(cookie)
     if person is None:
         raise SignedOut("live.signed_out", "Sign in to be told of changes.")
+    if without_required_factor([person]):
+        raise Forbidden(MISSING, DETAIL)
     for request in filter(None, map(_request, topics)):
         seen_by(person, request)
     listener = Listener(cookie, person.pk, topics)
@@ -122,10 +128,11 @@ def look(seen: int, listeners: Collection[Listener], fresh: Collection[Listener]
             told.append((news_since(since, newest, frozenset[str]().union(*(one.topics for one in some))), some))
     concerned = {one for news, some in told for one in some if news.of_interest(one)} | set(due)
     people = people_of_cookies({one.cookie for one in concerned}) if concerned else {}
+    lacking = without_required_factor(people.values())
     gone = set()
     for one in concerned:
         person = people.get(one.cookie)
-        if person is None or person.pk != one.person:
+        if person is None or person.pk != one.person or person.pk in lacking:
             gone.add(one)
         else:
             one.learn(person)

@@ -13,6 +13,8 @@ from typing import Any, ClassVar
 from django.conf import settings
 from django.db import connection, models
 
+from jitaccess.kernel.once import once
+
 
 class JitNow(models.Func):
     """jit_now() in a query: `.filter(expires_at__lte=JitNow())`, `.update(ended_at=JitNow())`."""
@@ -22,6 +24,7 @@ class JitNow(models.Func):
     output_field: ClassVar[models.DateTimeField[Any, Any]] = models.DateTimeField()
 
 
+@once  # one page, one moment
 def now() -> datetime:
     """The database's clock, in UTC. Reads the database; on an open transaction it is still the present moment."""
     with connection.cursor() as cursor:

@@ -17,7 +17,7 @@ from jitaccess.kernel.errors import Invalid, JitAccessError, NotFound
 from jitaccess.policy.break_glass import rights_of
 from jitaccess.store.clock import now
 from requests_app import reviews
-from requests_app.pages import page, person_of, source_of
+from requests_app.pages import page, person_of, source_of, written
 from requests_app.services.break_glass import break_glass, finish_review, stop_break_glass
 
 SHOWN = 20
@@ -82,6 +82,8 @@ def _page(request: HttpRequest, *, refusal: JitAccessError | None = None) -> Htt
         "now": now(),
         "refusal": refusal,
     }
+    if refusal and request.resolver_match:  # what they wrote stands where they wrote it
+        context |= {"written": written(request), "about": next(iter(request.resolver_match.kwargs.values()), None)}
     return render(request, "web/break_glass.html", context, status=refusal.http_status if refusal else 200)
 
 

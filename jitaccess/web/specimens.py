@@ -103,7 +103,13 @@ def _card() -> Card:
             new_end=None,
             grant=None,
         ),
-        unusual=UnusualLine("1 of 2 tools for the first time; the others have been asked for before.", False, ()),
+        unusual=UnusualLine(
+            "1 of 2 for the first time; the others have been asked for before.",
+            first_time=False,
+            before=(),
+            use="The agent has used 1 of these 2 before.",
+            last_used=NOW - timedelta(hours=5),
+        ),
         why=WhyLine("The release notes are staged; commit them for v1.4.", "the agent", "OPS-214", None, None),
         progress=ProgressLine(
             stages=(StageLine(1, "now", (group,)),),
@@ -195,7 +201,12 @@ def _worst() -> Card:
             starts_at=NOW + timedelta(hours=3),
             not_after=NOW + timedelta(hours=9),
         ),
-        unusual=UnusualLine("This agent has never asked for any of this before.", first_time=True, before=()),
+        unusual=UnusualLine(
+            "This agent has never asked for any of this before.",
+            first_time=True,
+            before=(),
+            use="The agent has never used any of it before.",
+        ),
         why=WhyLine(
             f"{RTL}\n\n{HOSTILE}\n\n{TEXT}",
             LONG,

@@ -29,6 +29,7 @@ from requests_app.card.progress import (
 from requests_app.card.rows import Relative, relatives_of
 from requests_app.card.shown import LONGEST, Shown, shown
 from requests_app.card.status import Status, ending_of, grant_of, status_of
+from requests_app.card.usage import Used, last_of, said_of_use, used_of, uses_of
 from requests_app.lifecycle import RequestKind, RequestStatus
 from requests_app.selectors import AccessRequest
 from requests_app.standing import Seen
@@ -100,11 +101,17 @@ class Before:
 
 @dataclass(frozen=True, slots=True)
 class UnusualLine:
-    """`sentence` is over all tools, "" when no tool is asked for."""
+    """`sentence` is over all tools and roles, "" when none is asked for; `first_time`: none of it was asked for before.
+    `used` and `use` (a sentence, and when last): how often they were used, while it is pending; `used` is empty where
+    that is not known.
+    """
 
     sentence: str
     first_time: bool
     before: tuple[Before, ...]
+    used: tuple[Used, ...] = ()
+    use: str = ""
+    last_used: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +194,8 @@ def card_of(seen: Seen, reader: User | None, *, channel: str, recently: bool = F
     they are. Not inside a transaction that writes: it looks at the policy in force.
     """
     request, at = seen.request, seen.at
-    history = selectors.history_of(request) if request.tools else {}
+    history = selectors.history_of(request)
+    adds, used = _adds(request)
     blocks, status, longest = blocks_of(request, history), status_of(request, at), WHOLE.get(channel, LONGEST)
     incomplete = not_shown(request, longest=longest)
     if not incomplete and channel in WHOLE:
@@ -210,15 +218,24 @@ def card_of(seen: Seen, reader: User | None, *, channel: str, recently: bool = F
         who=_who(request),
         risk=request.risk,
         blocks=tuple(blocks),
-        adds=_adds(request) if request.pending else None,
+        adds=adds,
         length=_length(request, blocks),
-        unusual=_unusual(blocks, history),
+        unusual=_unusual(blocks, history, used),
         why=_why(request),
         progress=_progress(seen),
         relatives=tuple(relatives_of(seen)),
         effects=effects,
         incomplete=incomplete,
     )
+
+
+def cards_of(seen: Sequence[Seen], reader: User) -> list[Card]:
+    """The cards of several on one page: what each of them asks the database is asked about all of them at once."""
+    requests = [one.request for one in seen]
+    selectors.earlier_of(requests)
+    items = ((one.agent_id, item) for one in requests for item in one.parsed_items)
+    uses_of((agent, UUID(item["server_id"])) for agent, item in items if "server_id" in item)
+    return [card_of(one, reader, channel="web") for one in seen]
 
 
 def title_of(request: AccessRequest) -> str:
@@ -230,9 +247,13 @@ def title_of(request: AccessRequest) -> str:
     return f"{who} {asks} for {'more time' if request.extends_id else 'access'}"
 
 
-def _adds(request: AccessRequest) -> Adds:
+def _adds(request: AccessRequest) -> tuple[Adds | None, tuple[Used, ...] | None]:
+    """What it would add, and how much of that was used before; of what is decided neither."""
+    if not request.pending:
+        return None, ()
     snapshot, at = SNAPSHOTS.look(Subject(agent=request.agent_id, user=request.user_id))
-    return adds_of(request, snapshot, at)
+    adds = adds_of(request, snapshot, at)
+    return adds, used_of(request, adds, snapshot)
 
 
 def _who(request: AccessRequest) -> WhoLine:
@@ -278,14 +299,15 @@ def _grant(request: AccessRequest) -> GrantLine | None:
     )
 
 
-def _unusual(blocks: Sequence[Block], history: History) -> UnusualLine:
-    labels = {thing.tool: thing.label for block in blocks for thing in block.things if thing.tool}
+def _unusual(blocks: Sequence[Block], history: History, used: tuple[Used, ...] | None) -> UnusualLine:
+    labels = {thing.key: thing.label for block in blocks for thing in block.things if thing.key}
     before = tuple(
-        Before(labels[tool], sum(ended.values()), dict(ended), counted(ended) or "first time")
-        for tool, ended in history.items()
-        if tool in labels
+        Before(labels[key], sum(ended.values()), dict(ended), counted(ended) or "first time")
+        for key, ended in history.items()
+        if key in labels
     )
-    return UnusualLine(unusual(history), bool(before) and not any(one.asked for one in before), before)
+    first_time = bool(before) and not any(one.asked for one in before)
+    return UnusualLine(unusual(history), first_time, before, used or (), said_of_use(used), last_of(used or ()))
 
 
 def _why(request: AccessRequest) -> WhyLine:

@@ -10,6 +10,7 @@ from requests_app.card.card import Card, LengthLine, ProgressLine, WhyLine
 from requests_app.card.effects import Effect, Effects
 from requests_app.card.items import Block
 from requests_app.card.shown import Shown
+from requests_app.card.usage import Used
 
 
 def card_data(card: Card) -> JsonObject:
@@ -39,6 +40,8 @@ def card_data(card: Card) -> JsonObject:
             "before": [
                 {"label": one.label, "asked": one.asked, "ended": dict(one.ended)} for one in card.unusual.before
             ],
+            "use": card.unusual.use,
+            "used": [_used(one) for one in card.unusual.used],
         },
         "why": _why(card.why),
         "progress": _progress(card.progress),
@@ -75,6 +78,16 @@ def _adds(adds: Adds) -> JsonObject:
         "blocked": [_reach(one) for one in adds.blocked],
         "conditional": adds.conditional,
         "unknown": adds.unknown,
+    }
+
+
+def _used(used: Used) -> JsonObject:
+    return {
+        "label": used.label,
+        "calls": used.calls,
+        "last": _moment(used.last),
+        "tools_used": used.tools,
+        "tools": used.of,
     }
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from jitaccess.catalog.models import Tool
+from jitaccess.kernel.once import once
 from jitaccess.kernel.text import visible
 from jitaccess.kernel.yamldoc import MAX_DOCUMENT
 from jitaccess.policy.models import RoleVersion
@@ -28,7 +29,7 @@ History = Mapping[UUID, Counter[str]]
 @dataclass(frozen=True, slots=True)
 class Thing:
     """One thing asked for: a tool, an object of a database, a role. `label` is its name in terms; `rest` is the whole
-    description when it is longer than shown.
+    description when it is longer than shown, `key` the id of the tool or role.
     """
 
     label: str
@@ -38,7 +39,7 @@ class Thing:
     rest: str = ""
     history: str = ""
     obstacle: str = ""
-    tool: UUID | None = None
+    key: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +65,16 @@ class Block:
 def blocks_of(request: AccessRequest, history: History) -> list[Block]:
     """Every item with all that is known of it; two queries."""
     items = request.parsed_items
-    wanted = [UUID(tool["id"]) for tool in request.tools]
-    tools = {tool.pk: tool for tool in Tool.objects.filter(pk__in=wanted).select_related("server")} if wanted else {}
+    tools = _tools(frozenset(UUID(tool["id"]) for tool in request.tools))
     roles = {UUID(item["role_id"]): item["version"] for item in items if item["kind"] == "role"}
     versions = RoleVersion.objects.filter(role__in=roles).select_related("role") if roles else ()
     documents = {row.role_id: row for row in versions if roles[row.role_id] == row.version}
     return [_block(request, item, tools, documents, history) for item in items]
+
+
+@once  # those who are decided together ask for the same
+def _tools(ids: frozenset[UUID]) -> dict[UUID, Tool]:
+    return {tool.pk: tool for tool in Tool.objects.filter(pk__in=ids).select_related("server")}
 
 
 def not_shown(request: AccessRequest, *, longest: int = LONGEST) -> str:
@@ -121,7 +126,7 @@ def _block(
 ) -> Block:
     labels = labels_of(item)
     if item["kind"] == "role":
-        return _role(request, item, documents.get(UUID(item["role_id"])), labels[0])
+        return _role(request, item, documents.get(UUID(item["role_id"])), labels[0], history)
     if item["kind"] == "database":
         things = tuple(
             Thing(label, visible(name, limit=300)) for label, name in zip(labels, item["objects"], strict=True)
@@ -139,8 +144,8 @@ def _arguments(item: dict[str, Any]) -> Shown | None:
     return shown(arguments["value"] if arguments["mode"] == "exact" else arguments.get("schema"))
 
 
-def _role(request: AccessRequest, item: dict[str, Any], row: RoleVersion | None, label: str) -> Block:
-    obstacle = document = ""
+def _role(request: AccessRequest, item: dict[str, Any], row: RoleVersion | None, label: str, history: History) -> Block:
+    obstacle, document, key = "", "", UUID(item["role_id"])
     if row is None:
         obstacle = "This role is gone."
     else:
@@ -150,7 +155,7 @@ def _role(request: AccessRequest, item: dict[str, Any], row: RoleVersion | None,
     return Block(
         "role",
         item["role"],
-        (Thing(label, item["role"], obstacle=obstacle),),
+        (Thing(label, item["role"], history=counted(history[key]) or "first time", obstacle=obstacle, key=key),),
         version=item["version"],
         document=document,
     )
@@ -177,12 +182,12 @@ def _tool(label: str, asked: dict[str, str], known: Mapping[UUID, Tool], history
         rest=visible(text, limit=LONG_DESCRIPTION, multiline=True) if len(text) > SHORT_DESCRIPTION else "",
         history=counted(history[UUID(asked["id"])]) or "first time",
         obstacle=obstacle,
-        tool=UUID(asked["id"]),
+        key=UUID(asked["id"]),
     )
 
 
 def unusual(history: History) -> str:
-    """One sentence over all tools; "" when no tool is asked for."""
+    """One sentence over all tools and roles; "" when none is asked for."""
     new = sum(1 for ended in history.values() if not sum(ended.values()))
     if not history:
         return ""
@@ -195,7 +200,7 @@ def unusual(history: History) -> str:
     if len(history) == 1:
         return f"This has been {counted(next(iter(history.values())))}."
     if new:
-        return f"{new} of {len(history)} tools for the first time; the others have been asked for before."
+        return f"{new} of {len(history)} for the first time; the others have been asked for before."
     return "This agent has asked for all of this before."
 
 

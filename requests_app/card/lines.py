@@ -96,7 +96,11 @@ def _length(card: Card) -> Iterator[tuple[str, str]]:
 
 
 def _unusual(card: Card) -> Iterator[tuple[str, str]]:
-    yield "how unusual", card.unusual.sentence
+    one = card.unusual
+    yield "how unusual", one.sentence
+    yield "used before", f"{one.use}{f' The last time was {stamp(one.last_used)}.' if one.last_used else ''}"
+    for used in one.used if len(one.used) > 1 else ():
+        yield "used before", f"{used.label}: {used.said}{f', last on {stamp(used.last)}' if used.last else ''}"
 
 
 def _why(card: Card) -> Iterator[tuple[str, str]]:

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from jitaccess.identity.services import people
 from jitaccess.kernel.durations import format_duration
+from jitaccess.kernel.once import once
 from requests_app import approval
 from requests_app.approval import Progress, Tally, Vote
 from requests_app.lifecycle import DecisionVerdict
@@ -136,10 +137,13 @@ def _names(seen: Seen) -> Mapping[UUID, str]:
     names |= {one.on_behalf_of.pk: one.on_behalf_of.username for one in seen.decisions if one.on_behalf_of}
     if seen.request.pending:
         around = seen.people
-        names |= people(
-            {person for some in around.members.values() for person in some} | {to for _, to in around.delegates}
-        )
+        names |= _people(frozenset[UUID]().union(*around.members.values(), (to for _, to in around.delegates)))
     return names
+
+
+@once  # those who are decided together are decided by the same
+def _people(ids: frozenset[UUID]) -> dict[UUID, str]:
+    return people(set(ids))
 
 
 def _group(seen: Seen, stage: int, line: Progress, members: frozenset[UUID], names: Mapping[UUID, str]) -> GroupLine:

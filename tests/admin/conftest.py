@@ -178,10 +178,11 @@ def save(client: Client, page: str, **changes: Any) -> Any:
 
 
 def act(client: Client, model: Any, action: str, *rows: Any, **more: Any) -> Any:
-    """Choose rows in a list and run an action on them."""
-    return client.post(
-        url(model, "changelist"), {"action": action, "_selected_action": [row.pk for row in rows], **more}
-    )
+    """Choose rows in a list, look at what an action would change where that is shown first, and run it."""
+    sent = {"action": action, "_selected_action": [row.pk for row in rows], **more}
+    response = client.post(url(model, "changelist"), sent)
+    token = response.context["token"] if response.status_code == 200 and "token" in response.context else None
+    return client.post(url(model, "changelist"), sent | {"previewed": token}) if token else response
 
 
 def errors(response: Any) -> str:

@@ -67,6 +67,30 @@ def test_one_of_two_admins_can_be_demoted_and_the_last_one_otherwise_changed(wor
     assert (other.is_superuser, world.ada.email) == (False, "ada@example.org")
 
 
+def test_the_last_admin_who_can_sign_in_is_neither_demoted_nor_loses_the_way_in(
+    world: World, client: Client, new_entries: Fresh
+) -> None:
+    world.ada.set_password("a long one of hers")
+    world.ada.save()
+    client.force_login(world.ada)
+    other = User.objects.create_superuser("other")  # without a password
+    new_entries()
+    assert "last active superuser who can sign in" in errors(save(client, url(world.ada), is_superuser=None))
+    assert "who can sign in" in client.get(url(world.ada, "delete")).content.decode()
+    off = {"usable_password": "false", "unset-password": "yes"}
+    answer = client.post(password_page(world.ada), off, follow=True)
+    assert "No active superuser could sign in any more" in answer.content.decode()
+    world.ada.refresh_from_db()
+    assert world.ada.is_superuser
+    assert world.ada.check_password("a long one of hers")
+    assert new_entries() == []
+    assert client.get(url(world.ada)).status_code == 200, "and she is signed in as before"
+    assert client.post(password_page(other), NEW | {"set-password": "yes"}).status_code == 302
+    assert client.post(password_page(world.ada), off).status_code == 302
+    world.ada.refresh_from_db()
+    assert not world.ada.has_usable_password()
+
+
 def test_staff_cannot_take_over_a_person(clerk: Client, world: World, new_entries: Fresh) -> None:
     before = User.objects.filter(pk=world.bob.pk).values().get()
     group = Group.objects.create(name="g")
@@ -113,3 +137,10 @@ def test_a_superuser_can_change_all_of_it(client: Client, world: World) -> None:
     world.bob.refresh_from_db()
     assert (world.bob.username, world.bob.email, world.bob.is_staff) == ("rob", "rob@example.test", True)
     assert world.bob.check_password(NEW["password1"])
+
+
+def test_nobody_is_made_their_own_manager(client: Client, world: World, new_entries: Fresh) -> None:
+    assert "Nobody is their own manager" in errors(save(client, url(world.bob), manager=str(world.bob.pk)))
+    world.bob.refresh_from_db()
+    assert world.bob.manager is None
+    assert not new_entries()

@@ -10,6 +10,7 @@ from django.contrib import admin
 from django.test import Client
 from django.urls import reverse
 
+from jitaccess.audit import admin_preview
 from jitaccess.audit.admin_preview import WithPreview
 from jitaccess.audit.events import Event, Outcome
 from jitaccess.audit.models import Entry
@@ -18,6 +19,7 @@ from jitaccess.catalog.models import AccessClass, ServerHealth
 from jitaccess.catalog.services import classify_tool
 from jitaccess.identity.models import User
 from jitaccess.identity.services import create_agent
+from jitaccess.policy.approval.document import parse_policy
 from jitaccess.policy.models import (
     ApprovalPolicy,
     DefaultRole,
@@ -28,7 +30,8 @@ from jitaccess.policy.models import (
     RoleVersion,
     ServerAccess,
 )
-from jitaccess.policy.services import save_role
+from jitaccess.policy.policies import dead_ends
+from jitaccess.policy.services import bind_role, save_role
 from jitaccess.store.clock import now
 from tests.admin.conftest import ONE_YES, READER, World, filled, save, url
 
@@ -96,6 +99,24 @@ def test_what_was_looked_at_is_saved_and_nothing_else(world: World, client: Clie
     assert RoleVersion.objects.count() == 1
     assert client.post(url(world.role), data | {"previewed": token}).status_code == 302
     assert RoleVersion.objects.count() == 2
+
+
+@pytest.mark.usefixtures("reading")
+def test_what_somebody_else_was_shown_or_long_ago_or_of_another_row_is_not_saved(
+    world: World, client: Client, monkeypatch: pytest.MonkeyPatch
+):
+    response, data = look(client, url(world.role), document=NOTHING)
+    seen = data | {"previewed": response.context["held"].token}
+    other = Client()
+    other.force_login(User.objects.create_superuser("second", password="a password of theirs"))
+    assert other.post(url(world.role), seen).status_code == 200
+    assert other.post(reverse("admin:jit_policy_role_add"), seen).status_code == 200
+    assert client.post(reverse("admin:jit_policy_role_add"), seen).status_code == 200
+    with monkeypatch.context() as patch:
+        patch.setattr(admin_preview, "LIFE", -1)
+        assert client.post(url(world.role), seen).status_code == 200
+    assert RoleVersion.objects.count() == 1
+    assert client.post(url(world.role), seen).status_code == 302
 
 
 @pytest.mark.usefixtures("reading")
@@ -216,3 +237,45 @@ def test_the_first_page_says_what_needs_attention_to_whom_may_see_it(world: Worl
     browser = Client()
     browser.force_login(User.objects.create_user("watcher", is_staff=True))
     assert "Nothing, as far as you may see" in browser.get(reverse("admin:index")).content.decode()
+
+
+def refused(client: Client, page: str, said: str, **changes: Any) -> None:
+    """Shown with why, and saved neither now nor by saying that it was looked at."""
+    response, data = look(client, page, **changes)
+    held = response.context["held"]
+    shown = response.content.decode()
+    assert said in " ".join(held.impact.refusals)
+    assert said in shown
+    assert 'value="Save"' not in shown
+    assert client.post(page, data | {"previewed": held.token}).status_code == 200
+
+
+def test_a_ceiling_of_everybody_that_allows_nothing_is_refused(world: World, client: Client):
+    bind_role(role=world.role, everyone="agents", origin=RoleBinding.Origin.CEILING, operator=Actor.system("test"))
+    empty = READER[: READER.index("  allow:")] + "  allow: []\n"
+    refused(client, url(world.role), "every agent could do nothing", document=empty)
+    assert RoleVersion.objects.count() == 1
+
+
+def test_a_policy_in_use_that_nobody_could_decide_is_refused(world: World, client: Client):
+    impossible = ONE_YES.replace('["user:bob"]', '["user:bob", "user:owner"], quorum: 2')
+    User.objects.filter(username="owner").update(is_active=False)
+    refused(client, url(world.policy), "could never decide", document=impossible)
+    world.policy.refresh_from_db()
+    assert world.policy.head == 1
+    Requestable.objects.all().delete()
+    assert save(client, url(world.policy), document=impossible).status_code == 302
+    # What was so before is no reason to refuse something else.
+    Requestable.objects.create(server=world.server, access="write", policy=world.policy)
+    assert save(client, url(world.policy), document=impossible + "# the same\n").status_code == 302
+
+
+def test_a_policy_that_only_a_role_uses_is_in_use(world: World):
+    Requestable.objects.all().delete()
+    User.objects.filter(username="owner").update(is_active=False)
+    impossible = parse_policy(ONE_YES.replace('["user:bob"]', '["user:bob", "user:owner"], quorum: 2'))
+    assert dead_ends(impossible, world.policy) == ()
+    asked = READER.replace("reader", "asked") + "  request: {max_duration: 1h, approval: one-yes}\n"
+    save_role(document=asked, operator=Actor.system("test"))
+    [said] = dead_ends(impossible, world.policy)
+    assert "group leads: 2 must approve, but 1 active people" in said

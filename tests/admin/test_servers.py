@@ -16,7 +16,7 @@ from jitaccess.catalog.credentials import credentials_of
 from jitaccess.catalog.http_servers import add_http_server
 from jitaccess.catalog.models import Server, ServerCredential, Tool
 from jitaccess.catalog.services import import_tools
-from tests.admin.conftest import World, act, definition, errors, filled, save, url
+from tests.admin.conftest import World, act, definition, errors, save, url
 
 Fresh = Callable[[], list[Entry]]
 SECRET = "Bearer abc-very-secret-123"
@@ -174,11 +174,8 @@ def test_options_are_changed_on_the_page_and_trust_is_warned_about(world: World,
     page = client.get(url(world.server)).content.decode()
     assert "A call is given up after so many seconds." in page
     assert "tool.accepted" not in page
-    answer = client.post(
-        url(world.server),
-        filled(client.get(url(world.server)), call_seconds="5", accept_definitions="on"),
-        follow=True,
-    )
+    saved = save(client, url(world.server), call_seconds="5", accept_definitions="on")
+    answer = client.get(saved.url)
     assert "nobody looks at what this server offers" in answer.content.decode()
     world.server.refresh_from_db()
     assert (world.server.call_seconds, world.server.accept_definitions) == (5, True)

@@ -25,7 +25,7 @@ from tests.cast import Cast
 FILE = Path(__file__).parents[2] / "docs" / "openapi.yaml"
 PUBLIC = {"/.well-known/authzen-configuration", "/access/v1/jwks.json"}
 # What answers with a secret, and what changes nothing.
-UNKEYED = ("/tokens", "/evaluation", "/evaluations", "/explain")
+UNKEYED = ("/tokens", "/webhooks", "/change", "/rotate", "/evaluation", "/evaluations", "/explain")
 REFUSALS = {"400", "401", "403", "404", "405", "406", "429", "500", "503"}
 
 

@@ -14,6 +14,7 @@ from jitaccess.audit.events import Event
 from jitaccess.audit.models import Burst, Cursor, DayOfAgent, Entry, HourCount, ToolUse
 from jitaccess.audit.recorder import Actor, Facts, record_many
 from jitaccess.audit.sequencer import sequence
+from tests.clocks import Clock
 
 pytestmark = pytest.mark.django_db
 DAY = datetime(2026, 5, 4, tzinfo=UTC)
@@ -164,3 +165,22 @@ def test_no_step_begins_with_anything_but_its_own_leaves() -> None:
             cursor.execute(f"EXPLAIN QUERY PLAN {figures._statement(one)}", [1, 2])
             plan = [row[-1] for row in cursor.fetchall()]
         assert plan[0].startswith("SEARCH leaf"), plan
+
+
+def test_figures_that_no_page_shows_any_more_go_and_uses_and_entries_stay(clock: Clock) -> None:
+    a_day()
+    figures.count()
+    entries, uses = Entry.objects.count(), ToolUse.objects.count()
+    clock.at(DAY + timedelta(days=30))
+    assert figures.tidy(part=2) == 0
+    clock.at(DAY + timedelta(days=32))
+    assert figures.tidy(part=2) > 0
+    assert not Burst.objects.exists()
+    assert HourCount.objects.exists()
+    assert DayOfAgent.objects.exists()
+    clock.at(DAY + timedelta(days=94))
+    figures.tidy(part=2)
+    assert not HourCount.objects.exists()
+    assert not DayOfAgent.objects.exists()
+    assert (ToolUse.objects.count(), Entry.objects.count()) == (uses, entries)
+    assert figures.count() == 0

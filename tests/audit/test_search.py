@@ -17,7 +17,7 @@ from jitaccess.audit import search
 from jitaccess.audit.events import Event
 from jitaccess.audit.models import Entry
 from jitaccess.audit.recorder import Actor, Facts, record_many
-from jitaccess.audit.search import Sought, between, find
+from jitaccess.audit.search import Kind, Sought, between, find
 
 pytestmark = pytest.mark.django_db
 START = datetime(2026, 5, 4, tzinfo=UTC)
@@ -71,6 +71,7 @@ def test_pages_add_up_to_what_a_look_at_every_entry_finds(
     entries: list[Entry], monkeypatch: pytest.MonkeyPatch, width: int
 ) -> None:
     monkeypatch.setattr(search, "WIDTH", width)
+    monkeypatch.setattr(search, "_FEW", width)
     one, other = IDS[0], IDS[1]
     for agent, user, tool, events, request in product(
         (None, one), (None, other), ("", "a"), ((), EVENTS[:1], EVENTS[:2]), ({}, {"request": one, "given": other})
@@ -84,7 +85,7 @@ def test_within_what_somebody_may_see_pages_add_up_too(
     entries: list[Entry], monkeypatch: pytest.MonkeyPatch, width: int
 ) -> None:
     monkeypatch.setattr(search, "WIDTH", width)
-    within = [Q(agent__in=IDS[:1]), Q(request__in=IDS[1:2])]
+    within = [Kind(kind, kind) for kind in (Q(agent__in=IDS[:1]), Q(request__in=IDS[1:2]))]
     mine = [entry for entry in entries if entry.agent == IDS[0] or entry.request == IDS[1]]
     for sought in (Sought(), Sought(tool="b"), Sought(events=EVENTS[:2]), Sought(agent=IDS[2], user=IDS[0])):
         assert all_of(sought, within=within) == [entry.uid for entry in mine if holds(sought, entry)], sought
@@ -116,7 +117,7 @@ def test_time_is_exact_though_keys_say_another_day(entries: list[Entry]) -> None
 
 
 def test_a_page_takes_a_few_queries(entries: list[Entry]) -> None:
-    within = [Q(agent__in=IDS[:1]), Q(request__in=IDS[1:2])]
+    within = [Kind(kind, kind) for kind in (Q(agent__in=IDS[:1]), Q(request__in=IDS[1:2]))]
     for sought, most in ((Sought(), 2), (Sought(tool="a"), 3), (Sought(events=EVENTS), 2)):
         for options in ({}, {"within": within}):
             with CaptureQueriesContext(connection) as queries:

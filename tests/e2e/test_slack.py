@@ -56,7 +56,11 @@ def test_a_request_is_decided_in_slack_by_socket_mode(installation: Installation
     assert link
     anna = installation.sign_in("anna", process.url)
     assert "Is this you in Slack?" in anna.get(link[0]).text
-    assert "Linked" in anna.post(link[0]).text
+    word = re.search(r"/access (link \S{9})", anna.post(link[0]).text)
+    assert word
+    name = slack.envelope("slash_commands", slack.command(ANNA, word[1]))
+    eventually(lambda: name in slack.acks)
+    assert "Linked: you are anna" in slack.acks[name]["text"]
     # A card in the channel and with him; his yes; the agent goes on.
     asyncio.run(ask(process.url, token))
     eventually(lambda: slack.to(ANNA) and slack.to(CHANNEL))

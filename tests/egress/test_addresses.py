@@ -204,3 +204,14 @@ def test_no_refusal_shows_a_key_in_the_query() -> None:
     error = refused("https://127.0.0.1/mcp?key=hush")
     assert "hush" not in str(error) + repr(error.params)
     assert "hush" not in repr(read_url("https://example.com/?key=hush"))
+
+
+@pytest.mark.parametrize("host", ["localhost", "LocalHost.", "a.localhost", "localhost.localdomain", "ip6-localhost"])
+def test_a_name_of_this_machine_is_refused_before_it_is_resolved(host: str) -> None:
+    error = refused(f"https://{host}/")
+    assert error.code == "egress.refused"
+    for entry in (str(error.params["entry"]), "127.0.0.0/8", "[::1]:443"):
+        check_url(f"https://{host}/", Allowance.parse([entry]))
+    assert refused(f"https://{host}/", Allowance.parse(["10.0.0.0/8", "[::1]:8443"]))
+    for other in ("notlocalhost", "localhost.example"):
+        check_url(f"https://{other}/", NOTHING)

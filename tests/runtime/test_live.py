@@ -11,6 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from allauth.mfa.models import Authenticator
 from django.conf import settings
 from django.contrib.auth.models import Permission
 from django.contrib.sessions.models import Session
@@ -324,6 +325,38 @@ def test_an_ended_session_is_put_out_though_there_is_nothing_to_tell(
         await in_thread(lambda: end(ends, cast.anna))
         await asyncio.wait_for(page.task, SOON)
         assert not other.task.done()
+
+    visit(story)
+
+
+def test_who_lacks_a_second_factor_is_told_as_little_as_pages_show_them(
+    cast: Cast, visit: Any, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cookie, has = cookie_of(cast.anna), cookie_of(cast.bert)
+    Authenticator.objects.create(user=cast.bert, type=Authenticator.Type.TOTP, data={})
+    monkeypatch.setattr(live, "CHECK_SECONDS", 0.0)
+
+    async def story(house: House) -> None:
+        page = await house.open(cookie)
+        settings.MFA_REQUIRED = "all"
+        house.live._wake.set()
+        await asyncio.wait_for(page.task, SOON)
+        refused, other = await house.open(cookie), await house.open(has)
+        assert (refused.status, refused.text, other.status) == (403, "", 200)
+        assert not other.task.done()
+
+    visit(story)
+
+
+def test_who_is_at_the_second_step_of_a_sign_in_is_told_nothing(cast: Cast, visit: Any) -> None:
+    Authenticator.objects.create(user=cast.anna, type=Authenticator.Type.TOTP, data={})
+    client = Client()
+    answer: Any = client.post("/accounts/login/", {"login": "anna", "password": "correct horse battery"})
+    assert answer.url == "/accounts/two-factor/"
+    cookie = client.cookies[settings.SESSION_COOKIE_NAME].value
+
+    async def story(house: House) -> None:
+        assert (await house.open(cookie)).status == 401
 
     visit(story)
 

@@ -22,6 +22,7 @@ from jitaccess.store.clock import now
 from requests_app.card import card
 from tests.cast import Cast
 from tests.fakes.slack import server
+from tests.fakes.slack.limits import wrong_view
 from tests.fakes.slack.server import FakeSlack
 
 
@@ -92,6 +93,16 @@ class Desk:
     def send(self, person: User, **values: Any) -> HttpResponse:
         """Fill in the form that was opened last, and send it."""
         return self.post(self.slack.send(self.slack.views[-1], name_of(person), **values))
+
+    def ask(self, person: User, **values: Any) -> Any:
+        """Fill in the form for access, and send it again as it was checked; returns the last answer."""
+        answer: Any = self.send(person, **values)
+        if answer.content and answer.json().get("response_action") == "update":
+            view = answer.json()["view"]
+            assert not wrong_view(view)
+            self.slack.views.append({**view, "id": self.slack.views[-1]["id"]})
+            answer = self.send(person, **values)
+        return answer
 
     def told(self, person: User) -> list[str]:
         """What this person alone was told."""

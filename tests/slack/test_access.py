@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from jitaccess.catalog.services import classify_tool, import_tools
 from jitaccess.notify.slack.chores import seldom
 from requests_app.selectors import AccessRequest
@@ -26,7 +28,7 @@ def test_asking_from_a_form_files_a_request_of_that_person(desk: Desk, chosen) -
     assert form["callback_id"] == "access"
     found = suggest(desk, "COMMIT", agent=str(desk.cast.agent.pk))
     assert list(found) == ["git/git_commit"]
-    desk.send(
+    desk.ask(
         desk.cast.olga,
         agent=chosen(str(desk.cast.agent.pk)),
         holder=chosen("agent"),
@@ -55,8 +57,8 @@ def test_a_form_sent_twice_files_one_request(desk: Desk, chosen) -> None:
     values = {
         "agent": chosen(str(desk.cast.agent.pk)), "things": list(found.values()), "reason": "Release notes",
     }  # fmt: skip
-    desk.send(desk.cast.olga, **values)
-    desk.send(desk.cast.olga, **values)
+    desk.ask(desk.cast.olga, **values)
+    desk.ask(desk.cast.olga, **values)
     assert AccessRequest.objects.count() == 1
 
 
@@ -65,9 +67,9 @@ def test_nothing_found_is_one_option_and_asks_for_nothing(desk: Desk, chosen) ->
     assert suggest(desk, "commit", user="U1EVE") == {"Nothing found": "none"}  # linked to nobody
     assert suggest(desk, "commit", user="U1BERT") == {"Nothing found": "none"}  # has no agent
     desk.post(desk.slack.command("U1OLGA"))
-    desk.send(desk.cast.olga, agent=chosen(str(desk.cast.agent.pk)), things=["none"], reason="Because")
+    answer = desk.ask(desk.cast.olga, agent=chosen(str(desk.cast.agent.pk)), things=["none"], reason="Because")
     assert not AccessRequest.objects.exists()
-    assert "Ask for 1 to" in desk.told(desk.cast.olga)[0]
+    assert "Ask for 1 to" in answer.json()["errors"]["things"]
 
 
 def test_at_most_a_hundred_options(desk: Desk, cast: Cast) -> None:
@@ -83,9 +85,9 @@ def test_the_agent_of_somebody_else_is_not_asked_for(desk: Desk, chosen) -> None
     desk.post(desk.slack.command("U1OLGA"))
     form = desk.slack.views[-1]
     values = {"agent": chosen(str(desk.cast.agent.pk)), "things": list(found.values()), "reason": "Mine now"}
-    desk.post(desk.slack.send(form, "U1BERT", **values))
+    answer: Any = desk.post(desk.slack.send(form, "U1BERT", **values))
     assert not AccessRequest.objects.exists()
-    assert desk.told(desk.cast.bert) == ["You may ask for agents that you own or may use."]
+    assert answer.json()["errors"] == {"agent": "You may ask for agents that you own or may use."}
 
 
 def test_the_command_of_somebody_who_is_not_linked_or_has_no_agent_opens_nothing(desk: Desk) -> None:

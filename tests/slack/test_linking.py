@@ -1,4 +1,4 @@
-"""Who is who: by a link made while signed in, and by nothing else."""
+"""Who is who: by a link that was opened while signed in and confirmed in Slack, and by nothing else."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import pytest
 from django.test import Client
 
 from jitaccess.audit.models import Entry
+from jitaccess.identity.signed_in import end_sessions
 from jitaccess.notify.slack.chores import seldom
 from jitaccess.notify.slack.linking import link_of
 from jitaccess.notify.slack.models import LinkCode, SlackLink
-from tests.cast import Cast
+from tests.cast import OPERATOR, Cast
 from tests.fakes.slack.server import TEAM
 from tests.slack.conftest import Desk, name_of
 
@@ -30,18 +31,75 @@ def address(desk: Desk, slack_user: str) -> str:
     return found[1]
 
 
+def told(client: Client, url: str) -> str:
+    """What the page says to type in Slack."""
+    found = re.search(r"/access (link [2-9A-Z]{4}-[2-9A-Z]{4})", client.post(url).content.decode())
+    assert found
+    return found[1]
+
+
+def typed(desk: Desk, slack_user: str, text: str) -> str:
+    """What Slack shows whoever typed it."""
+    answer = desk.post(desk.slack.command(slack_user, text)).json()
+    assert answer["response_type"] == "ephemeral"
+    return str(answer["text"])
+
+
 def test_the_ceremony_links_the_signed_in_person_and_is_on_record(desk: Desk) -> None:
     url, client = address(desk, "U1CARL"), signed_in(desk.cast.carl)
-    assert link_of(TEAM, "U1CARL") is None
-    shown = client.get(url)
-    assert b"u1carl" in shown.content
-    assert link_of(TEAM, "U1CARL") is None  # looking changes nothing
-    assert client.post(url).status_code == 302
+    shown = client.get(url).content.decode()
+    assert all(word in shown for word in ("u1carl", "U1CARL", TEAM, "jit", "carl"))
+    assert LinkCode.objects.get().user is None, "looking changes nothing"
+    word = told(client, url)
+    assert link_of(TEAM, "U1CARL") is None, "nor does the page alone link anybody"
+    assert not Entry.objects.filter(event="slack.linked").exists()
+    assert word.split()[1].replace("-", "") not in str(list(LinkCode.objects.values()))
+    assert "you are carl in jitaccess" in typed(desk, "U1CARL", word.lower())
     linked = link_of(TEAM, "U1CARL")
     assert linked
     assert linked.user == desk.cast.carl
-    assert Entry.objects.get(event="slack.linked").user_name == "carl"
+    entry = Entry.objects.get(event="slack.linked")
+    assert (entry.user_name, entry.source) == ("carl", f"slack {TEAM}/U1CARL")
     assert client.post(url).status_code == 404  # once
+    assert "You are linked to carl" in typed(desk, "U1CARL", word)
+    assert SlackLink.objects.filter(user=desk.cast.carl).count() == 1
+
+
+def test_a_link_that_somebody_else_sends_links_nobody(desk: Desk) -> None:
+    """Eve in Slack sends carl the link that she was given, and he believes it."""
+    url, carl = address(desk, "U1EVE"), signed_in(desk.cast.carl)
+    word = told(carl, url)
+    assert "No link of yours" in typed(desk, "U1CARL", word), "it is not his Slack user who asked"
+    for number in range(9):
+        assert "Linked" not in typed(desk, "U1EVE", f"link 2222-222{number}")
+    assert "Linked" not in typed(desk, "U1EVE", word), "and she does not try all words"
+    assert not SlackLink.objects.filter(user=desk.cast.carl).exists()
+    assert not SlackLink.objects.filter(slack_user="U1EVE").exists()
+    assert not Entry.objects.filter(event="slack.linked").exists()
+
+
+def test_whoever_gets_hold_of_a_link_does_not_take_it_over(desk: Desk) -> None:
+    url, carl, olga = address(desk, "U1CARL"), signed_in(desk.cast.carl), signed_in(desk.cast.olga)
+    word = told(carl, url)
+    assert olga.post(url).status_code == 409
+    assert "you are carl" in typed(desk, "U1CARL", word)
+
+
+def test_a_word_ends_with_the_next_one_and_with_what_the_person_was_signed_in_with(desk: Desk) -> None:
+    url, carl = address(desk, "U1CARL"), signed_in(desk.cast.carl)
+    first, second = told(carl, url), told(carl, url)
+    assert "not the code" in typed(desk, "U1CARL", first)
+    end_sessions(user=desk.cast.carl, actor=OPERATOR, why="a test")
+    assert "not the code" in typed(desk, "U1CARL", second)
+    assert link_of(TEAM, "U1CARL") is None
+
+
+def test_whoever_was_linked_against_their_will_ends_it_in_slack(desk: Desk) -> None:
+    assert typed(desk, "U1ANNA", "unlink").startswith("Unlinked")
+    assert link_of(TEAM, "U1ANNA") is None
+    assert link_of(TEAM, "U1BERT")
+    assert Entry.objects.get(event="slack.unlinked").source == f"slack {TEAM}/U1ANNA"
+    assert typed(desk, "U1ANNA", "unlink") == "You are not linked."
 
 
 def test_a_code_that_was_replaced_or_made_up_links_nobody(desk: Desk) -> None:
@@ -54,8 +112,10 @@ def test_a_code_that_was_replaced_or_made_up_links_nobody(desk: Desk) -> None:
 
 def test_a_code_ends_after_ten_minutes(desk: Desk, clock) -> None:
     url, client = address(desk, "U1CARL"), signed_in(desk.cast.carl)
+    word = told(client, url)
     clock.shift(601)
     assert client.post(url).status_code == 404
+    assert "No link of yours" in typed(desk, "U1CARL", word)
     assert link_of(TEAM, "U1CARL") is None
 
 
@@ -79,7 +139,9 @@ def test_a_slack_user_of_one_person_is_not_taken_over_by_another(desk: Desk) -> 
 
 def test_a_new_link_ends_the_one_before(desk: Desk) -> None:
     url = address(desk, "U1OTHER")
-    signed_in(desk.cast.anna).post(url)
+    word = told(signed_in(desk.cast.anna), url)
+    assert link_of(TEAM, "U1ANNA")
+    typed(desk, "U1OTHER", word)
     assert link_of(TEAM, "U1ANNA") is None
     assert SlackLink.objects.filter(user=desk.cast.anna, ended_at=None).get().slack_user == "U1OTHER"
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from django.test import Client
@@ -18,3 +20,15 @@ def browser() -> Callable[..., Client]:
         return client
 
     return open_browser
+
+
+@pytest.fixture
+def step(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The time of codes, one step further at each call: an app's code is good once."""
+    moment = [time.time()]
+    monkeypatch.setattr(time, "time", lambda: moment[0])
+
+    def further() -> None:
+        moment[0] += 30
+
+    return further

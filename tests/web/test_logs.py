@@ -54,7 +54,7 @@ def test_a_strange_host_is_one_line(db: None, log: io.StringIO) -> None:
 
 
 def test_other_failures_keep_their_traceback(cast: Cast, log: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jitaccess.web.desk.views.selectors.desk_of", lambda user, at: 1 / 0)
+    monkeypatch.setattr("jitaccess.web.desk.views.selectors.desk_of", lambda user, **_: 1 / 0)
     client = Client(raise_request_exception=False)
     client.force_login(cast.anna, backend=settings.AUTHENTICATION_BACKENDS[0])
     assert client.get("/").status_code == 500

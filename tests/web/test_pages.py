@@ -215,7 +215,7 @@ def test_a_failure_of_ours_has_a_page_that_tells_nothing_about_us(
 ) -> None:
     client = browser(cast.anna)
     client.raise_request_exception = False
-    monkeypatch.setattr("jitaccess.web.desk.views.selectors.desk_of", lambda user, at: 1 / 0)
+    monkeypatch.setattr("jitaccess.web.desk.views.selectors.desk_of", lambda user, **_: 1 / 0)
     response = client.get("/")
     assert response.status_code == 500
     html = response.content.decode()

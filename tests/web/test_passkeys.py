@@ -115,6 +115,8 @@ def test_a_passkey_is_made_signs_in_alone_and_proves_who_one_is(cast: Cast, page
     page.get_by_role("textbox", name="Name").fill("Laptop <b>\u202e")
     button(page, "Make the passkey").click()
     expect(page.get_by_role("heading", name="Recovery codes")).to_be_visible()
+    pictures(page, "recovery-codes-before")
+    button(page, "Show the codes, once").click()
     pictures(page, "recovery-codes")
     page.get_by_role("link", name="I have kept them").click()
     expect(page.get_by_text("Passkey Laptop").first).to_be_visible()

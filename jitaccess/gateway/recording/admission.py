@@ -352,7 +352,6 @@ class Admission:
         """Nothing of these calls was sent, if they are on record at all: at once, and once more when a commit that was
         under way must be over. The second time says nothing new, unless the commit came late.
         """
-
         for answer in answers:
             self.not_sent(answer, why)
         again = [Ending(answer, Event.CALL_NOT_SENT, Outcome.ERROR, {"why": why}) for answer in answers]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -13,10 +12,10 @@ from jitaccess.identity.models import User
 from jitaccess.identity.services import agents_for
 from jitaccess.kernel.errors import Forbidden, Invalid, JitAccessError
 from jitaccess.kernel.text import visible
-from jitaccess.notify.slack import asking, cards, modals
+from jitaccess.notify.slack import asking, cards, checking, modals
 from jitaccess.notify.slack import blocks as kit
 from jitaccess.notify.slack.client import SlackFailed, call
-from jitaccess.notify.slack.linking import issue_code, link_of
+from jitaccess.notify.slack.linking import confirm, disown, issue_code, link_of
 from jitaccess.notify.slack.message import CHANNEL, may_approve_here
 from jitaccess.notify.slack.models import SlackCard, SlackLink
 from jitaccess.notify.slack.values import Pressed, Verb
@@ -32,28 +31,38 @@ from requests_app.services import Narrow, approve_request, ask_for_changes, deny
 log = logging.getLogger("jitaccess.slack")
 
 _NOT_LINKED = "Slack does not say who you are in jitaccess. Type /access link, and sign in once."
-_HELP = "/access asks for access for an agent of yours. /access link makes you known here."
+_HELP = "/access asks for access for an agent of yours. /access link makes you known here, /access unlink ends that."
 # Slack opens a form within three seconds of the click.
 _TOO_LATE = frozenset({"expired_trigger_id", "exchanged_trigger_id", "trigger_expired", "trigger_exchanged"})
 
 
 def answer(kind: str, payload: Mapping[str, Any], *, team: str, slack_user: str) -> Mapping[str, Any] | None:
-    """What is answered at once and changes nothing but link codes; None for what is to be written down first."""
-    if kind == "block_suggestion":
+    """What is answered at once, and done by then: linking; None for what is to be written down first."""
+    if kind in {"block_suggestion", "view_submission"}:
         link = link_of(team, slack_user)
-        return asking.suggestions(payload, link.user if link else None)
+        if kind == "block_suggestion":
+            return asking.suggestions(payload, link.user if link else None)
+        return checking.check(payload, link.user, source=f"slack {team}/{slack_user}") if link else None
     if kind != "command":
         return None
-    word = _text(payload, "text").strip().lower()
-    if word == "link":
+    words = _text(payload, "text").split()
+    if len(words) == 2 and words[0].lower() == "link":
+        return _private(_confirmed(team, slack_user, words[1]))
+    if [word.lower() for word in words] == ["link"]:
         url = issue_code(
             team=team,
             team_name=_text(payload, "team_domain"),
             slack_user=slack_user,
             slack_name=_text(payload, "user_name"),
         )
-        return _private(f"Open this within ten minutes, in the browser you use for jitaccess: {url}")
-    if word:
+        return _private(
+            f"Open this within ten minutes, in the browser you use for jitaccess: {url} The page tells you a code to "
+            "type here. Give the address to nobody."
+        )
+    if [word.lower() for word in words] == ["unlink"]:
+        ended = disown(team=team, slack_user=slack_user)
+        return _private("Unlinked. What you press here counts as nobody's." if ended else "You are not linked.")
+    if words:
         return _private(_HELP)
     return None if link_of(team, slack_user) else _private(_NOT_LINKED)
 
@@ -150,7 +159,7 @@ class _Act:
         agents = list(agents_for(user).order_by("name")[: kit.OPTIONS])
         if not agents:
             raise Forbidden("request.not_your_agent", "There is no agent that you own or may use.")
-        return self._open(modals.access_form(agents, self._where), payload)
+        return self._open(modals.access_form(agents, self._where, url=checking.page_url(agents[0])), payload)
 
     def _open(self, view: kit.Block, payload: Mapping[str, Any]) -> str:
         try:
@@ -209,6 +218,19 @@ def _open_still(decided: AccessRequest, word: str) -> str:
     return f"This request was {selectors.how_it_ended(decided)}."
 
 
+def _confirmed(team: str, slack_user: str, word: str) -> str:
+    try:
+        user = confirm(team=team, slack_user=slack_user, word=word).user
+    except JitAccessError as error:
+        # Slack may hand a command on twice.
+        known = link_of(team, slack_user)
+        return f"{error.detail} You are linked to {known.user.username}." if known else error.detail
+    return (
+        f"Linked: you are {user.username} in jitaccess, and what you press here counts as theirs. If that is not you, "
+        "type /access unlink at once."
+    )
+
+
 def _private(text: str) -> Mapping[str, Any]:
     return {"response_type": "ephemeral", "text": kit.escaped(text), "unfurl_links": False}
 
@@ -217,10 +239,7 @@ def _where(payload: Mapping[str, Any]) -> str:
     """The channel it was done in; of a form that is sent, the one it was opened in."""
     view = payload.get("view")
     if isinstance(view, dict) and view.get("callback_id") == modals.ACCESS:
-        try:
-            return str(json.loads(str(view.get("private_metadata")))["at"])
-        except (ValueError, KeyError, TypeError):
-            return ""
+        return modals.checked_of(payload)[0]
     return _text(payload, "channel_id") or _place(payload)[0]
 
 

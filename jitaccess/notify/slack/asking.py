@@ -23,8 +23,9 @@ from jitaccess.policy.engine.rules import Snapshot, Subject
 from requests_app.asking import requestable_roles
 from requests_app.card.card import SNAPSHOTS
 from requests_app.card.effects import SHORTER
+from requests_app.inputs import json_of
 from requests_app.selectors import AccessRequest, Grant
-from requests_app.services import Ask, extend_grant, submit_bundle
+from requests_app.services import Ask, ExactCall, Submission, extend_grant, submit_bundle
 
 CHANNEL = "slack"
 _NOTHING = "none"
@@ -34,14 +35,14 @@ def suggestions(payload: Mapping[str, Any], user: User | None) -> Mapping[str, A
     """The options that an external select shows for what was typed so far: at most 100, and never none at all, which
     Slack shows as an error.
     """
-    typed = payload.get("value")
+    typed, call = payload.get("value"), payload.get("block_id") == "call"
     search = typed.casefold()[:100] if isinstance(typed, str) else ""
     found: list[Block] = []
     if user is not None:
         filled = filled_of(payload)
         agent = _agent(user, filled.chosen("agent")) or agents_for(user).order_by("name").first()
         if agent is not None:
-            for one in _askable(agent, user if filled.for_me else None):
+            for one in _askable(agent, user if filled.for_me else None, call=call):
                 if search in one["text"]["text"].casefold():
                     found.append(one)
                 if len(found) == kit.OPTIONS:
@@ -51,20 +52,42 @@ def suggestions(payload: Mapping[str, Any], user: User | None) -> Mapping[str, A
 
 def file(filled: Filled, user: User, *, source: str) -> list[AccessRequest]:
     """File what the form says, as one request for each group of people who decide. Raises as submit_bundle."""
+    principal, ask = meant(filled, user, source=source)
+    snapshot, _ = SNAPSHOTS.look(Subject(agent=principal.agent, user=principal.user))
+    return [one.request for one in submit_bundle(principal=principal, ask=ask, snapshot=snapshot, filed_by=user)]
+
+
+def tried(principal: Principal, ask: Ask, user: User) -> list[Submission]:
+    """What filing it would bring about; nothing of it stays. Raises as submit_bundle."""
+    snapshot, _ = SNAPSHOTS.look(Subject(agent=principal.agent, user=principal.user))
+    return submit_bundle(principal=principal, ask=ask, snapshot=snapshot, dry_run=True, filed_by=user)
+
+
+def meant(filled: Filled, user: User, *, source: str) -> tuple[Principal, Ask]:
+    """For whom the form asks, and for what. Raises Forbidden for an agent that is not theirs, Invalid for what is no
+    number or no JSON.
+    """
     agent = _agent(user, filled.chosen("agent"))
     if agent is None:
         raise Forbidden("request.not_your_agent", "You may ask for agents that you own or may use.")
     principal = _principal(agent, user if filled.for_me else None, source)
-    snapshot, _ = SNAPSHOTS.look(Subject(agent=principal.agent, user=principal.user))
     tools, roles = _chosen(filled.several("things") or [])
+    call = next(iter(_chosen([filled.chosen("call")])[0]), None)
+    arguments = json_of(filled.text("arguments"))
+    if arguments and call is None:
+        raise Invalid("request.arguments", "Choose the tool to call with them.")
     ask = Ask(
         tools=tools,
         roles=roles,
+        calls=[ExactCall(*call, arguments=arguments)] if call else (),
         reason=filled.text("reason"),
         seconds=filled.number("seconds", filled.chosen("seconds")),
+        max_uses=filled.number("uses", filled.text("uses")),
+        starts_at=filled.moment("starts"),
+        not_after=filled.moment("over"),
         ticket=filled.text("ticket").strip(),
     )
-    return [one.request for one in submit_bundle(principal=principal, ask=ask, snapshot=snapshot, filed_by=user)]
+    return principal, ask
 
 
 def longer_by(request: AccessRequest) -> list[int]:
@@ -120,15 +143,17 @@ def _agent(user: User, text: str) -> Agent | None:
         return None
 
 
-def _askable(agent: Agent, user: User | None) -> Iterator[Block]:
-    """What this agent may ask for and does not have: roles, and tools that need no arguments beforehand."""
+def _askable(agent: Agent, user: User | None, *, call: bool) -> Iterator[Block]:
+    """What this agent may ask for and does not have: roles, and tools that need no arguments beforehand; or (`call`)
+    every tool, for one exact call.
+    """
     snapshot, at = SNAPSHOTS.look(Subject(agent=agent.pk, user=user.pk if user else None))
-    for role in requestable_roles(snapshot, agent.pk):
+    for role in () if call else requestable_roles(snapshot, agent.pk):
         yield kit.option(f"role {role.name}", f"role:{role.name}")
     who = Who(agent.pk, user.pk if user else None)
     for server in sorted(_servers(snapshot), key=lambda one: one.slug):
         for listed in listed_tools(snapshot, who=who, server=server, at=at):
-            if listed.requestable and listed.requestable.arguments == "any":
+            if listed.requestable and (call or listed.requestable.arguments == "any"):
                 name = visible(f"{server.slug}/{listed.tool.name}", limit=200)
                 yield kit.option(name, f"tool:{listed.tool.id}", listed.tool.access)
 

@@ -35,7 +35,9 @@ class SlackLink(models.Model):
 
 
 class LinkCode(models.Model):
-    """What `/access link` gives out: whoever opens it signed in becomes that Slack user. Only its hash is kept."""
+    """What `/access link` gives out. `user` opened it signed in and was told a word (`confirmation`), which has to be
+    typed in Slack by who asked for the link: so that a link alone links nobody. Only hashes are kept.
+    """
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     hash = models.CharField(max_length=64, unique=True, editable=False)
@@ -45,6 +47,9 @@ class LinkCode(models.Model):
     slack_name = models.CharField(max_length=100)
     expires_at = models.DateTimeField()
     used_at = models.DateTimeField(null=True)
+    user = models.ForeignKey(User, null=True, on_delete=models.CASCADE, related_name="+")
+    confirmation = models.CharField(max_length=64, blank=True, default="", db_default="", editable=False)
+    tries = models.PositiveSmallIntegerField(default=0, db_default=0)
 
     def __str__(self) -> str:
         return f"link code of {self.slack_user}"

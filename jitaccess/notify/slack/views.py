@@ -21,7 +21,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from jitaccess.identity.models import User
 from jitaccess.kernel.errors import Forbidden, Invalid, NotFound
 from jitaccess.notify.slack import conf
-from jitaccess.notify.slack.linking import link, open_code, unlink
+from jitaccess.notify.slack.linking import claim, open_code, unlink
 from jitaccess.notify.slack.models import SlackCard, SlackLink
 from jitaccess.store.clock import now
 from requests_app.pages import page, person_of, source_of
@@ -83,15 +83,13 @@ commands = _endpoint(_command)
 @never_cache
 @require_http_methods(["GET", "HEAD", "POST"])
 def slack_link(request: HttpRequest, code: str) -> HttpResponse:
-    """Who one is about to become in Slack; a POST makes it so."""
+    """Who one is about to become in Slack. A POST is answered with what to type there, which makes it so."""
     user = person_of(request)
     found = open_code(code)
-    if request.method == "POST":
-        link(value=code, user=user, source=source_of(request))
-        messages.success(request, "Linked. What you press in Slack counts as yours from now on.")
-        return redirect("slack:slack_install")
+    word = claim(value=code, user=user) if request.method == "POST" else ""
     before = SlackLink.objects.filter(user=user, team=found.team, ended_at=None).first()
-    return render(request, "slack/link.html", {"code": found, "value": code, "before": before})
+    context = {"code": found, "value": code, "before": before, "word": word, "now": now()}
+    return render(request, "slack/link.html", context)
 
 
 @page

@@ -145,6 +145,15 @@ def rotate(request: HttpRequest, endpoint_id: UUID) -> HttpResponseBase:
     return _told(request, row, secret, f"For {hours} hours the old secret signs too, so that you can change over.")
 
 
+@page(back="notify:webhook")
+@require_POST
+def test(request: HttpRequest, endpoint_id: UUID) -> HttpResponseBase:
+    _managed(request, endpoint_id)
+    made = services.send_test(endpoint_id=endpoint_id, operator=_operator(request))
+    messages.success(request, "A test is on its way. What is answered to it stands here.")
+    return redirect("notify:webhook_delivery", endpoint_id, made.pk)
+
+
 @page(back="notify:webhook_deliveries")
 @require_POST
 def replay(request: HttpRequest, endpoint_id: UUID) -> HttpResponseBase:

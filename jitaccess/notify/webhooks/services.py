@@ -34,7 +34,7 @@ FARTHEST = timedelta(days=30)  # back, for sending again
 
 
 def create_endpoint(
-    *, name: str, url: str, events: str, team: Team | None, owner: User, operator: Actor
+    *, name: str, url: str, events: str, team: Team | None, owner: User | None, operator: Actor
 ) -> tuple[Endpoint, str]:
     """A new endpoint, and its secret, which is told this once. Raises Invalid, Conflict, EgressRefused."""
     row = Endpoint(name=_name(name), url=_url(url), events=parse_patterns(events), team=team, created_by=owner)
@@ -106,6 +106,21 @@ def rotate_secret(*, endpoint_id: UUID, operator: Actor) -> str:
         row.save(update_fields=["sealed", "sealed_before", "rotated_at"])
         _record(Event.WEBHOOK_SECRET_ROTATED, row, operator, {"key": key_id(row.sealed)})
     return secret
+
+
+def send_test(*, endpoint_id: UUID, operator: Actor) -> HookDelivery:
+    """Owe it one message of the event "webhook.tested", whatever it is told of, to be sent, signed and shown as every
+    other. Raises Conflict while it is off, and while another test waits.
+    """
+    with transaction.atomic():
+        row = _locked(endpoint_id)
+        if not row.enabled:
+            raise Conflict("webhook.off", "It is switched off: switch it on, then test it.")
+        if HookDelivery.objects.filter(OPEN, endpoint=row, event=Event.WEBHOOK_TESTED).exists():
+            raise Conflict("webhook.waits", "A test waits to be sent already.")
+        entry = _record(Event.WEBHOOK_TESTED, row, operator, {})
+        # No replay: where the endpoint is told of this event anyway, the reader finds that it is owed already.
+        return HookDelivery.objects.bulk_create([delivery_of(row, entry, Event.WEBHOOK_TESTED, now())])[0]
 
 
 def replay(*, endpoint_id: UUID, delivery_id: UUID, operator: Actor) -> HookDelivery:
@@ -198,6 +213,6 @@ def _shown(field: str, value: str) -> str:
     return f"{read_url(value).origin}/…" if field == "url" else value
 
 
-def _record(event: Event, row: Endpoint, operator: Actor, data: Mapping[str, Json]) -> None:
+def _record(event: Event, row: Endpoint, operator: Actor, data: Mapping[str, Json]) -> UUID:
     about: dict[str, Json] = {"webhook": row.name, "id": str(row.pk), "host": read_url(row.url).origin}
-    record(Facts(event=event, actor=operator, data={**about, **data}))
+    return record(Facts(event=event, actor=operator, data={**about, **data}))

@@ -42,7 +42,7 @@ class Change:
     after: str
 
 
-def changes(snapshot: Snapshot, before: RoleFacts | None, after: RoleFacts) -> Iterator[Change]:
+def changes(snapshot: Snapshot, before: RoleFacts | None, after: RoleFacts | None) -> Iterator[Change]:
     """Every tool of which the two say something else."""
     for server in sorted(snapshot.servers.values(), key=lambda one: one.slug):
         for tool in sorted(server.tools.values(), key=lambda one: one.name):

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from jitaccess.kernel.errors import Invalid
-from jitaccess.policy.approval.document import GroupSpec, Kind, parse_policy
+from jitaccess.policy.approval.document import GroupSpec, parse_policy
 from jitaccess.policy.approval.review import World, warnings
 from jitaccess.policy.engine.roles import parse_role
+from jitaccess.policy.lockouts import allows_nothing, cannot_decide, short_groups
 from jitaccess.runtime.access_files.documents import Key, role_mentions
 from jitaccess.runtime.access_files.kinds import EVERY
 from jitaccess.runtime.access_files.state import Now, State
@@ -42,8 +43,7 @@ def _dead_ends(there: Now, state: State) -> Iterator[tuple[str, str]]:
         for rule, group, count in _short_groups(document, people):
             yield (
                 f"{name} {rule} {group.name}",
-                f"approval-policy {name}, rule {rule}, group {group.name}: {group.quorum} must approve, but {count} "
-                "active people would be in it, so it could never decide. Add people, or lower the quorum.",
+                cannot_decide(name, rule, group, count),
             )
     for word in EVERY:
         for key in state:
@@ -52,7 +52,7 @@ def _dead_ends(there: Now, state: State) -> Iterator[tuple[str, str]]:
                 if _allows_nothing(state.get(Key("role", role), {}).get("document", "")):
                     yield (
                         str(key),
-                        f"{key}: the role allows nothing, so {word.replace('-', ' ')} could do nothing. Add rules.",
+                        f"{key}: {allows_nothing(word.replace('-', ' '))}",
                     )
 
 
@@ -96,26 +96,12 @@ def _policies_in_use(there: Now, state: State) -> set[str]:
     return used
 
 
-def _short_groups(document: str, world: World) -> Iterator[tuple[str, GroupSpec, int]]:
-    """Groups of named people of whom there are too few. Who owns what depends on the request."""
+def _short_groups(document: str, people: World) -> Iterator[tuple[str, GroupSpec, int]]:
     try:
-        rules = parse_policy(document).rules
+        policy = parse_policy(document)
     except Invalid:
         return
-    for rule in rules:
-        for group in rule.groups():
-            if any(not selector.name for selector in group.people):
-                continue
-            found: set[str] = set()
-            for selector in group.people:
-                if selector.kind is Kind.USER:
-                    found.update({selector.name} & set(world.users))
-                elif selector.kind is Kind.TEAM:
-                    found.update(world.teams.get(selector.name, ()))
-                elif world.schedules.get(selector.name):
-                    found.add(str(selector))
-            if len(found) < group.quorum:
-                yield rule.name, group, len(found)
+    yield from short_groups(policy, people)
 
 
 def _allows_nothing(document: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -13,9 +13,11 @@ from jitaccess.identity.principal import Principal
 from jitaccess.policy.engine.decide import Who
 from jitaccess.policy.engine.listing import listed_tools
 from jitaccess.policy.engine.rules import Snapshot, Subject
+from jitaccess.policy.models import ApprovalPolicy
 from requests_app import represent, standing
 from requests_app.asking import requestable_roles
 from requests_app.card.card import SNAPSHOTS, Card, card_of
+from requests_app.inputs import Field, fields_of
 from requests_app.services import Ask, Submission, submit_bundle
 
 SHOWN = 60
@@ -23,7 +25,9 @@ SHOWN = 60
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """One thing to ask for. `field` is "tool" or "role"; `exact`: with exact arguments only, so not by choosing it."""
+    """One thing to ask for. `field` is "tool" or "role"; `exact`: with exact arguments only, so not by choosing it;
+    `limited`: only with a schema that limits its arguments.
+    """
 
     field: str
     name: str
@@ -33,16 +37,36 @@ class Offer:
     max_uses: int | None
     decided_by: str
     exact: bool
+    limited: bool
     chosen: bool
 
 
 @dataclass(frozen=True, slots=True)
+class Database:
+    """Privileges that may be asked for on objects of a database, by name or pattern."""
+
+    name: str
+    objects: tuple[str, ...]
+    privileges: tuple[str, ...]
+    max_seconds: int
+    decided_by: str
+
+
+@dataclass(frozen=True, slots=True)
 class Catalogue:
-    """What was chosen first, then what fits the search; `more` fit besides, `calls` may be asked for exactly."""
+    """What was chosen first, then what fits the search; `more` fit besides, `calls` may be asked for exactly. `fields`
+    are those of the tool that is to be called, None where its arguments are written as JSON.
+    """
 
     offers: tuple[Offer, ...]
     more: int
     calls: tuple[str, ...]
+    databases: tuple[Database, ...]
+    fields: tuple[Field, ...] | None
+
+    @property
+    def privileges(self) -> list[str]:
+        return sorted({one for database in self.databases for one in database.privileges})
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +77,11 @@ class Outcome:
     pending: tuple[UUID, ...]
     max_seconds: int
 
+    @property
+    def auto(self) -> bool:
+        """Whether a rule would approve all of it, so that nobody is asked."""
+        return bool(self.cards) and all(card.progress.auto for card in self.cards)
+
 
 def look(principal: Principal) -> tuple[Snapshot, datetime]:
     """Policy in force for this principal, and the database's clock. Not inside a transaction."""
@@ -60,9 +89,18 @@ def look(principal: Principal) -> tuple[Snapshot, datetime]:
 
 
 def catalogue_of(
-    principal: Principal, snapshot: Snapshot, at: datetime, *, search: str, tools: Sequence[str], roles: Sequence[str]
+    principal: Principal,
+    snapshot: Snapshot,
+    at: datetime,
+    *,
+    search: str,
+    tools: Sequence[str],
+    roles: Sequence[str],
+    call: str = "",
 ) -> Catalogue:
-    """`tools` and `roles` are what was chosen already: it stays in sight whatever is searched for."""
+    """`tools` and `roles` are what was chosen already: it stays in sight whatever is searched for. `call`: the tool
+    that is to be called once.
+    """
     assert principal.agent
     who, wanted = Who(principal.agent, principal.user), search.strip().lower()
     named = [
@@ -85,7 +123,39 @@ def catalogue_of(
             found.append(offer)
         if field == "tool":
             calls.append(offer.name)
-    return Catalogue((*chosen.values(), *found[:SHOWN]), max(len(found) - SHOWN, 0), tuple(calls))
+    return Catalogue(
+        (*chosen.values(), *found[:SHOWN]),
+        max(len(found) - SHOWN, 0),
+        tuple(calls),
+        tuple(_databases(snapshot, principal.agent)),
+        call_fields(principal, snapshot, at, call),
+    )
+
+
+def call_fields(principal: Principal, snapshot: Snapshot, at: datetime, name: str) -> tuple[Field, ...] | None:
+    """Those of one tool (server/tool) that this principal may know about; None for any other, and where its arguments
+    are written as JSON.
+    """
+    assert principal.agent
+    slug, _, tool = name.strip().partition("/")
+    server = snapshot.server_by_slug(slug)
+    if server is None:
+        return None
+    listed = listed_tools(snapshot, who=Who(principal.agent, principal.user), server=server, at=at)
+    return next((fields_of(one.tool.definition) for one in listed if one.tool.name == tool), None)
+
+
+def _databases(snapshot: Snapshot, agent: UUID) -> Iterator[Database]:
+    facts = snapshot.agents.get(agent)
+    if facts is None or not facts.enabled:
+        return
+    rows = [one for one in snapshot.requestables if one.database and one.team in (None, facts.team)]
+    policies = ApprovalPolicy.objects.in_bulk({one.policy for one in rows}) if rows else {}
+    for one in sorted(rows, key=lambda row: (row.database, row.objects.sources)):
+        if one.policy in policies:
+            decided_by = ", then ".join(map(str, represent.decided_by(policies[one.policy])))
+            privileges = tuple(sorted(one.privileges))
+            yield Database(one.database, one.objects.sources, privileges, one.max_seconds, decided_by)
 
 
 def outcome_of(user: User, principal: Principal, snapshot: Snapshot, ask: Ask) -> Outcome:
@@ -111,11 +181,12 @@ def _offer(field: str, data: Any, chosen: dict[tuple[str, str], Offer]) -> Offer
         max_seconds=data["max_minutes"] * 60,
         max_uses=data.get("max_uses"),
         decided_by=", then ".join(data["decided_by"]),
-        exact=data.get("arguments", "any") != "any",
+        exact=data.get("arguments") == "exact",
+        limited=data.get("arguments") == "schema",
         chosen=(field, name) in chosen,
     )
 
 
 def _gone(field: str, name: str) -> Offer:
     """Chosen, and not to be asked for (any more): the dry run says why."""
-    return Offer(field, name, "", "", None, None, "", exact=False, chosen=True)
+    return Offer(field, name, "", "", None, None, "", exact=False, limited=False, chosen=True)

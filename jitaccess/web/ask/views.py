@@ -15,16 +15,29 @@ from jitaccess.identity.principal import Principal
 from jitaccess.identity.services import agents_for
 from jitaccess.kernel.errors import Conflict, Invalid, JitAccessError
 from jitaccess.store.clock import now
-from jitaccess.web.ask.catalogue import catalogue_of, look, outcome_of
-from jitaccess.web.ask.form import MAX_MINUTES, Form, agent_of, ask_of, form_of, principal_of, whole
-from jitaccess.web.people.holdings import Held, grant_of_theirs, held_rows, own
+from jitaccess.web.ask.catalogue import call_fields, catalogue_of, look, outcome_of
+from jitaccess.web.ask.form import (
+    ARGUMENT,
+    MAX_MINUTES,
+    Form,
+    agent_of,
+    ask_of,
+    form_of,
+    mistakes_of,
+    principal_of,
+    settled,
+    whole,
+)
+from jitaccess.web.people.holdings import Held, grant_of_theirs, held_rows, own, usable_by
 from requests_app import selectors, standing
 from requests_app.card.rows import cards_of_rows
+from requests_app.inputs import NEEDED
 from requests_app.pages import is_partial, page, partial, person_of, source_of
 from requests_app.selectors import Q, State
 from requests_app.services import Submission, cancel_request, extend_grant, give_back, submit_bundle
 
 MOST = 200
+_PARTS = {"catalogue": "web/ask/_catalogue.html", "arguments": "web/ask/_arguments.html"}
 
 
 @page
@@ -41,8 +54,8 @@ def dry_run(request: HttpRequest) -> HttpResponse:
     if not is_partial(request):
         return _new_page(request, form)
     htmx: Any = request.htmx  # type: ignore[attr-defined]  # of django-htmx's middleware
-    if htmx.target == "catalogue":
-        return render(request, "web/ask/_catalogue.html", _catalogue(request, form))
+    if htmx.target in _PARTS:
+        return render(request, _PARTS[htmx.target], _catalogue(request, form))
     return render(request, "web/ask/_outcome.html", _outcome(request, form))
 
 
@@ -52,8 +65,9 @@ def file(request: HttpRequest) -> HttpResponse:
     form, user = form_of(request.POST), person_of(request)
     try:
         principal = _principal(request, form)
-        snapshot, _ = look(principal)
-        filed = submit_bundle(principal=principal, ask=ask_of(form), snapshot=snapshot, filed_by=user)
+        snapshot, at = look(principal)
+        ask = ask_of(form, call_fields(principal, snapshot, at, form.call_tool))
+        filed = submit_bundle(principal=principal, ask=ask, snapshot=snapshot, filed_by=user)
     except JitAccessError as error:
         return _new_page(request, form, refusal=error)
     return _filed(request, user, filed)
@@ -134,16 +148,38 @@ def _new_page(request: HttpRequest, form: Form, *, refusal: JitAccessError | Non
     agents = list(agents_for(person_of(request)).select_related("team").order_by("name"))
     context: dict[str, Any] = {"agents": agents, "form": form, "refusal": refusal, "now": now()}
     if agents:
-        context |= _catalogue(request, form)
-        context |= {} if refusal else _outcome(request, form)
+        outcome = {} if refusal else _outcome(request, form)
+        wrong = refusal or outcome.get("would_refuse")
+        context |= outcome | _catalogue(request, form)
+        mistakes = mistakes_of(wrong, form) if wrong else {}
+        if not refusal:  # what is not typed yet is no mistake yet
+            mistakes = {name: text for name, text in mistakes.items() if text != NEEDED}
+        for one in context["inputs"]:
+            one["wrong"] = mistakes.get(one["name"], "")
+        context["wrong"] = mistakes
     return render(request, "web/ask/new.html", context, status=refusal.http_status if refusal else 200)
 
 
 def _catalogue(request: HttpRequest, form: Form) -> dict[str, Any]:
     principal = _principal(request, form)
     snapshot, at = look(principal)
-    found = catalogue_of(principal, snapshot, at, search=form.search, tools=form.tools, roles=form.roles)
-    return {"form": form, "catalogue": found}
+    found = catalogue_of(
+        principal,
+        snapshot,
+        at,
+        search=form.search,
+        tools=form.tools,
+        roles=form.roles,
+        call=form.call_tool,
+    )
+    form = settled(form, found.fields)
+    inputs = [
+        {"field": one, "name": f"{ARGUMENT}{one.name}", "typed": form.arguments.get(one.name, "")}
+        for one in found.fields or ()
+        if form.shown == "form"
+    ]
+    names = sorted({one.name for one in found.databases})
+    return {"form": form, "catalogue": found, "inputs": inputs, "names": names}
 
 
 def _outcome(request: HttpRequest, form: Form) -> dict[str, Any]:
@@ -152,8 +188,9 @@ def _outcome(request: HttpRequest, form: Form) -> dict[str, Any]:
         return {"form": form}
     try:
         principal = _principal(request, form)
-        snapshot, _ = look(principal)
-        outcome = outcome_of(person_of(request), principal, snapshot, ask_of(form, trying=True))
+        snapshot, at = look(principal)
+        ask = ask_of(form, call_fields(principal, snapshot, at, form.call_tool), trying=True)
+        outcome = outcome_of(person_of(request), principal, snapshot, ask)
     except JitAccessError as error:
         return {"form": form, "would_refuse": error}
     return {"form": form, "outcome": outcome, "now": now()}
@@ -172,9 +209,9 @@ def _mine_page(
 ) -> HttpResponse:
     user, at = person_of(request), now()
     about = Q(agent__owner=user) | Q(user=user) | Q(filed_by=user)
-    pending = selectors.page_of_requests(user, state=State.WAITING, where=about, size=MOST).rows
-    held: list[Held] = held_rows(user, own(user), at, size=MOST)
+    pending = selectors.page_of_requests(user, state=State.WAITING, where=about, size=MOST, theirs=True).rows
+    held: list[Held] = held_rows(user, own(user), at, size=MOST, theirs=True)
     context = {"held": held, "pending": cards_of_rows(pending, at), "now": at, "refusal": refusal, "typed": typed}
-    context |= {"has_agents": agents_for(user).exists()}
+    context |= {"has_agents": bool(usable_by(user))}
     status = refusal.http_status if refusal else 200
     return partial(request, "web/ask/mine.html", "web/ask/_mine.html", context, status=status)

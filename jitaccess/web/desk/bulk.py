@@ -17,10 +17,10 @@ from jitaccess.store.clock import now
 from jitaccess.web.context import note_waiting
 from jitaccess.web.desk.deciding import CHANNEL
 from requests_app import selectors, standing
-from requests_app.card.card import Card, card_of
+from requests_app.card.card import Card, card_of, cards_of
 from requests_app.lifecycle import RequestKind, Risk
 from requests_app.pages import page, person_of, source_of
-from requests_app.selectors import AccessRequest
+from requests_app.selectors import AccessRequest, Q
 from requests_app.services import approve_request, deny_request
 from requests_app.standing import Seen
 
@@ -57,9 +57,12 @@ def bulk(request: HttpRequest) -> HttpResponse:
 
 def _page(request: HttpRequest) -> HttpResponse:
     user, like = person_of(request), _uuid(request.GET.get("like", ""))
-    waiting, _ = selectors.desk_of(user, at=now(), recent=0)
+    # The link names the first of its group, so that the others are behind it, however many wait before.
+    where = Q(risk=Risk.LOW, pk__gte=like)
+    waiting = selectors.desk_of(user, at=now(), recent=0, where=where).waiting
     group = next((group for group in alike(waiting) if like in {one.pk for one in group}), [])
-    cards = [card for one in group[:MOST] if (card := _card(user, standing.look_at(user, one.pk)))]
+    seen = [one for one in standing.look_at_each(user, group[:MOST]) if likeness(one.request) is not None]
+    cards = [card for card in cards_of(seen, user) if _decides(card)]
     if len(cards) < 2:
         raise Conflict("bulk.none", "There is nothing left here to decide together.")
     context = {"cards": cards, "more": max(len(group) - MOST, 0), "first": cards[0], "now": cards[0].at}
@@ -113,7 +116,12 @@ def _card(user: User, seen: Seen) -> Card | None:
     if likeness(seen.request) is None:
         return None
     card = card_of(seen, user, channel=CHANNEL)
-    return card if card.effects.approve and not card.effects.approve.step_up else None
+    return card if _decides(card) else None
+
+
+def _decides(card: Card) -> bool:
+    approve = card.effects.approve
+    return bool(approve and not approve.step_up)
 
 
 def _uuid(text: str) -> UUID:

@@ -13,7 +13,6 @@ from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_POST, require_safe
 
-from jitaccess.identity.models import User
 from jitaccess.identity.proof import recently_proved
 from jitaccess.kernel.errors import Conflict, Forbidden, Invalid, JitAccessError, NotFound
 from jitaccess.policy.break_glass import rights_of
@@ -22,12 +21,11 @@ from jitaccess.web.context import note_waiting
 from jitaccess.web.desk.bulk import alike
 from jitaccess.web.desk.deciding import CHANNEL, ensure_shown, narrow_of
 from requests_app import reviews, selectors, standing
-from requests_app.card.card import card_of
+from requests_app.card.card import Card, card_of
 from requests_app.card.rows import cards_of_rows
 from requests_app.card.status import said_of
 from requests_app.card.timeline import moments
-from requests_app.lifecycle import Risk
-from requests_app.pages import page, person_of, source_of
+from requests_app.pages import page, person_of, source_of, written
 from requests_app.selectors import AccessRequest, State
 from requests_app.services import (
     approve_request,
@@ -39,7 +37,7 @@ from requests_app.services import (
 from requests_app.standing import Seen
 
 CALLS_SHOWN = 200
-_RISKS = (Risk.CRITICAL, Risk.HIGH, Risk.MEDIUM, Risk.LOW)
+WAITING_SHOWN = 100
 
 
 @page
@@ -47,24 +45,29 @@ _RISKS = (Risk.CRITICAL, Risk.HIGH, Risk.MEDIUM, Risk.LOW)
 def inbox(request: HttpRequest) -> HttpResponse:
     user = person_of(request)
     glass = {"reviews": reviews.reviews_for(user).count(), "may_break_glass": rights_of(user).exists()}
-    return render(request, "web/desk/inbox.html", _inbox(user) | glass)
+    return render(request, "web/desk/inbox.html", _inbox(request) | glass)
 
 
 @page
 @require_safe
 def inbox_part(request: HttpRequest) -> HttpResponse:
     """The inside of the live region of the inbox."""
-    return render(request, "web/desk/_inbox.html", _inbox(person_of(request)))
+    return render(request, "web/desk/_inbox.html", _inbox(request))
 
 
-def _inbox(user: User) -> dict[str, Any]:
-    at = now()
-    waiting, recent = selectors.desk_of(user, at=at)
-    note_waiting(user, len(waiting))
-    waiting.sort(key=lambda one: _RISKS.index(one.risk))  # and the oldest first, as they came
+def _inbox(request: HttpRequest) -> dict[str, Any]:
+    user, at = person_of(request), now()
+    try:
+        after = UUID(request.GET["after"]) if request.GET.get("after") else None
+    except ValueError:
+        raise Invalid("inbox.part", "There is no such part of the inbox.") from None
+    waiting, recent, more = selectors.desk_of(user, at=at, after=after, waiting=WAITING_SHOWN)
+    if not after:
+        note_waiting(user, len(waiting))
     groups = [{"first": group[0].pk, "count": len(group)} for group in alike(waiting)]
     return {
         "waiting": cards_of_rows(waiting, at), "recent": cards_of_rows(recent[:10], at), "alike": groups, "now": at,
+        "after": after, "more": more,
     }  # fmt: skip
 
 
@@ -105,7 +108,7 @@ def request_part(request: HttpRequest, request_id: UUID, name: str) -> HttpRespo
     user = person_of(request)
     seen = standing.look_at(user, request_id)
     if name == "timeline":
-        return render(request, "web/desk/_timeline.html", _timeline(seen))
+        return render(request, "parts/timeline.html", _timeline(seen))
     if name not in {"status", "progress"}:
         raise NotFound("page.unknown", "There is no such part of this page.")
     card = card_of(seen, user, channel=CHANNEL, recently=recently_proved(request, user))
@@ -197,9 +200,21 @@ def _request_page(request: HttpRequest, request_id: UUID, *, refusal: JitAccessE
     seen = standing.look_at(user, request_id)
     card = card_of(seen, user, channel=CHANNEL, recently=recently_proved(request, user))
     context: dict[str, Any] = {"card": card, "was": card.status.label, "refusal": refusal, **_timeline(seen)}
+    context |= _kept(request, card) if refusal else {}
     context["may_cancel"] = card.pending and bool(seen.standing.self_because) and seen.request.pending_until > seen.at
     status = refusal.http_status if refusal else 200
     return render(request, "web/desk/request.html", context, status=status)
+
+
+def _kept(request: HttpRequest, card: Card) -> dict[str, str]:
+    """What somebody wrote into the form that was refused, and which form has it now: the one for comments, when theirs
+    is not offered any more because another was quicker.
+    """
+    form = "less" if "less" in request.POST else getattr(request.resolver_match, "url_name", "")
+    may = card.effects
+    asks = may.approve is not None and not may.approve.step_up
+    offered = {"approve": asks, "less": asks and may.less, "deny": may.deny, "changes": may.changes}
+    return {"written": written(request), "form": form if offered.get(form) else "comment"}
 
 
 def _timeline(seen: Seen) -> dict[str, Any]:

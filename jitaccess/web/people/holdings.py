@@ -10,6 +10,7 @@ from uuid import UUID
 from jitaccess.identity.models import User
 from jitaccess.identity.services import agents_for
 from jitaccess.kernel.errors import NotFound
+from jitaccess.kernel.once import once
 from jitaccess.policy.locks import live_locks
 from jitaccess.policy.models import Lock
 from jitaccess.policy.services import uses_left_of
@@ -51,18 +52,20 @@ def own(user: User) -> Q:
     return Q(request__agent__owner=user) | Q(user=user) | Q(request__filed_by=user)
 
 
-def held_rows(user: User, which: Q, at: datetime, *, size: int) -> list[Held]:
-    """Those that are live or begin later, what ends next first."""
+def held_rows(user: User, which: Q, at: datetime, *, size: int, theirs: bool) -> list[Held]:
+    """Those that are live or begin later, what ends next first. `theirs`: this person may see all of them."""
     open_now = Q(ended_at=None, expires_at__gt=JitNow())
-    rows = selectors.page_of_grants(user, where=which & open_now, size=size).rows
+    rows = selectors.page_of_grants(user, where=which & open_now, size=size, theirs=theirs).rows
     return rows_of(user, sorted(rows, key=lambda grant: grant.expires_at), at)
 
 
 def rows_of(user: User, grants: Sequence[Grant], at: datetime) -> list[Held]:
     """As many queries for a hundred as for one."""
+    if not grants:
+        return []
     left = uses_left_of([grant.pk for grant in grants])
     places = standing.standings_of([grant.request for grant in grants], user, at)
-    usable = set(agents_for(user).values_list("pk", flat=True))
+    usable = usable_by(user)
     stops = user.is_staff and user.has_perm("jit_policy.add_lock")
     targets = {target for grant in grants for target in (grant.pk, grant.agent_id, grant.user_id) if target}
     live = set(
@@ -90,6 +93,12 @@ def rows_of(user: User, grants: Sequence[Grant], at: datetime) -> list[Held]:
             )
         )
     return found
+
+
+@once
+def usable_by(user: User) -> frozenset[UUID]:
+    """The agents that may act on this person's behalf."""
+    return frozenset(agents_for(user).values_list("pk", flat=True))
 
 
 def grant_of_theirs(user: User, grant_id: UUID) -> Grant:

@@ -15,7 +15,6 @@ from django.views.decorators.http import require_POST, require_safe
 
 from jitaccess.identity.models import User
 from jitaccess.identity.principal import Principal
-from jitaccess.identity.services import agents_for
 from jitaccess.kernel.errors import Invalid, JitAccessError, NotFound
 from jitaccess.policy import locks
 from jitaccess.policy.models import Lock
@@ -26,13 +25,13 @@ from jitaccess.web.people.agents import (
     calls_of,
     clients,
     connect,
-    knows_all_of,
+    is_theirs,
     live_counts,
     rights_of,
     sees_all,
     tokens_of,
 )
-from jitaccess.web.people.holdings import held_rows, rows_of
+from jitaccess.web.people.holdings import held_rows, rows_of, usable_by
 from requests_app import selectors
 from requests_app.card.rows import cards_of_rows
 from requests_app.pages import page, partial, person_of, refusal, source_of
@@ -46,7 +45,7 @@ _AGENTS = ("Agent", ""), ("Owner", ""), ("Team", ""), ("Live grants", "num"), ("
 @page
 @require_safe
 def agents(request: HttpRequest) -> HttpResponse:
-    user, search, after = person_of(request), request.GET.get("q", "").strip()[:40], request.GET.get("after", "")[:40]
+    user, search, after = person_of(request), _name(request, "q"), _name(request, "after")
     rows = agents_seen_by(user)
     rows = rows.filter(name__icontains=search) if search else rows
     found = list((rows.filter(name__gt=after) if after else rows)[: PAGE + 1])
@@ -71,12 +70,13 @@ def agents(request: HttpRequest) -> HttpResponse:
 def agent(request: HttpRequest, name: str) -> HttpResponse:
     user, at = person_of(request), now()
     found = agent_seen_by(user, name)
-    all_of_it = knows_all_of(user, found)
+    theirs = is_theirs(user, found)
+    all_of_it = theirs or sees_all(user)
     chosen = request.GET.get("client", "claude-code")
     how = connect(chosen, settings.PUBLIC_URL)
     if how is None:
         raise Invalid("agent.client", "There is no such client.")
-    waiting = selectors.page_of_requests(user, state=State.WAITING, where=Q(agent=found), size=PAGE).rows
+    waiting = selectors.page_of_requests(user, state=State.WAITING, where=Q(agent=found), size=PAGE, theirs=theirs).rows
     stop = locks.live_locks().filter(Q(kind=Lock.Kind.AGENT, target=found.pk)).first()
     context: dict[str, Any] = {
         "agent": found,
@@ -85,9 +85,9 @@ def agent(request: HttpRequest, name: str) -> HttpResponse:
         "rights": rights_of(found) if all_of_it else [],
         "tokens": tokens_of(user, found),
         "calls": calls_of(found, user=None if all_of_it else user.pk),
-        "held": held_rows(user, Q(agent=found), at, size=PAGE),
+        "held": held_rows(user, Q(agent=found), at, size=PAGE, theirs=theirs),
         "waiting": cards_of_rows(waiting, at),
-        "may_ask": agents_for(user).filter(pk=found.pk).exists(),
+        "may_ask": found.pk in usable_by(user),
         "may_lock": stop is None and _may_lock(user, found.owner_id),
         "lock": stop,
         "how": how,
@@ -135,7 +135,7 @@ def lock_grant(request: HttpRequest, grant_id: UUID) -> HttpResponse:
 
 def _grants_page(request: HttpRequest, error: JitAccessError | None = None) -> HttpResponse:
     user, at, asked = person_of(request), now(), request.GET
-    ended, name = asked.get("state") == "ended", asked.get("agent", "").strip()[:40]
+    ended, name = asked.get("state") == "ended", _name(request, "agent")
     try:
         before, after = (UUID(asked[key]) if asked.get(key) else None for key in ("before", "after"))
     except ValueError:
@@ -155,7 +155,7 @@ def _grants_page(request: HttpRequest, error: JitAccessError | None = None) -> H
         "clear": f"?{urlencode(kept)}",
         "tabs": [
             {"label": "Live", "url": reverse("web:grants"), "here": not ended},
-            {"label": "Ended", "url": "?state=ended", "here": ended},
+            {"label": "Ended or to come", "url": "?state=ended", "here": ended},
         ],
         "ended": ended,
         "here": f"{reverse('web:grants')}?{asked.urlencode()}",
@@ -164,6 +164,11 @@ def _grants_page(request: HttpRequest, error: JitAccessError | None = None) -> H
     }
     status = error.http_status if error else 200
     return partial(request, "web/people/grants.html", "web/people/_grants.html", context, status=status)
+
+
+def _name(request: HttpRequest, field: str) -> str:
+    """Of an agent, or a part of one; PostgreSQL takes no NUL."""
+    return request.GET.get(field, "").replace("\0", "").strip()[:40]
 
 
 def _lock(request: HttpRequest, kind: str, target: UUID) -> None:

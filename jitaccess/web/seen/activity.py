@@ -122,7 +122,7 @@ def _life(request: HttpRequest, asked: Asked, seen: AccessRequest) -> HttpRespon
         "calls_cut": calls >= CALLS_SHOWN,
         "now": at,
     }
-    return partial(request, "web/seen/life.html", "web/seen/_life.html", context)
+    return partial(request, "web/seen/life.html", "parts/timeline.html", context)
 
 
 def _lines(entries: Iterable[Entry]) -> list[Line]:

@@ -7,7 +7,6 @@ from typing import Any
 from urllib.parse import urlencode
 
 from django.contrib import messages
-from django.core.cache import cache
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
@@ -20,12 +19,11 @@ from jitaccess.kernel.text import visible
 from jitaccess.store.clock import now
 from jitaccess.web.seen.charts import number
 from jitaccess.web.seen.sight import is_auditor
-from requests_app import selectors
-from requests_app.anomalies import RULES, Finding, Rule, dismiss, dismissed, findings_of, rule_of, unexplained
+from requests_app import overview, selectors
+from requests_app.anomalies import RULES, Finding, Rule, dismiss, dismissed, rule_of, unexplained
 from requests_app.card.rows import cards_of_rows
 from requests_app.pages import page, person_of, source_of
 
-_FRESH = 30  # seconds
 _ROWS = 200
 _HEAD = [
     {"label": "Who or what", "kind": ""}, {"label": "What is unusual", "kind": ""}, {"label": "Rows", "kind": "num"},
@@ -48,7 +46,7 @@ def anomaly(request: HttpRequest, rule: str) -> HttpResponse:
     one, at = rule_of(rule), now()
     if key := request.GET.get("of", ""):
         return _requests(request, one, key, at)
-    rows = [_row(one, finding) for finding in unexplained(one, _found(one, at), dismissed(at))]
+    rows = [_row(one, finding) for finding in unexplained(one, overview.findings(one, at), dismissed(at))]
     context = {"rule": one, "rows": rows, "head": _HEAD, "now": at}
     return render(request, "web/seen/anomaly.html", context)
 
@@ -67,26 +65,16 @@ def explain(request: HttpRequest, rule: str) -> HttpResponse:
 
 def counts_of(at: datetime) -> list[dict[str, Any]]:
     """Each rule with how much it finds."""
-    gone = dismissed(at)
+    n = overview.how_many(RULES, dismissed(at), at)
     return [
         {
             "title": rule.title,
             "about": rule.about,
             "url": reverse("web:anomaly", args=[rule.slug]),
-            "n": len(unexplained(rule, _found(rule, at), gone)),
+            "n": n[rule.slug],
         }
         for rule in RULES
     ]
-
-
-def _found(rule: Rule, at: datetime) -> list[Finding]:
-    """For everybody who may see them, all see the same."""
-    key = f"anomalies:{rule.slug}"
-    found: list[Finding] | None = cache.get(key)
-    if found is None:
-        found = findings_of(rule, at)
-        cache.set(key, found, _FRESH)
-    return found
 
 
 def _row(rule: Rule, finding: Finding) -> dict[str, Any]:
@@ -108,7 +96,7 @@ def _row(rule: Rule, finding: Finding) -> dict[str, Any]:
 
 def _requests(request: HttpRequest, rule: Rule, key: str, at: datetime) -> HttpResponse:
     """The requests behind one number: names and how they stand, which the ledger tells an auditor anyway."""
-    finding = next((one for one in _found(rule, at) if one.key == key), None)
+    finding = next((one for one in overview.findings(rule, at) if one.key == key), None)
     if finding is None:
         raise NotFound("anomaly.unknown", "That is not out of the ordinary any more.")
     shown = finding.requests[:_ROWS]

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
-from uuid import UUID
 
 from django.core.cache import cache
 from django.db.models import Sum
@@ -18,27 +16,24 @@ from django.urls import reverse
 from django.views.decorators.http import require_safe
 
 from jitaccess.audit.events import Event
-from jitaccess.audit.figures import ALL_SERVERS
-from jitaccess.audit.models import DayOfAgent, HourCount
-from jitaccess.catalog.models import Server
+from jitaccess.audit.models import DayOfAgent
 from jitaccess.identity.models import User
 from jitaccess.store.clock import now
 from jitaccess.web.seen.anomalies import counts_of
 from jitaccess.web.seen.charts import Series, bars, number
 from jitaccess.web.seen.sight import Sight, sight_of
-from jitaccess.web.seen.spans import SPANS, Span, rows_url, span_of
+from jitaccess.web.seen.spans import rows_url
 from jitaccess.web.templatetags.jit import relative
+from requests_app import overview as kept
 from requests_app.anomalies import spoken
-from requests_app.figures import Desk, desk_figures, latest_decisions, median_and_p90
+from requests_app.figures import Desk, desk_figures
+from requests_app.overview import REFUSED, Counts, by_step
 from requests_app.pages import page, person_of
+from requests_app.spans import SPANS, Span, span_of
 
-# Seconds for which figures are good enough.
+# Seconds for which figures of one person are good enough.
 _FRESH = 30
-_REFUSED = (Event.CALL_DENIED, Event.CALL_DENIED_AGAIN)
-_ASKED = (Event.REQUEST_SUBMITTED, Event.REQUEST_APPROVED, Event.REQUEST_DENIED)
-_SERVERS = 10
 _OF_ONES_OWN = Span("own", "14 days", timedelta(days=1), 14, "%-d %b")
-Counts = dict[tuple[str, datetime], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +47,7 @@ class _Kind:
 
 _CALLS = (
     _Kind("Let through", (Event.CALL_AUTHORIZED,), Event.CALL_AUTHORIZED),
-    _Kind("Refused", _REFUSED, "refused"),
+    _Kind("Refused", REFUSED, "refused"),
 )
 _REQUESTS = (
     _Kind("Filed", (Event.REQUEST_SUBMITTED,), Event.REQUEST_SUBMITTED),
@@ -68,7 +63,7 @@ def overview(request: HttpRequest) -> HttpResponse:
     sight = sight_of(user)
     span = span_of(request.GET.get("span", "")) if sight.whole else _OF_ONES_OWN
     starts = span.starts(at)
-    counts = _counts(sight, span, starts)
+    counts = _counts(sight, span, at)
     charts = [_chart("calls", "Calls", span, starts, counts, _CALLS)]
     stats = [*_desk(user, at), *_flow(span, starts, counts)]
     context: dict[str, Any] = {"span": span, "whole": sight.whole, "now": at}
@@ -76,30 +71,24 @@ def overview(request: HttpRequest) -> HttpResponse:
         charts.append(_chart("requests", "Requests and how they were decided", span, starts, counts, _REQUESTS))
         stats.insert(1, _decisions(at))
         context["tabs"] = [{"label": one.label, "url": f"?span={one.slug}", "here": one is span} for one in SPANS]
-        context["servers"] = _servers(span, starts)
+        context["servers"] = _servers(span, starts, at)
         context["rules"] = counts_of(at)
     return render(request, "web/seen/overview.html", context | {"charts": charts, "stats": stats})
 
 
-def _counts(sight: Sight, span: Span, starts: Sequence[datetime]) -> Counts:
+def _counts(sight: Sight, span: Span, at: datetime) -> Counts:
     """How often each event, by the step of time it is in."""
-    key = f"figures:{span.slug}:{sight.user.pk if sight.agents is not None else 'all'}:{starts[0]:%Y%m%d%H}"
+    if sight.agents is None:
+        return kept.counts(span, at)
+    since = span.starts(at)[0]
+    key = f"figures:{span.slug}:{sight.user.pk}:{since:%Y%m%d%H}"
     found: Counts | None = cache.get(key)
     if found is None:
-        found = Counter()
-        for event, moment, n in _rows(sight.agents, starts[0]):
-            found[event, starts[min((moment - starts[0]) // span.step, len(starts) - 1)]] += n
+        events = (Event.CALL_AUTHORIZED, *REFUSED)
+        days = DayOfAgent.objects.filter(agent__in=sight.agents, day__gte=since, event__in=events)
+        found = by_step(span, at, days.values_list("event", "day").annotate(Sum("n")))
         cache.set(key, found, _FRESH)
     return found
-
-
-def _rows(agents: frozenset[UUID] | None, since: datetime) -> Sequence[tuple[str, datetime, int]]:
-    if agents is None:
-        events = (Event.CALL_AUTHORIZED, *_REFUSED, *_ASKED)
-        hours = HourCount.objects.filter(server=ALL_SERVERS, event__in=events, hour__gte=since)
-        return list(hours.values_list("event", "hour", "n"))
-    days = DayOfAgent.objects.filter(agent__in=agents, day__gte=since, event__in=(Event.CALL_AUTHORIZED, *_REFUSED))
-    return list(days.values_list("event", "day").annotate(Sum("n")))
 
 
 def _chart(
@@ -138,7 +127,7 @@ def _flow(span: Span, starts: Sequence[datetime], counts: Counts) -> list[dict[s
 def _desk(user: User, at: datetime) -> list[dict[str, Any]]:
     desk: Desk | None = cache.get(key := f"figures:desk:{user.pk}")
     if desk is None:
-        desk = desk_figures(user, at)
+        desk = desk_figures(user)
         cache.set(key, desk, _FRESH)
     return [
         {
@@ -157,29 +146,21 @@ def _desk(user: User, at: datetime) -> list[dict[str, Any]]:
 
 
 def _decisions(at: datetime) -> dict[str, Any]:
-    some = latest_decisions(at)
-    if not some:
+    some = kept.decisions(at)
+    if some is None:
         return {"label": "Time to decision", "value": "none", "url": "", "about": "nobody decided this week"}
-    middle, most = median_and_p90([one.took for one in some])
-    since = f"{some[-1].at:%Y-%m-%dT%H:%M:%S}"
+    since = f"{some.since:%Y-%m-%dT%H:%M:%S}"
     return {
         "label": "Time to decision",
-        "value": spoken(middle),
+        "value": spoken(some.middle),
         "url": reverse("web:activity") + "?" + urlencode({"what": Event.DECISION_RECORDED, "since": since}),
-        "about": f"the median of {number(len(some))}; one in ten took {spoken(most)} or more",
+        "about": f"the median of {number(some.n)}; one in ten took {spoken(some.most)} or more",
     }
 
 
-def _servers(span: Span, starts: Sequence[datetime]) -> list[dict[str, Any]]:
+def _servers(span: Span, starts: Sequence[datetime], at: datetime) -> list[dict[str, Any]]:
     """Those with most calls."""
-    key = f"figures:servers:{span.slug}:{starts[0]:%Y%m%d%H}"
-    found: list[tuple[str, int]] | None = cache.get(key)
-    if found is None:
-        names = dict(Server.objects.values_list("pk", "slug"))
-        rows = HourCount.objects.filter(server__in=names, event=Event.CALL_AUTHORIZED, hour__gte=starts[0])
-        sums = rows.order_by().values_list("server").annotate(all=Sum("n")).order_by("-all")[:_SERVERS]
-        found = [(names[server], n) for server, n in sums]
-        cache.set(key, found, _FRESH)
+    found = kept.servers(span, at)
     until, most = starts[-1] + span.step, max((n for _, n in found), default=1)
     return [
         {

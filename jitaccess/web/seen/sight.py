@@ -9,7 +9,7 @@ from uuid import UUID
 from django.db.models import Q
 
 from jitaccess.audit.models import Entry
-from jitaccess.audit.search import Found, Sought, find
+from jitaccess.audit.search import Found, Kind, Sought, find
 from jitaccess.identity.models import Agent, User
 from jitaccess.kernel.errors import NotFound
 from jitaccess.store.paging import Part
@@ -41,7 +41,9 @@ class Sight:
             # Of a request whoever may see it sees all, as on its page.
             known = self._may_see({request})
             return find(sought, before=before, after=after, size=size) if known else Found(_NOTHING)
-        kinds = [*([Q(agent__in=self.agents)] if self.agents else []), Q(request__in=concerning(self.hats))]
+        kinds = [Kind(Q(request__in=concerning(self.hats)), Q(selectors.concerns(self.hats, "request")))]
+        if self.agents:
+            kinds.insert(0, Kind(Q(agent__in=self.agents), Q(agent__in=self.agents)))
         found = find(sought, within=kinds, before=before, after=after, size=size)
         seen = self.seen(found.part.rows)
         return Found(Part(seen, newer=found.part.newer, older=found.part.older), found.looked_to)

@@ -13,6 +13,8 @@ from jitaccess.kernel.text import visible
 from jitaccess.web.icons import ICONS
 from jitaccess.web.tokens import DARK, LIGHT
 from requests_app.card.adds import Adds
+from requests_app.card.card import Card
+from requests_app.card.usage import Used
 
 register = template.Library()
 
@@ -56,6 +58,12 @@ def inert_lines(text: str, limit: int = 2000) -> str:
 def adds_of(adds: Adds | None, label: str) -> Adds | None:
     """What of `adds` one thing of the request has to do with; None where nothing is known of it."""
     return adds.of(label) if adds else None
+
+
+@register.filter
+def used_of(card: Card, label: str) -> Used | None:
+    """How often one thing of the request was used before; None where that is not known."""
+    return next((one for one in card.unusual.used if one.label == label), None)
 
 
 @register.simple_tag

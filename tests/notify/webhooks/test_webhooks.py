@@ -278,10 +278,18 @@ def test_another_host_gets_another_secret_and_the_same_host_keeps_it(cast: Cast,
             Webhook(old).verify(body, headers)
 
 
-@pytest.mark.parametrize("url", ["http://169.254.169.254/", "https://10.0.0.1/x", "http://example.com/", "ftp://x/"])
-def test_an_address_that_may_not_be_reached_is_refused(cast: Cast, url: str) -> None:
-    with pytest.raises(EgressRefused):
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://169.254.169.254/", "https://10.0.0.1/x", "http://example.com/", "https://localhost/",
+        "https://LOCALHOST./x", "https://hook.localhost:8443/", "https://[::1]/", "https://2130706433/",
+    ],
+)  # fmt: skip
+def test_an_address_that_may_not_be_reached_is_refused_when_it_is_saved(cast: Cast, settings: Any, url: str) -> None:
+    settings.EGRESS_ALLOW = []
+    with pytest.raises(EgressRefused) as caught:
         endpoint(cast, url)
+    assert "JITACCESS_EGRESS_ALLOW" in caught.value.detail
     assert not Endpoint.objects.exists()
     assert not Entry.objects.filter(event="webhook.created").exists()
 

@@ -138,7 +138,10 @@ def test_hostile_text_does_nothing_in_any_field(cast: Cast, browser) -> None:
 
 def test_signed_out_nothing_is_filed_and_one_comes_back_to_the_form(cast: Cast) -> None:
     response = Client().post(FILE, WANTED)
-    assert (response.status_code, response.url) == (302, f"/accounts/login/?next={NEW}")
+    html = response.content.decode()
+    assert response.status_code == 403
+    assert f'href="/accounts/login/?next={NEW}"' in html
+    assert "The release notes</textarea>" in html  # to be taken along
     assert Client(enforce_csrf_checks=True).post(FILE, WANTED).status_code in {302, 403}
     assert not AccessRequest.objects.exists()
 
