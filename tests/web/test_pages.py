@@ -71,7 +71,7 @@ def test_earlier_requests_are_counted_by_how_they_ended(cast: Cast, browser) -> 
     revoke_grant(grant_id=grant.pk, user=cast.anna)
     html = read(browser(cast.anna), cast.submit("git_commit", "git_reset", reason="three"))
     assert "asked for 2 times before: 1 approved, 1 denied" in html
-    assert "1 of 2 tools for the first time" in html
+    assert "1 of 2 for the first time; the others have been asked for before" in html
 
 
 def test_the_timeline_tells_the_whole_life_with_each_call_once(cast: Cast, browser) -> None:
