@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.contrib import admin
 from django.db import models
 from django.test import Client, RequestFactory
@@ -21,6 +23,8 @@ from jitaccess.store.clock import now
 from requests_app.models import AccessRequest, Decision, Grant, Review
 from tests.admin.conftest import World, act, url
 
+# The admin's classes are read with the first address: without them there would be nothing to go through.
+import_module(settings.ROOT_URLCONF)
 ALL = sorted(admin.site._registry, key=lambda model: model._meta.label)
 FROZEN = [
     AccessRequest,
