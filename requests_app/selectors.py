@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from uuid import UUID
 
-from django.db import connection
 from django.db.models import Case, OuterRef, QuerySet, SmallIntegerField, Subquery, When
 from django.db.models import Q as Q  # noqa: PLC0414 - for interfaces that add filters
 from django.db.models.lookups import IsNull
@@ -18,7 +16,6 @@ from jitaccess.audit.events import Event
 from jitaccess.audit.models import Entry
 from jitaccess.identity.models import User
 from jitaccess.identity.principal import Principal
-from jitaccess.kernel.once import once_each
 from jitaccess.store.clock import JitNow
 from jitaccess.store.paging import Part, part_of
 from requests_app.lifecycle import RequestStatus, Risk
@@ -316,43 +313,6 @@ def _in_state(state: State | None) -> Q:
             return ~(decided | (pending & Q(pending_until__gt=JitNow())))
 
 
-@once_each
-def earlier_of(requests: frozenset[AccessRequest]) -> dict[AccessRequest, list[tuple[str, str]]]:
-    """For each, what was asked for by the latest 1,000 of the same agent before it, and how each stands: one query.
-    Django has no union of limited ones on SQLite.
-    """
-    if not requests:
-        return {}
-    parts, parameters, found = [], list[Any](), {one: list[tuple[str, str]]() for one in requests}
-    for place, one in enumerate(found):
-        rows = AccessRequest.objects.filter(agent=one.agent_id, created_at__lt=one.created_at).order_by("-created_at")
-        statement, values = rows.values_list("items", "status")[:1000].query.sql_with_params()
-        parts.append(f"SELECT {place} AS place, items, status FROM ({statement}) AS part")  # noqa: S608 - by Django
-        parameters += values
-    places = list(found.values())
-    with connection.cursor() as cursor:
-        cursor.execute(" UNION ALL ".join(parts), parameters)
-        for place, items, status in cursor.fetchall():
-            places[place].append((items, status))
-    return found
-
-
-def history_of(request: AccessRequest) -> dict[UUID, Counter[str]]:
-    """For each tool and role asked for: how earlier requests for it, of the latest 1,000 of the same agent, ended, by
-    status.
-    """
-    roles = [item["role_id"] for item in request.parsed_items if item["kind"] == "role"]
-    asked = [*(tool["id"] for tool in request.tools), *roles]
-    if not asked:
-        return {}
-    counts: dict[UUID, Counter[str]] = {UUID(one): Counter() for one in asked}
-    for items, status in earlier_of([request])[request]:
-        for tool, ended in counts.items():
-            if str(tool) in items:
-                ended[status] += 1
-    return counts
-
-
 def request_of(principal: Principal, request_id: UUID) -> AccessRequest | None:
     """A request filed by exactly this principal."""
     rows = AccessRequest.objects.select_related("agent", "grant")
@@ -385,7 +345,8 @@ def timeline_of(request: AccessRequest, *, calls: int = 500) -> list[Entry]:
     # What extends a grant is a request of its own, and part of this one's life too.
     extended = Q(grant=grant.pk, event=Event.GRANT_EXTENDED) if grant else Q(pk__in=())
     life = list(Entry.objects.filter(Q(request=request.pk) | extended))
-    uses = list(Entry.objects.filter(grant=grant.pk, call__isnull=False).order_by("-uid")[:calls]) if grant else []
+    of_calls = Entry.objects.filter(grant=getattr(grant, "pk", None), call__isnull=False).exclude(request=request.pk)
+    uses = list(of_calls.order_by("-uid")[:calls]) if grant else []
     # By the database's clock: uids carry the clock of whichever host wrote them.
     return sorted([*life, *uses], key=lambda entry: (entry.at, entry.uid))
 

@@ -24,7 +24,7 @@ from jitaccess.audit.models import Entry
 from jitaccess.identity.principal import Principal
 from jitaccess.policy.engine.rules import Subject
 from jitaccess.policy.snapshots import SnapshotStore
-from requests_app import selectors, standing, tasks
+from requests_app import earlier, selectors, standing, tasks
 from requests_app.models import AccessRequest, Grant
 from requests_app.selectors import Q, State
 from requests_app.services import Ask, approve_request, revoke_grant, submit_request
@@ -109,7 +109,7 @@ def _lists(actors: Actors) -> Iterator[tuple[str, str, Callable[[], object]]]:
             yield name, what, lambda user=user, live=live: selectors.page_of_grants(user, live=live)
     asked = AccessRequest.objects.filter(status="approved", policy_name="history").latest("pk")
     yield "auditor", "one request", lambda: standing.look_at(actors.auditor, asked.pk)
-    yield "auditor", "its history", lambda: selectors.history_of(asked)
+    yield "auditor", "its history", lambda: earlier.history_of(asked)
     yield "auditor", "its timeline", lambda: selectors.timeline_of(asked)
 
 

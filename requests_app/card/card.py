@@ -13,7 +13,7 @@ from jitaccess.kernel.text import visible
 from jitaccess.policy.engine.rules import Subject
 from jitaccess.policy.services import uses_left
 from jitaccess.policy.snapshots import SnapshotStore
-from requests_app import selectors
+from requests_app import earlier
 from requests_app.card.adds import Adds, adds_of
 from requests_app.card.effects import NONE, Effects, counted_each, effects_of, new_end_of
 from requests_app.card.items import Block, History, blocks_of, counted, not_shown, too_long, unusual
@@ -194,7 +194,7 @@ def card_of(seen: Seen, reader: User | None, *, channel: str, recently: bool = F
     they are. Not inside a transaction that writes: it looks at the policy in force.
     """
     request, at = seen.request, seen.at
-    history = selectors.history_of(request)
+    history = earlier.history_of(request)
     adds, used = _adds(request)
     blocks, status, longest = blocks_of(request, history), status_of(request, at), WHOLE.get(channel, LONGEST)
     incomplete = not_shown(request, longest=longest)
@@ -232,7 +232,7 @@ def card_of(seen: Seen, reader: User | None, *, channel: str, recently: bool = F
 def cards_of(seen: Sequence[Seen], reader: User) -> list[Card]:
     """The cards of several on one page: what each of them asks the database is asked about all of them at once."""
     requests = [one.request for one in seen]
-    selectors.earlier_of(requests)
+    earlier.earlier_of(requests)
     items = ((one.agent_id, item) for one in requests for item in one.parsed_items)
     uses_of((agent, UUID(item["server_id"])) for agent, item in items if "server_id" in item)
     return [card_of(one, reader, channel="web") for one in seen]

@@ -47,6 +47,18 @@ def test_its_whole_life_with_the_secret_told_once(cast: Cast) -> None:
     ]  # fmt: skip
 
 
+def test_what_a_change_does_not_name_stays_also_where_it_would_be_refused_today(cast: Cast, settings) -> None:
+    settings.EGRESS_ALLOW = ["127.0.0.1/32"]
+    row, _ = endpoint(cast, "http://127.0.0.1:9/hook")
+    settings.EGRESS_ALLOW = []
+    changed = person(cast.admin).post(f"/webhooks/{row.pk}/change", {"name": "renamed"})
+    assert (changed.status_code, changed.json()["secret"]) == (200, None)
+    assert Endpoint.objects.values("name", "url", "events", "sealed").get() == {
+        "name": "renamed", "url": row.url, "events": row.events, "sealed": row.sealed,
+    }  # fmt: skip
+    assert Entry.objects.get(event="webhook.changed").data.count('"from"') == 1
+
+
 def test_deliveries_are_listed_shown_tested_and_replayed(cast: Cast) -> None:
     row, _ = endpoint(cast, NEW["url"])
     cast.submit()

@@ -22,7 +22,7 @@ from jitaccess.audit.models import Entry
 from jitaccess.policy.services import used_up_grants
 from jitaccess.store.clock import now
 from jitaccess.store.paging import Part
-from requests_app import near, selectors, standing, sweeps, tasks
+from requests_app import earlier, near, selectors, standing, sweeps, tasks
 from requests_app.models import AccessRequest, Grant
 from requests_app.selectors import Q, State
 from requests_app.services.end import due_grants
@@ -63,7 +63,7 @@ def lists(actors: Actors) -> Iterator[tuple[str, Callable[[], object]]]:
         yield f"a grant of {user}", lambda user=user: selectors.grants_seen_by(user).filter(pk=grant).first()
     asked = AccessRequest.objects.filter(status="approved").latest("pk")
     yield "one request", lambda: standing.look_at(actors.auditor, asked.pk)
-    yield "its history", lambda: selectors.history_of(asked)
+    yield "its history", lambda: earlier.history_of(asked)
     yield "its timeline", lambda: selectors.timeline_of(asked)
     yield "sweep of ends", lambda: list(due_grants()[:50])
     yield "sweep of uses", lambda: used_up_grants(settled=timedelta(0), limit=500)

@@ -38,6 +38,8 @@ def test_one_is_made_shown_tested_replayed_and_removed(cast: Cast, run: Run, mon
     assert run("webhooks", "replay", "siem", str(one.pk))[0] == 0
     assert run("webhooks", "replay", "siem", str(one.pk))[0] == 4
     assert run("webhooks", "replay", "siem")[0] == 2
+    for long_ago in ("31d", "999999999d999999999h"):
+        assert run("webhooks", "replay", "siem", "--since", long_ago)[0] == 2
     code, out, _ = run("webhooks", "test", str(row.pk)[:13])
     assert (code, "--event webhook.tested" in out) == (0, True)
     assert json.loads(run("webhooks", "deliveries", "siem", "--event", "webhook.tested", "--json")[1])["items"]

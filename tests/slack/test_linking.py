@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import quote
 
 import pytest
+from django.core.cache import cache
 from django.test import Client
 
 from jitaccess.audit.models import Entry
@@ -16,11 +18,26 @@ from tests.cast import OPERATOR, Cast
 from tests.fakes.slack.server import TEAM
 from tests.slack.conftest import Desk, name_of
 
+PASSWORD = "correct horse battery"
+
+
+@pytest.fixture(autouse=True)
+def _fresh_limits() -> None:
+    cache.clear()  # of attempts by other tests
+
 
 def signed_in(person) -> Client:
+    """Who has just proved again who they are."""
     client = Client()
-    client.force_login(person, backend="django.contrib.auth.backends.ModelBackend")
+    client.post("/accounts/login/", {"login": person.username, "password": PASSWORD})
+    prove(client)
     return client
+
+
+def prove(client: Client, target: str = "/") -> str:
+    """Where one is led after it."""
+    answer = client.post("/accounts/reauthenticate/", {"password": PASSWORD, "next": target})
+    return str(answer["Location"])
 
 
 def address(desk: Desk, slack_user: str) -> str:
@@ -63,6 +80,18 @@ def test_the_ceremony_links_the_signed_in_person_and_is_on_record(desk: Desk) ->
     assert client.post(url).status_code == 404  # once
     assert "You are linked to carl" in typed(desk, "U1CARL", word)
     assert SlackLink.objects.filter(user=desk.cast.carl).count() == 1
+
+
+def test_an_open_browser_is_not_enough_to_link(desk: Desk) -> None:
+    """Whoever finds it, with a Slack account of their own, would decide as its owner long after it was closed."""
+    url, found = address(desk, "U1CARL"), Client()
+    found.post("/accounts/login/", {"login": "carl", "password": PASSWORD})
+    assert "Is this you in Slack?" in found.get(url).content.decode()
+    answer = found.post(url)
+    assert answer["Location"] == f"/accounts/reauthenticate/?next={quote(url, safe='')}"
+    assert (LinkCode.objects.get().user, LinkCode.objects.get().confirmation) == (None, "")
+    assert prove(found, url) == url
+    assert "you are carl" in typed(desk, "U1CARL", told(found, url))
 
 
 def test_a_link_that_somebody_else_sends_links_nobody(desk: Desk) -> None:
