@@ -9,9 +9,9 @@ from typing import Any
 from django.core import signing
 from django.http import HttpResponse
 from django.template.response import TemplateResponse
-from django.utils.crypto import constant_time_compare, salted_hmac
+from django.utils.crypto import salted_hmac
 
-from jitaccess.audit.admin_preview import LIFE, Impact
+from jitaccess.audit.admin_preview import Impact, was_shown
 from jitaccess.kernel.canonical import canonical
 
 _SALT = "jitaccess.preview.action"
@@ -27,7 +27,7 @@ def look_first(
     said = [admin.opts.label, action, sorted(str(row.pk) for row in rows), impact.stable]
     content = canonical(json.loads(json.dumps(said, default=str)))
     shown = salted_hmac(_SALT, content, algorithm="sha256").hexdigest()
-    if not impact.refusals and _was_shown(request.POST.get("previewed", ""), person, shown):
+    if not impact.refusals and was_shown(request.POST.get("previewed", ""), _SALT, to=person, what=shown):
         return None
     context = {
         **admin.admin_site.each_context(request),
@@ -40,11 +40,3 @@ def look_first(
         "token": signing.dumps([person, shown], salt=_SALT),
     }
     return TemplateResponse(request, "admin/look_first.html", context)
-
-
-def _was_shown(token: str, person: str, shown: str) -> bool:
-    try:
-        to, what = signing.loads(token, salt=_SALT, max_age=LIFE)
-    except (signing.BadSignature, ValueError, TypeError):
-        return False
-    return constant_time_compare(to, person) and constant_time_compare(what, shown)

@@ -112,15 +112,16 @@ class WithPreview(RecordedAdmin):
         impact = self.impact_of(form, before)
         content = {name: sorted(request.POST.getlist(name)) for name in request.POST if name not in _NOT_CONTENT}
         said: Json = json.loads(json.dumps([content, impact.stable, object_id, self.opts.label], default=str))
-        shown = salted_hmac(_SALT, canonical(said), algorithm="sha256").hexdigest()
-        if not impact.refusals and _was_shown(request.POST.get("previewed", ""), to=str(request.user.pk), what=shown):
+        person, shown = str(request.user.pk), salted_hmac(_SALT, canonical(said), algorithm="sha256").hexdigest()
+        if not impact.refusals and was_shown(request.POST.get("previewed", ""), _SALT, to=person, what=shown):
             return None
-        return Held(impact, signing.dumps([str(request.user.pk), shown], salt=_SALT))
+        return Held(impact, signing.dumps([person, shown], salt=_SALT))
 
 
-def _was_shown(token: str, *, to: str, what: str) -> bool:
+def was_shown(token: str, salt: str, *, to: str, what: str) -> bool:
+    """Whether the page with this token was made for this person and shows just this, a short while ago."""
     try:
-        person, shown = signing.loads(token, salt=_SALT, max_age=LIFE)
+        person, shown = signing.loads(token, salt=salt, max_age=LIFE)
     except (signing.BadSignature, ValueError, TypeError):
         return False
     return constant_time_compare(person, to) and constant_time_compare(shown, what)

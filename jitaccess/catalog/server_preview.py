@@ -9,17 +9,17 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db.models import F
+from django.db.models import F, QuerySet
 
 from jitaccess.audit.events import Event
 from jitaccess.audit.models import Entry
+from jitaccess.audit.search import between
 from jitaccess.catalog.models import Server, Tool
 from jitaccess.catalog.options import MEANINGS
 from jitaccess.store.clock import now
 
 LATEST = 2000
 BACK = timedelta(days=7)
-_MARGIN = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +89,8 @@ def _calls(server: UUID) -> Iterator[tuple[int, int]]:
             yield ms, size
 
 
-def _latest(event: Event) -> Any:
-    # Keys are made by another clock than the database's, and begin with their time (RFC 9562, section 5.7).
-    since = now() - BACK
-    first = UUID(int=int((since - _MARGIN).timestamp() * 1000) << 80)
-    return Entry.objects.filter(event=event, uid__gte=first, at__gte=since)
+def _latest(event: Event) -> QuerySet[Entry]:
+    return Entry.objects.filter(between(now() - BACK, None), event=event)
 
 
 def _said(value: Any) -> str:

@@ -136,9 +136,11 @@ class one_more:  # noqa: N801 - read like a function
         self._counter[self._key] = now + 1
 
     def __exit__(self, *_: object) -> None:
-        self._counter[self._key] -= 1
-        if not self._counter[self._key]:
-            del self._counter[self._key]
+        left = self._counter[self._key] - 1
+        if left:
+            self._counter[self._key] = left
+        else:
+            self._counter.pop(self._key)  # `del` of a Counter is a call of its own
 
 
 def too_many(limit: str, detail: str, wait: float) -> RpcError:

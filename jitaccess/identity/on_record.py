@@ -49,7 +49,7 @@ def actor_of(request: HttpRequest, user: User) -> Actor:
 
 
 def failed(request: HttpRequest, username: str, *, by: str) -> None:
-    """A sign-in that failed. As many as allauth lets anybody try: 10 a minute from one address.
+    """A sign-in that failed. As many as `attempts` lets anybody try, and allauth with a passkey alone.
 
     What was typed is told only where somebody has that name: it may be a password that went into the wrong field.
     """

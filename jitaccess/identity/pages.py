@@ -59,19 +59,25 @@ def known_first(view: View[P]) -> View[P]:
 
     @wraps(view)
     def guarded(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
-        if not isinstance(request.user, User) or known_again(request, request.user):
-            return view(request, *args, **kwargs)
-        factors = factors_of(request.user)
-        if not factors and not ways_of(request.user):
-            messages.warning(request, "Sign in anew for this: it is possible within a few minutes of a sign-in.")
-            return redirect(HOME)
-        if factors:
-            messages.info(request, "For this use a second factor that you have: a password alone is not enough.")
         target = request.path if request.method in {"GET", "HEAD"} else reverse(HOME)
-        proof = page_of(factors[0]) if factors else reverse("account_reauthenticate")
-        return redirect(f"{proof}?{urlencode({'next': target})}")
+        first = proof_first(request, request.user, back=target) if isinstance(request.user, User) else None
+        return first or view(request, *args, **kwargs)
 
     return guarded
+
+
+def proof_first(request: HttpRequest, person: User, *, back: str) -> HttpResponseBase | None:
+    """To where they prove who they are, and `back` from there; None for who has just done so."""
+    if known_again(request, person):
+        return None
+    factors = factors_of(person)
+    if not factors and not ways_of(person):
+        messages.warning(request, "Sign in anew for this: it is possible within a few minutes of a sign-in.")
+        return redirect(HOME)
+    if factors:
+        messages.info(request, "For this use a second factor that you have: a password alone is not enough.")
+    proof = page_of(factors[0]) if factors else reverse("account_reauthenticate")
+    return redirect(f"{proof}?{urlencode({'next': back})}")
 
 
 def whole(view: View[P]) -> View[P]:

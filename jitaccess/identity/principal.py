@@ -26,17 +26,14 @@ class Principal:
     token_hash: str = ""
     token_expires_at: datetime | None = None
     issued_by: UUID | None = None
-    # Asked for many times in each request, and UUIDs are slow to write and to hash.
-    _key: str = field(default="", init=False, repr=False, compare=False)
+    # Identifies who acts across tokens, clients and processes: grants and sessions belong to it. Worked out once, for
+    # it is asked for many times in each request, and UUIDs are slow to write and to hash.
+    key: str = field(default="", init=False, repr=False, compare=False)
     _columns: Row = field(default=(), init=False, repr=False, compare=False)
     _through: Principal | None = field(default=None, init=False, repr=False, compare=False)
 
-    @property
-    def key(self) -> str:
-        """Identifies who acts across tokens, clients and processes: grants and sessions belong to it."""
-        if not self._key:
-            object.__setattr__(self, "_key", f"{self.agent or '-'}/{self.user or '-'}")
-        return self._key
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", f"{self.agent or '-'}/{self.user or '-'}")
 
     @property
     def label(self) -> str:

@@ -109,7 +109,7 @@ class StandingBindingForm(FormBase):
         if values.get("everyone") and not values.get("ceiling"):
             raise ValidationError("To give everybody a role, use default roles; everybody may have a ceiling here.")
         if sum(bool(values.get(name)) for name in ("agent", "user", "team", "everyone")) != 1:
-            raise ValidationError("Choose exactly one of agent, user and team: a binding belongs to one of them.")
+            raise ValidationError("Choose exactly one of agent, user, team and everybody: a binding is of one of them.")
         if values.get("expires_at") and values["expires_at"] <= now():
             self.add_error("expires_at", "This moment is past.")
         return values

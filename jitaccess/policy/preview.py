@@ -12,6 +12,7 @@ from uuid import UUID
 
 from jitaccess.audit.events import Event
 from jitaccess.audit.models import Entry
+from jitaccess.audit.search import between
 from jitaccess.kernel.durations import format_duration
 from jitaccess.policy.engine.certain import certain
 from jitaccess.policy.engine.decide import Who, decide
@@ -37,7 +38,6 @@ STORE = SnapshotStore()
 # So many calls are tried again, of so long.
 LATEST = 2000
 BACK = timedelta(days=7)
-_MARGIN = timedelta(days=1)
 # So much of each is shown; the rest is counted.
 SHOWN = 50
 _EVERYBODY = {EVERY_AGENT: "every agent", EVERY_USER: "every user"}
@@ -221,10 +221,7 @@ def _replayed(before: Snapshot, after: Snapshot, at: datetime) -> tuple[tuple[Ca
 
 
 def _latest(event: Event) -> Iterable[tuple[datetime, UUID | None, UUID | None, UUID | None, str, str, str, str]]:
-    # Keys are made by another clock than the database's, and begin with their time (RFC 9562, section 5.7).
-    since = now() - BACK
-    first = UUID(int=int((since - _MARGIN).timestamp() * 1000) << 80)
-    rows = Entry.objects.filter(event=event, uid__gte=first, at__gte=since).order_by("-uid")
+    rows = Entry.objects.filter(between(now() - BACK, None), event=event).order_by("-uid")
     return rows.values_list("at", "agent", "user", "server", "tool", "agent_name", "user_name", "server_name")[
         : LATEST + 1
     ]

@@ -32,6 +32,7 @@ _DELIVERIES = (
     Column("ANSWER", least=14, spare=True),
 )
 _WHICH = "its name, or its id"
+_LONG_AGO = 10 * 365 * 86_400  # seconds
 
 
 def add(commands: Any) -> None:
@@ -110,7 +111,6 @@ def _list(arguments: argparse.Namespace) -> int:
 def _create(arguments: argparse.Namespace) -> int:
     from jitaccess.identity.models import User
     from jitaccess.kernel.errors import Invalid
-    from jitaccess.notify.webhooks.models import Endpoint
     from jitaccess.notify.webhooks.services import create_endpoint
 
     if bool(arguments.url) == bool(arguments.url_from):
@@ -124,7 +124,7 @@ def _create(arguments: argparse.Namespace) -> int:
         owner=User.objects.filter(pk=who.user).first() if who.user else None,
         operator=who,
     )
-    return _secret(arguments, Endpoint.objects.get(pk=row.pk), secret, f"The webhook {row.name} is there.")
+    return _secret(arguments, row, secret, f"The webhook {row.name} is there.")
 
 
 def _show(arguments: argparse.Namespace) -> int:
@@ -223,7 +223,8 @@ def _replay(arguments: argparse.Namespace) -> int:
     if bool(arguments.delivery) == bool(arguments.since):
         raise Invalid("webhook.replay", "Say which delivery, or --since when.")
     if arguments.since:
-        since = now() - timedelta(seconds=parse_duration(arguments.since))
+        # No farther than moments go: it is refused below as too long ago.
+        since = now() - timedelta(seconds=min(parse_duration(arguments.since), _LONG_AGO))
         data: dict[str, Any] = {"messages": replay_since(row.pk, since, _operator())}
         said = f"Messages that are sent again: {data['messages']}." if data["messages"] else "Nothing was missed."
     else:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import asdict
+from dataclasses import fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
@@ -173,8 +173,8 @@ class Elsewhere:
 def _packed(call: Call) -> JsonObject:
     assert call.caller is not None
     target = call.target
-    kept = asdict(call.principal).items()
-    principal: JsonObject = {name: _plain(value) for name, value in kept if not name.startswith("_")}
+    given = (one.name for one in fields(call.principal) if one.init)
+    principal: JsonObject = {name: _plain(getattr(call.principal, name)) for name in given}
     return {
         "principal": principal,
         "target": [

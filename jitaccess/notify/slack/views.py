@@ -12,13 +12,14 @@ from uuid import UUID
 from django.conf import settings
 from django.contrib import messages
 from django.db.models import F
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from jitaccess.identity.models import User
+from jitaccess.identity.pages import proof_first
 from jitaccess.kernel.errors import Forbidden, Invalid, NotFound
 from jitaccess.notify.slack import conf
 from jitaccess.notify.slack.linking import claim, open_code, unlink
@@ -82,10 +83,15 @@ commands = _endpoint(_command)
 @page
 @never_cache
 @require_http_methods(["GET", "HEAD", "POST"])
-def slack_link(request: HttpRequest, code: str) -> HttpResponse:
-    """Who one is about to become in Slack. A POST is answered with what to type there, which makes it so."""
+def slack_link(request: HttpRequest, code: str) -> HttpResponseBase:
+    """Who one is about to become in Slack. A POST is answered with what to type there, which makes it so.
+
+    It outlives the session, as a passkey does: whoever finds an open browser must not make their Slack account its.
+    """
     user = person_of(request)
     found = open_code(code)
+    if request.method == "POST" and (first := proof_first(request, user, back=request.path)):
+        return first
     word = claim(value=code, user=user) if request.method == "POST" else ""
     before = SlackLink.objects.filter(user=user, team=found.team, ended_at=None).first()
     context = {"code": found, "value": code, "before": before, "word": word, "now": now()}

@@ -45,12 +45,9 @@ def managed(user: User, endpoint_id: UUID) -> Endpoint:
     return row
 
 
-def create(user: User | None, operator: Actor, *, name: str, url: str, events: str, team: str) -> tuple[Endpoint, str]:
-    """A new one, and its secret; `team` by name, "" for everything. Raises as the service; Forbidden for `user`, where
-    None is whoever has the database.
-    """
-    if user is not None:
-        seen.insist_on_managing(user)
+def create(user: User, operator: Actor, *, name: str, url: str, events: str, team: str) -> tuple[Endpoint, str]:
+    """A new one, and its secret; `team` by name, "" for everything. Raises as the service, and Forbidden."""
+    seen.insist_on_managing(user)
     return services.create_endpoint(name=name, url=url, events=events, team=_team(team), owner=user, operator=operator)
 
 
@@ -58,14 +55,7 @@ def change(
     endpoint_id: UUID, operator: Actor, *, name: str | None, url: str | None, events: str | None
 ) -> tuple[Endpoint, str]:
     """What is not None; a secret comes back where another host made one necessary."""
-    row = _found(endpoint_id)
-    return services.change_endpoint(
-        endpoint_id=row.pk,
-        name=row.name if name is None else name,
-        url=row.url if url is None else url,
-        events=row.events if events is None else events,
-        operator=operator,
-    )
+    return services.change_endpoint(endpoint_id=endpoint_id, name=name, url=url, events=events, operator=operator)
 
 
 def switch(endpoint_id: UUID, operator: Actor, *, on: bool) -> Endpoint:

@@ -49,14 +49,20 @@ def create_endpoint(
     return row, secret
 
 
-def change_endpoint(*, endpoint_id: UUID, name: str, url: str, events: str, operator: Actor) -> tuple[Endpoint, str]:
-    """Change it. Another host gets another secret, which is returned ("" when it stays): the old one was given for the
-    old host. Raises as `create_endpoint`.
+def change_endpoint(
+    *, endpoint_id: UUID, operator: Actor, name: str | None = None, url: str | None = None, events: str | None = None
+) -> tuple[Endpoint, str]:
+    """Change what is not None. Another host gets another secret, which is returned ("" when it stays): the old one was
+    given for the old host. Raises as `create_endpoint`.
     """
     secret = ""
     with transaction.atomic():
         row = _locked(endpoint_id)
-        new = {"name": _name(name), "url": _url(url), "events": parse_patterns(events)}
+        new = {
+            "name": row.name if name is None else _name(name),
+            "url": row.url if url is None else _url(url),
+            "events": row.events if events is None else parse_patterns(events),
+        }
         changes: dict[str, Json] = {
             field: {"from": _shown(field, getattr(row, field)), "to": _shown(field, value)}
             for field, value in new.items()
