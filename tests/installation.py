@@ -197,9 +197,9 @@ class Installation:
         """One for demo-agent, good for an hour, that was issued when this was prepared: each command takes a second."""
         return str(self._made["token"])
 
-    def sign_in(self, username: str, url: str) -> Person:
-        """A person who signed in when this was prepared, else with a link."""
-        cookies = self._made["cookies"].get(username)
+    def sign_in(self, username: str, url: str, *, anew: bool = False) -> Person:
+        """A person who signed in when this was prepared, else (and `anew`) with a link."""
+        cookies = None if anew else self._made["cookies"].get(username)
         if cookies is None:
             person = Person(url, self.cli("people", "link", username).stdout.strip())
         else:

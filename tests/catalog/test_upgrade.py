@@ -11,7 +11,8 @@ from jitaccess.catalog.services import import_tools
 from jitaccess.store.triggers import missing
 from tests.cast import Cast, definition
 
-pytestmark = pytest.mark.django_db(transaction=True)
+# SQLite writes every table anew for every column that comes or goes: a minute for the same Python.
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.postgresql_only]
 
 
 def test_what_was_reviewed_is_kept_and_what_changed_since_is_not_guessed(cast: Cast) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.fakes.slack import server
 from tests.fakes.slack.server import CHANNEL, FakeSlack
-from tests.installation import Installation, Person, eventually
+from tests.installation import Installation, eventually
 from tests.mcp_client import MODERN, connect
 
 ANNA = "U1ANNA"
@@ -54,7 +54,7 @@ def test_a_request_is_decided_in_slack_by_socket_mode(installation: Installation
     eventually(lambda: name in slack.acks)
     link = re.search(r"/slack/link/\S+", slack.acks[name]["text"])
     assert link
-    anna = Person(process.url, installation.cli("people", "link", "anna").stdout.strip())  # signed in just now
+    anna = installation.sign_in("anna", process.url, anew=True)
     assert "Is this you in Slack?" in anna.get(link[0]).text
     word = re.search(r"/access (link \S{9})", anna.post(link[0]).text)
     assert word

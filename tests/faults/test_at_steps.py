@@ -20,6 +20,8 @@ LABELS = (
     "checkpoint.copied", "approve.locked", "approve.written", "approve.committed", "end.locked", "end.written",
     "end.committed", "reconcile.written",
 )  # fmt: skip
+# With SQLite one process does everything: frozen is frozen, wherever it is. All of them there by night.
+FROZEN_AT = LABELS if ON_POSTGRESQL or NIGHTLY else ("admit.written", "forward.sent", "sequence.written", "end.locked")
 # Of each label in a row.
 REPETITIONS = {signal.SIGKILL: 3 if NIGHTLY else 1, signal.SIGSTOP: 3 if NIGHTLY else 1}
 ROUNDS = 34 if NIGHTLY else 1
@@ -33,17 +35,17 @@ pytestmark = pytest.mark.timeout(4 * 3600 if NIGHTLY else 600)
 
 
 def test_kill_nine_at_any_step_leaves_nothing_half_done(make_world: MakeWorld) -> None:
-    _everywhere(make_world, signal.SIGKILL)
+    _everywhere(make_world, signal.SIGKILL, LABELS)
 
 
 def test_a_process_frozen_at_any_step_does_no_harm(make_world: MakeWorld) -> None:
-    _everywhere(make_world, signal.SIGSTOP)
+    _everywhere(make_world, signal.SIGSTOP, FROZEN_AT)
 
 
-def _everywhere(make_world: MakeWorld, sig: signal.Signals) -> None:
+def _everywhere(make_world: MakeWorld, sig: signal.Signals, labels: tuple[str, ...]) -> None:
     """Each label REPETITIONS times in a row, then the judge; several installations side by side."""
     work: queue.SimpleQueue[str] = queue.SimpleQueue()
-    for label in LABELS * ROUNDS:
+    for label in labels * ROUNDS:
         work.put(label)
     done: list[str] = []
     failures: list[str] = []
@@ -60,7 +62,7 @@ def _everywhere(make_world: MakeWorld, sig: signal.Signals) -> None:
             finally:
                 world.close()
 
-    lanes = [threading.Thread(target=lane, daemon=True) for _ in range(LANES[sig])]
+    lanes = [threading.Thread(target=lane, daemon=True) for _ in range(min(LANES[sig], len(labels)))]
     try:
         for thread in lanes:
             thread.start()
@@ -73,7 +75,7 @@ def _everywhere(make_world: MakeWorld, sig: signal.Signals) -> None:
             world.kill(*world.roles)
         raise
     assert not failures, "\n\n".join(failures)
-    assert sorted(done) == sorted(LABELS * ROUNDS)
+    assert sorted(done) == sorted(labels * ROUNDS)
 
 
 def _some_work(world: World, sig: signal.Signals, work: queue.SimpleQueue[str], done: list[str]) -> None:
