@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 from uuid import UUID
 
 from django.contrib import messages
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect, render
 from django.urls import reverse
@@ -22,7 +22,7 @@ from jitaccess.egress.addresses import read_url
 from jitaccess.identity.models import Team
 from jitaccess.identity.principal import Principal
 from jitaccess.kernel.errors import Invalid, JitAccessError, NotFound
-from jitaccess.notify.webhooks import services
+from jitaccess.notify.webhooks import plain, services
 from jitaccess.notify.webhooks.delivering import DEAD, OPEN
 from jitaccess.notify.webhooks.keys import BOTH
 from jitaccess.notify.webhooks.models import Endpoint, HookDelivery
@@ -34,11 +34,7 @@ from jitaccess.store.paging import part_of
 from requests_app.card.shown import shown
 from requests_app.pages import page, person_of, source_of
 
-_STATES = {
-    "waiting": ("Waiting", OPEN),
-    "delivered": ("Taken", Q(delivered_at__isnull=False)),
-    "failed": ("Given up", Q(gave_up_at__isnull=False)),
-}
+_STATES = {"waiting": "Waiting", "delivered": "Taken", "failed": "Given up"}
 
 
 @page
@@ -177,18 +173,14 @@ def deliveries(request: HttpRequest, endpoint_id: UUID) -> HttpResponse:
     user = person_of(request)
     row, given = endpoint_for(user, endpoint_id), request.GET
     state, event = given.get("state", ""), given.get("event", "").strip()[:64]
-    rows = HookDelivery.objects.filter(endpoint=row)
-    if state in _STATES:
-        rows = rows.filter(_STATES[state][1])
-    if event and "\0" not in event:
-        rows = rows.filter(event=event)
+    rows = plain.deliveries(row, state=state if state in _STATES else "", event="" if "\0" in event else event)
     part = part_of(rows, before=_maybe(given.get("before")), after=_maybe(given.get("after")))
     here, kept = reverse("notify:webhook_deliveries", args=[row.pk]), {"state": state, "event": event}
 
     def url(**more: Any) -> str:
         return f"{here}?{urlencode({name: value for name, value in (kept | more).items() if value})}"
 
-    states = [("", "Any state"), *((name, label) for name, (label, _) in _STATES.items())]
+    states = [("", "Any state"), *_STATES.items()]
     context = _row(row) | {
         "now": now(),
         "rows": _listed(part.rows),

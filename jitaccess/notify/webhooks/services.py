@@ -9,7 +9,7 @@ from uuid import UUID
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
-from django.db import transaction
+from django.db import IntegrityError, transaction
 
 from jitaccess.audit.events import Event
 from jitaccess.audit.models import Cursor, Entry
@@ -44,7 +44,7 @@ def create_endpoint(
         if Endpoint.objects.count() >= MOST:
             raise Conflict("webhook.too_many", f"There are {MOST} webhooks already: remove one first.")
         _insist_free(row.name, None)
-        row.save(force_insert=True)
+        _save(row, new=True)
         _record(Event.WEBHOOK_CREATED, row, operator, {"events": row.events, "team": team.name if team else None})
     return row, secret
 
@@ -78,7 +78,7 @@ def change_endpoint(
             row.sealed, row.sealed_before, row.rotated_at = seal(row, secret), "", None
         if "url" in changes:
             row.failing_since = row.held_until = None
-        row.save()
+        _save(row)
         _record(Event.WEBHOOK_CHANGED, row, operator, {"changes": changes, "new_secret": moved})
     return row, secret
 
@@ -198,7 +198,20 @@ def _name(text: str) -> str:
 def _insist_free(name: str, mine: UUID | None) -> None:
     taken = Endpoint.objects.filter(name=name).values_list("pk", flat=True).first()
     if taken not in {None, mine}:
-        raise Conflict("webhook.taken", f'There is a webhook "{name}" already.')
+        raise _taken(name)
+
+
+def _save(row: Endpoint, *, new: bool = False) -> None:
+    """Two who take one name at once have both found it free. Raises Conflict."""
+    try:
+        with transaction.atomic():
+            row.save(force_insert=new)
+    except IntegrityError as error:
+        raise _taken(row.name) from error
+
+
+def _taken(name: str) -> Conflict:
+    return Conflict("webhook.taken", f'There is a webhook "{name}" already.')
 
 
 def _url(text: str) -> str:
