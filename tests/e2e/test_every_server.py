@@ -156,7 +156,7 @@ def _protect(installation: Installation, admin: Person, name: str) -> None:
         ),
     ):
         looked = admin.post(f"/admin/jit_policy/{path}/add/", **fields)
-        token = re.search(r'name="previewed" value="([0-9a-f]{64})"', looked.text)
+        token = re.search(r'name="previewed" value="([^"]+)"', looked.text)
         assert token, looked.text
         answer = admin.post(f"/admin/jit_policy/{path}/add/", **fields, previewed=token[1])
         assert answer.status_code == 200, answer.text

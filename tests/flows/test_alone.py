@@ -64,7 +64,7 @@ def test_everything_is_decided_by_keyboard_and_no_key_decides_by_itself(site: Si
         cast.submit(*tools)
     page = site.visit(cast.anna)
     keys = page.keyboard
-    page.wait_for_function("!document.querySelector('[data-keys-open]').hidden")
+    expect(page.locator("[data-keys-open]")).to_be_visible()
     keys.press("Tab")
     expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
     keys.press("Enter")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from django.contrib.sessions.models import Session
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Error, Page, expect
 
 from jitaccess.audit.models import Entry
 from jitaccess.audit.sequencer import sequence
@@ -17,6 +17,7 @@ from jitaccess.web.desk import views
 from requests_app.models import Decision, Grant
 from tests.cast import Cast
 from tests.flows.conftest import Site
+from tests.installation import eventually
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
@@ -44,13 +45,21 @@ def send(page: Page, verb: str, reason: str) -> None:
     form(page, verb).evaluate("form => { setTimeout(() => form.requestSubmit(), 0) }")
 
 
+def is_answered(page: Page) -> bool:
+    """Whether another page has come in place of the one that was sent."""
+    try:
+        return bool(page.evaluate("!window.before && document.readyState === 'complete'"))
+    except Error:
+        return False  # between the two
+
+
 def decide_together(site: Site, cast: Cast, path: str, verbs: tuple[str, str]) -> dict[str, Page]:
     pages = {one.username: site.visit(one, path) for one in (cast.anna, cast.bert)}
     for (name, page), verb in zip(pages.items(), verbs, strict=True):
         page.evaluate("window.before = true")
         send(page, verb, f"{name} has looked")
     for page in pages.values():
-        page.wait_for_function("!window.before && document.readyState === 'complete'")
+        eventually(lambda page=page: is_answered(page), within=60, what="the answer")
     return pages
 
 

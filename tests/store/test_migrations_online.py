@@ -40,6 +40,7 @@ BEFORE_THE_FIRST_RELEASE = {
     ("jit_requests", "0003_whole_workflow"),
     ("jit_requests", "0005_plans_instead_of_groups"),
     ("jit_requests", "0006_lists_at_scale"),
+    ("jit_requests", "0007_lists_of_the_few"),
 }
 
 

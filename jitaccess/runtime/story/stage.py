@@ -19,7 +19,7 @@ from jitaccess.kernel.errors import Unavailable
 _READY = re.compile(r"is running on (http://\S+)")
 _LINK = re.compile(r"^ +(\w+) .*(http://\S+/sign-in/\S+)$", re.MULTILINE)
 _LAST_WORDS = "Stop with Ctrl-C"
-_START_SECONDS, _STOP_SECONDS, _COMMAND_SECONDS = 45, 15, 30
+_START_SECONDS, _STOP_SECONDS, _COMMAND_SECONDS = 120, 15, 30
 # What would take the story to somebody's real installation.
 _NOT_OURS = ("JITACCESS_", "DATABASE_URL", "REDIS_URL", "DJANGO_")
 
