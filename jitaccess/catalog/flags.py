@@ -12,7 +12,7 @@ import re2  # type: ignore[import-untyped]  # it ships no types
 
 from jitaccess.catalog.models import Server, Tool
 from jitaccess.kernel.strictjson import Json
-from jitaccess.kernel.text import has_hidden, hidden_in, visible
+from jitaccess.kernel.text import FOREIGN, has_hidden, hidden_in, visible
 
 _EXCERPT = 80
 _PATH = 150  # characters of either end
@@ -27,10 +27,8 @@ _INSTRUCTIONS = re2.compile(
     r"|exfiltrat|act as )"
 )
 _ESCAPES = re2.compile("\x1b|\u009b")
-# Letters of other scripts that look like Latin ones, inside of Latin words; and Latin ones in disguise (Unicode
-# Technical Standard 39).
-_FOREIGN = "\u0400-\u052fαεικνορτυχΑΒΕΖΗΙΚΜΝΟΡΤΥΧ"  # noqa: RUF001 - that is what they are for
-_CONFUSABLE = re2.compile(f"[A-Za-z][{_FOREIGN}]|[{_FOREIGN}][A-Za-z]|[\uff21-\uff5a\U0001d400-\U0001d7ff]")
+# Foreign letters inside of Latin words, and Latin ones in disguise.
+_CONFUSABLE = re2.compile(f"[A-Za-z][{FOREIGN}]|[{FOREIGN}][A-Za-z]|[\uff21-\uff5a\U0001d400-\U0001d7ff]")
 _BODY = ("description", "inputSchema", "outputSchema")
 _TELLING = 20  # characters: a shorter description says too little to be told by
 _NAMES = re2.compile(r"[A-Za-z0-9_.-]{3,128}")

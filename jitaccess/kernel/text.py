@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from unicodedata import category
+from unicodedata import category, normalize
 
 # Cn (unassigned) too: it holds the noncharacters and the reserved default-ignorable ranges.
 _UNSAFE_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
@@ -20,6 +20,11 @@ _INVISIBLE = frozenset(
     for point in block
 )
 _SLUG = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
+# Letters of other scripts that look like Latin ones, for regular expressions (Unicode Technical Standard 39).
+FOREIGN = "\u0400-\u052fαεικνορτυχΑΒΕΖΗΙΚΜΝΟΡΤΥΧ"  # noqa: RUF001 - that is what they are for
+_IN_LATIN = re.compile(f"(?<=[A-Za-z])[{FOREIGN}]+|[{FOREIGN}]+(?=[A-Za-z])")
+# Drawn as a slash, a colon, a dot or a hyphen, and none of them.
+_LIKE_PUNCTUATION = frozenset("\u2010\u2011\u2012\u2024\u2044\u2212\u2215\u2236\u29f8")
 _LONGEST = len(r"\u{10ffff}")
 _EMOJI_STYLE = frozenset("\ufe0e\ufe0f")
 
@@ -71,6 +76,24 @@ def visible(text: str, *, limit: int, multiline: bool = False) -> str:
 def fits(text: str, *, limit: int) -> bool:
     """Say whether `visible` would show all of `text`. The length of what it shows does not: a cut may come earlier."""
     return len(text) <= limit and len(visible(text, limit=_LONGEST * limit, multiline=True)) <= limit
+
+
+def look_alikes(text: str) -> list[str]:
+    """The characters that are drawn like others here, each once, as "U+0430": foreign letters inside of Latin words,
+    Latin letters, digits and spaces in disguise, and marks that would be one character with the letter before them.
+    """
+    if text.isascii():
+        return []
+    found = [char for match in _IN_LATIN.findall(text) for char in match]
+    marks = normalize("NFC", text) != text
+    for char in text:
+        if char.isascii():
+            continue
+        plain = normalize("NFKC", char)
+        disguised = plain != char and len(plain) == 1 and plain.isascii()
+        if disguised or char in _LIKE_PUNCTUATION or (marks and category(char) == "Mn"):
+            found.append(char)
+    return [f"U+{ord(char):04X}" for char in dict.fromkeys(found)]
 
 
 def has_hidden(text: str) -> bool:

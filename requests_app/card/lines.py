@@ -51,10 +51,10 @@ def _block(block: Block) -> Iterator[tuple[str, str]]:
             yield "asks for", f"{block.privileges} in the database {block.where}:\n{names}"
         case "call":
             yield "asks for", f"one exact call of {names}"
-            yield "with exactly", block.arguments.text if block.arguments else ""
+            yield "with exactly", block.arguments.isolated if block.arguments else ""
         case _:
             yield "asks for", names
-            yield "with arguments of", block.arguments.text if block.arguments else ""
+            yield "with arguments of", block.arguments.isolated if block.arguments else ""
     for one in block.things:
         yield f"about {one.name}", "\n".join(part for part in (one.rest or one.description, one.obstacle) if part)
     for one in block.things:
@@ -108,7 +108,7 @@ def _why(card: Card) -> Iterator[tuple[str, str]]:
     by = "in the agent's words" if why.written_by == "the agent" else f"in the words of {why.written_by}"
     yield "why", f"({by}, checked by nobody)\n{why.text}"
     yield "ticket", why.ticket
-    yield "sent along", why.context.text if why.context else ""
+    yield "sent along", why.context.isolated if why.context else ""
     if why.changes:
         yield "changes", f"{why.changes.by} asked for: {why.changes.note}"
 

@@ -2,36 +2,59 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+from unicodedata import bidirectional
 
 from jitaccess.kernel.canonical import canonical
-from jitaccess.kernel.text import has_hidden, hidden_in
+from jitaccess.kernel.text import has_hidden, hidden_in, look_alikes
 
 LONGEST = 60_000
 _INDENT = "  "
+_LITERAL = re.compile(r'("(?:[^"\\]|\\.)*")')
+_FROM_RIGHT = frozenset({"R", "AL", "AN"})
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """`text` is valid JSON of the very value when it is `whole`; `hidden` names what is written as escapes there."""
+    """`text` is valid JSON of the very value when it is `whole`; `hidden` names what is written as escapes there,
+    because it cannot be seen or is drawn like something else.
+    """
 
     text: str
     whole: bool
     hidden: tuple[str, ...] = ()
 
+    @property
+    def pieces(self) -> Iterator[tuple[str, bool]]:
+        """The text in parts, and which have to be set apart: what is written from right to left would otherwise take
+        its neighbours along, and a name and its value change places (Unicode Standard Annex 9).
+        """
+        if self.text.isascii():
+            yield self.text, False
+            return
+        for piece in _LITERAL.split(self.text):
+            yield piece, any(bidirectional(char) in _FROM_RIGHT for char in piece)
+
+    @property
+    def isolated(self) -> str:
+        """The text for where there is no markup, with those parts between isolates."""
+        return "".join(f"\u2068{piece}\u2069" if apart else piece for piece, apart in self.pieces)
+
 
 def shown(value: Any) -> Shown:
     """`value` over several lines: members in their canonical order, numbers as they are digested (RFC 8785).
 
-    What cannot be seen becomes an escape of JSON, so that the text still means the very same value.
+    What cannot be seen, or looks like something else, becomes an escape of JSON, so that the text still means the very
+    same value.
     """
     try:
         text = "".join(_limited(_pieces(value, 0)))
     except RecursionError:
         return Shown("", whole=False)
-    hidden = hidden_in(text)
+    hidden = list(dict.fromkeys([*hidden_in(text), *look_alikes(text)]))
     for name in hidden:
         char = chr(int(name.removeprefix("U+"), 16))
         text = text.replace(char, _escape(char))

@@ -41,6 +41,51 @@ def test_what_cannot_be_seen_is_named_and_escaped_so_that_no_text_looks_like_it(
     assert literal.text.strip('"') not in told.text
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "p\u0430ypal",
+        "\u0430ccount",
+        "rm\u00a0-rf",
+        "1\u20444",
+        "\uff41dmin",
+        "cafe\u0301",
+        "\U0001d41aa",
+        "rm \u2010rf",
+    ],
+)
+def test_what_is_drawn_like_something_else_is_named_and_escaped(text: str) -> None:
+    told = shown({"to": text})
+    assert told.hidden
+    assert told.text.isascii()
+    assert json.loads(told.text) == {"to": text}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\u043f\u0440\u0438\u0432\u0435\u0442",
+        "caf\u00e9",
+        "\u05d0\u05d1",
+        "\u4f60\u597d",
+        "na\u00efve \u2026 \U0001f600",
+    ],
+)
+def test_what_is_written_in_other_scripts_stays_readable(text: str) -> None:
+    told = shown({"to": text})
+    assert not told.hidden
+    assert text in told.text
+
+
+def test_what_is_written_from_right_to_left_keeps_to_its_place() -> None:
+    told = shown({"\u05d0\u05d1": "\u05d2\u05d3", "\u05d4": 5, "a": "b"})
+    apart = [piece for piece, apart in told.pieces if apart]
+    assert apart == ['"\u05d0\u05d1"', '"\u05d2\u05d3"', '"\u05d4"']
+    assert "".join(piece for piece, _ in told.pieces) == told.text
+    assert told.isolated.count("\u2068") == told.isolated.count("\u2069") == 3
+    assert "\u2068" not in shown({"a": "b"}).isolated
+
+
 def test_members_stand_in_their_canonical_order_and_numbers_as_they_are_digested() -> None:
     assert shown({"b": 1.0, "a": 1e21, "\ufb33": 0, "\U0001f600": -0.0}).text == (
         '{\n  "a": 1e+21,\n  "b": 1,\n  "\U0001f600": 0,\n  "\ufb33": 0\n}'
