@@ -164,7 +164,8 @@ ACCOUNT_ADAPTER = "jitaccess.identity.adapters.AccountAdapter"
 ACCOUNT_EMAIL_VERIFICATION = "none"
 ACCOUNT_LOGOUT_REDIRECT_URL = "/accounts/login/"
 # Guesses are counted by jitaccess.identity.attempts: by these counters strangers would keep people out.
-ACCOUNT_RATE_LIMITS = dict.fromkeys(("login", "login_failed", "reauthenticate"))
+ACCOUNT_RATE_LIMITS = dict.fromkeys(("login", "login_failed", "reauthenticate", "change_password"))
+ACCOUNT_FORMS = {"change_password": "jitaccess.identity.factors.ChangePasswordForm"}
 
 # How people sign in besides with a password of ours, and what they have to prove. No issuer: not by OpenID Connect.
 OIDC_ISSUER = env.text("JITACCESS_OIDC_ISSUER")

@@ -7,6 +7,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from allauth.account.adapter import get_adapter
+from allauth.account.forms import ChangePasswordForm as ChangePassword
 from allauth.core import context
 from allauth.mfa import app_settings
 from allauth.mfa.base import forms as codes
@@ -69,6 +71,16 @@ class CodeForm(_Once, codes.AuthenticateForm):  # type: ignore[misc]  # allauth 
 
 class CodeAgainForm(_Once, codes.ReauthenticateForm):  # type: ignore[misc]  # allauth ships no types
     """Proof of who one is."""
+
+
+class ChangePasswordForm(ChangePassword):  # type: ignore[misc]  # allauth ships no types
+    """The password of now is a guess like any other: counted with the session's others, and on record when wrong."""
+
+    def clean_oldpassword(self) -> str:
+        given: str = self.cleaned_data.get("oldpassword", "")
+        if not get_adapter().reauthenticate(self.user, given):
+            raise get_adapter().validation_error("enter_current_password")
+        return given
 
 
 class _Told(FormBase):

@@ -10,6 +10,7 @@ from allauth.mfa.models import Authenticator
 from django.core.cache import cache
 from django.test import Client
 
+from jitaccess.audit.models import Entry
 from jitaccess.identity.adapters import BEGUN
 from jitaccess.identity.attempts import COOKIE
 from jitaccess.identity.factors import reset_factors
@@ -117,6 +118,20 @@ def test_who_changes_their_password_here_stays_known_here(cast: Cast) -> None:
     guess(cast.anna, 5, **FAR)
     known.post("/accounts/login/", {"login": "anna", "password": new})
     assert inside(known)
+
+
+def test_the_password_of_now_is_guessed_in_a_session_no_more_often_than_elsewhere(cast: Cast) -> None:
+    taken, _ = sign_in(cast.anna)
+    own, _ = sign_in(cast.anna)
+    new = "quiet-harbour-lantern"
+    failed = Entry.objects.filter(event="user.sign_in_failed").count()
+    for number in range(8):
+        guessed = {"oldpassword": f"guess {number}", "password1": new, "password2": new}
+        assert taken.post("/accounts/password/change/", guessed).status_code == 200
+    right = {"oldpassword": PASSWORD, "password1": new, "password2": new}
+    assert taken.post("/accounts/password/change/", right).status_code == 200, "as often as it may, it has guessed"
+    assert Entry.objects.filter(event="user.sign_in_failed").count() == failed + 5
+    assert own.post("/accounts/password/change/", right).status_code == 302, "another session is not kept from it"
 
 
 def test_another_spelling_of_a_name_is_no_other_counter(cast: Cast) -> None:
