@@ -127,7 +127,7 @@ def _life(request: AccessRequest, entry: Entry, data: dict[str, Any]) -> Moment:
     text = told.text.format_map(_Words(request, data)) + _how(request, event, data)
     note = visible(str(data.get(told.note) or ""), limit=_NOTE, multiline=True)
     until = _moment(data.get("expires_at")) if event in {Event.GRANT_ACTIVATED, Event.GRANT_SCHEDULED} else None
-    return Moment(entry.at, _who(entry) if told.by else "", text, told.tone, note=note, until=until)
+    return Moment(entry.at, _by(entry, request) if told.by else "", text, told.tone, note=note, until=until)
 
 
 class _Words(dict[str, str]):
@@ -224,6 +224,13 @@ def _bindings(entries: Iterable[Entry]) -> dict[str, str]:
         str(row.pk): "this grant" if row.origin in GRANTED else f"{row.origin} role {row.role} of {row.subject}"
         for row in rows
     }
+
+
+def _by(entry: Entry, request: AccessRequest) -> str:
+    """Who did something about a request. A person who files for an agent is not one on whose behalf it will act."""
+    if entry.agent_name and entry.user and entry.user == request.filed_by_id != request.user_id:
+        return entry.user_name
+    return _who(entry)
 
 
 def _who(entry: Entry) -> str:

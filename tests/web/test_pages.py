@@ -15,7 +15,7 @@ from jitaccess.identity.models import Agent, Team
 from jitaccess.policy.models import BindingUse, RoleBinding
 from jitaccess.web.templatetags.jit import relative
 from requests_app.models import AccessRequest
-from requests_app.services import deny_request, revoke_grant
+from requests_app.services import Ask, deny_request, revoke_grant, submit_request
 from tests.cast import Cast
 from tests.clocks import Clock
 
@@ -72,6 +72,14 @@ def test_earlier_requests_are_counted_by_how_they_ended(cast: Cast, browser) -> 
     html = read(browser(cast.anna), cast.submit("git_commit", "git_reset", reason="three"))
     assert "asked for 2 times before: 1 approved, 1 denied" in html
     assert "1 of 2 for the first time; the others have been asked for before" in html
+
+
+def test_who_files_for_an_agent_is_not_said_to_be_acted_for(cast: Cast, browser) -> None:
+    ask = Ask(tools=[("git", "git_commit")], reason="for the agent", seconds=600)
+    filed = submit_request(principal=cast.principal(), ask=ask, snapshot=cast.snapshot(), filed_by=cast.olga)
+    html = read(browser(cast.anna), filed.request)
+    assert "<bdi>olga</bdi></strong> asked for" in html
+    assert "demo-agent for olga" not in html
 
 
 def test_the_timeline_tells_the_whole_life_with_each_call_once(cast: Cast, browser) -> None:
