@@ -5,7 +5,7 @@ PORT ?= 8000
 DEMO ?= yes
 VENV := .venv
 
-.PHONY: help up demo test test-fast test-browser conformance nightly bench lint types pages lock clean
+.PHONY: help up demo pictures test test-fast test-browser conformance nightly bench lint types pages lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -24,6 +24,9 @@ test-fast: $(VENV)/.dev ## under a minute: SQLite, no browser, no processes
 
 test-browser: $(VENV)/.dev ## the browser tests; fails without Chromium
 	@JITACCESS_TEST_BROWSER=1 $(VENV)/bin/python -m tests.run browser
+
+pictures: $(VENV)/.dev ## every page in both themes, on a desk and a phone, checked whole and kept in test-artefacts/
+	@JITACCESS_TEST_BROWSER=1 JITACCESS_PICTURES=$(CURDIR)/test-artefacts $(VENV)/bin/python -m pytest -q tests/pages
 
 conformance: $(VENV)/.peers ## the official suite of the protocol, directly and through a gateway (PAGE=docs/conformance.md writes the page)
 	@$(VENV)/bin/python -m tests.conformance $(if $(PAGE),--page $(PAGE))

@@ -33,11 +33,13 @@ def test_a_page_is_whole_in_both_themes_and_sizes(room: str, world: World, brows
     if folder:
         folder.mkdir(parents=True, exist_ok=True)
     wrong = []
-    for row in rows_of(room, world):
+    for number, row in enumerate(rows_of(room, world)):
         status = site.visit(row.path, world.people.get(row.who), prepare=row.prepare, made=row.made)
         if status != row.status:
             wrong.append(f"{row.name}: {row.path} is answered with {status}")
-        for theme, size in product(THEMES, SIZES) if folder else IN_SHORT:
+        # Of the admin's pages, which are many and alike, every second in either.
+        short = IN_SHORT[number % 2 :: 2] if room.startswith("admin") else IN_SHORT
+        for theme, size in product(THEMES, SIZES) if folder else short:
             wrong += wrong_with(site.page, theme, size, pictures=folder, name=row.name)
         wrong += [f"{row.name}: {one}" for one in site.complaints]
     context.close()
