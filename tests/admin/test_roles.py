@@ -110,7 +110,7 @@ def test_a_role_that_somebody_had_is_not_deleted_and_it_says_why(world: World, c
 
 def test_a_default_role_is_for_every_agent_or_every_user(world: World, client: Client):
     said = errors(save(client, url(RoleBinding, "add"), role=world.role.pk))
-    assert "exactly one of agent, user and team" in said
+    assert "exactly one of agent, user, team and everybody" in said
     page = url(RoleBinding, "add").replace("rolebinding", "defaultrole")
     assert "required" in errors(save(client, page, everyone="", role=world.role.pk))
     assert "already" in errors(save(client, page, everyone="agents", role=world.role.pk))

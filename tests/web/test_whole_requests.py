@@ -99,7 +99,7 @@ def test_an_exact_call_is_shown_with_the_very_arguments_and_good_for_once(cast: 
     assert "\u202e" not in html
     said = words_of(html)
     assert "Good for one call with exactly these arguments" in said
-    assert "characters that cannot be seen: U+202E" in said
+    assert "characters that cannot be seen, or look like others: U+202E" in said
     assert "With any arguments" not in said
     assert approve(client, asked).status_code == 302
     assert Grant.objects.get().request == asked
