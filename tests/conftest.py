@@ -35,7 +35,7 @@ ABOUT_THE_PROTOCOL = (
     "test_all_servers.py", "test_bodies.py", "test_headers.py", "test_http_upstreams.py", "test_methods.py",
     "test_tracing.py", "test_schemathesis.py", "test_openapi.py", "test_problems.py", "test_who_may.py",
     "test_relay_clients.py", "test_relay_told.py", "test_prompts.py", "test_resources.py", "test_mirrored.py",
-    "test_identity.py", "test_known_bugs.py", "test_authzen.py", "test_slack.py", "test_slow_clients.py", "test_slow_servers.py", "test_offers_agree.py", "test_verbs.py",
+    "test_every_server.py", "test_identity.py", "test_known_bugs.py", "test_authzen.py", "test_slack.py", "test_slow_clients.py", "test_demo.py", "test_slow_servers.py", "test_offers_agree.py", "test_verbs.py",
 )  # fmt: skip
 
 settings.register_profile("default", max_examples=200, deadline=None, database=None, print_blob=True)
