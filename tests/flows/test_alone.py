@@ -190,7 +190,7 @@ def test_five_hundred_wait_and_all_of_them_are_found_and_some_decided_together(s
     risky = cast.submit("git_reset", principal=cast.principal(other))  # the last of all
     page = site.visit(cast.anna)
     expect(page.locator("a.row-who").first).to_have_id(f"r-{risky.pk}")
-    expect(page.locator(".inbox-count")).to_contain_text("More than 100 requests wait for you")
+    expect(page.locator(".inbox-count")).to_contain_text("More than 50 requests wait for you")
     seen = list[str]()
     for _ in range(10):
         seen += page.locator("#inbox > ul a.row-who").evaluate_all("all => all.map(one => one.id)")

@@ -37,7 +37,7 @@ from requests_app.services import (
 from requests_app.standing import Seen
 
 CALLS_SHOWN = 200
-WAITING_SHOWN = 100
+WAITING_SHOWN = 50
 
 
 @page

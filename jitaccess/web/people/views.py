@@ -37,7 +37,7 @@ from requests_app.card.rows import cards_of_rows
 from requests_app.pages import page, partial, person_of, refusal, source_of
 from requests_app.selectors import Q, State
 
-PAGE = 50
+PAGE = 40
 _GRANTS = ("Who", ""), ("What", ""), ("Ends", ""), ("Calls left", "num"), ("", "fit")
 _AGENTS = ("Agent", ""), ("Owner", ""), ("Team", ""), ("Live grants", "num"), ("State", "")
 
