@@ -55,9 +55,8 @@ def shown(value: Any) -> Shown:
     except RecursionError:
         return Shown("", whole=False)
     hidden = list(dict.fromkeys([*hidden_in(text), *look_alikes(text)]))
-    for name in hidden:
-        char = chr(int(name.removeprefix("U+"), 16))
-        text = text.replace(char, _escape(char))
+    points = [int(name.removeprefix("U+"), 16) for name in hidden]
+    text = text.translate({point: _escape(chr(point)) for point in points})
     whole = len(text) <= LONGEST and not has_hidden(text)
     return Shown(text if whole else f"{text[:LONGEST]}…", whole=whole, hidden=tuple(hidden))
 
