@@ -24,7 +24,7 @@ from jitaccess.store.metrics import LEDGER_ENTRIES
 # The values of an entry's columns in their order, as both databases take them: UUIDs are 32 hexadecimal digits.
 Row = tuple[str | int | None, ...]
 _FIELDS = Entry._meta.concrete_fields
-_AT, _EVENT = ([field.attname for field in _FIELDS].index(name) for name in ("at", "event"))
+_AT, _EVENT, CALL = ([field.attname for field in _FIELDS].index(name) for name in ("at", "event", "call"))
 _TYPES = {"UUIDField": "uuid", "DateTimeField": "timestamptz", "BigIntegerField": "bigint"}
 _QUOTED = tuple(field.get_internal_type() not in _TYPES for field in _FIELDS)
 COLUMNS = [f'"{field.column}"' for field in _FIELDS]
@@ -134,7 +134,7 @@ def row(
     ids are hexadecimal.
     """
     return (
-        uuid7_hex(), at, event.value, outcome.value, *actor, request, grant, call, *what, tool_pin,
+        uuid7_hex(), at, str(event), str(outcome), *actor, request, grant, call, *what, tool_pin,
         uids(bindings) if bindings else "[]", policy_version, instance, data,
     )  # fmt: skip
 
@@ -154,13 +154,14 @@ def actor_columns(actor: Actor) -> Row:
 
 def what_columns(server: UUID | None, server_name: str, tool: str) -> Row:
     """server, server_name, tool."""
-    # Cut first: what a stranger makes up may be megabytes, and must not be what is remembered.
-    return _what_columns(server, server_name[: _SERVER + 1], tool[: _TOOL + 1])
+    # Cut first: what a stranger makes up may be megabytes, and must not be what is remembered. By number: a UUID is
+    # hashed and compared in Python.
+    return _what_columns(None if server is None else server.int, server_name[: _SERVER + 1], tool[: _TOOL + 1])
 
 
 @lru_cache(4096)
-def _what_columns(server: UUID | None, server_name: str, tool: str) -> Row:
-    return hex_of(server), visible(server_name, limit=_SERVER), visible(tool, limit=_TOOL)
+def _what_columns(server: int | None, server_name: str, tool: str) -> Row:
+    return None if server is None else f"{server:032x}", visible(server_name, limit=_SERVER), visible(tool, limit=_TOOL)
 
 
 @lru_cache(4096)

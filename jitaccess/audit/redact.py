@@ -7,7 +7,7 @@ from itertools import islice
 
 import re2  # type: ignore[import-untyped]  # it ships no types
 
-from jitaccess.kernel.strictjson import Json
+from jitaccess.kernel.strictjson import Json, JsonObject
 from jitaccess.kernel.text import visible
 
 _SECRET_NAME = re2.compile(
@@ -26,7 +26,25 @@ def redact(value: Json) -> Json:
     At most about 8,000 characters in all, found in a time that does not grow with the value: one huge call must
     neither fill the ledger nor hold up its neighbours.
     """
-    return _Redaction().of(value, _DEPTH_LIMIT)
+    return value if type(value) is dict and _is_plain(value) else _Redaction().of(value, _DEPTH_LIMIT)
+
+
+def _is_plain(value: JsonObject) -> bool:
+    """Whether all of it may be kept as it is: a few short members without secrets, as most arguments are."""
+    if len(value) > _ITEMS_LIMIT:
+        return False
+    size = 0
+    for name, member in value.items():
+        if type(member) is str:
+            if len(member) > _STRING_LIMIT or not (member.isascii() and member.isprintable()):
+                return False
+            size += len(member)
+        elif type(member) is dict or type(member) is list:
+            return False
+        if len(name) > _SHORT_NAME or not (name.isascii() and name.isprintable()) or _looks_secret(name):
+            return False
+        size += len(name) + 16
+    return size < _TOTAL_LIMIT
 
 
 def looks_secret(name: str) -> bool:

@@ -7,10 +7,12 @@ import contextlib
 import os
 import ssl
 import zlib
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+
+import msgspec
 
 from .addresses import Allowance, Target, check_url
 from .errors import EgressFailed
@@ -28,8 +30,7 @@ _MAX_ROUTES = 1024
 _PIECE = 64 << 10
 
 
-@dataclass(slots=True)
-class Progress:
+class Progress(msgspec.Struct, eq=False):
     """Whether anything of a request may have reached the server: to be asked after a timeout or a cancellation.
 
     `permit` is asked at the last moment, when name, route and TLS are there, and whether a byte may still go out.
@@ -132,7 +133,7 @@ class Client:
         self.allowance = allowance
         self._resolver = Resolver(allowance, lookup)
         self._routes: dict[tuple[str, str], _Route] = {}
-        self._busy: Counter[tuple[str, bool]] = Counter()
+        self._busy: dict[tuple[str, bool], int] = {}
         self._kept: defaultdict[tuple[str, str], list[Connection]] = defaultdict(list)
         self._open: set[Connection] = set()
         self._closed: asyncio.Event | None = None
@@ -161,9 +162,10 @@ class Client:
         origin = route.origin
         request = request_bytes(route.head, headers, body)
         counted, most = (origin, lasting), MAX_STREAMS if lasting else MAX_PER_ORIGIN
-        if self._busy[counted] >= most:
+        busy = self._busy.get(counted, 0)
+        if busy >= most:
             raise EgressFailed("egress.busy", f"{most} requests to {origin} are in progress.", sent=False)
-        self._busy[counted] += 1
+        self._busy[counted] = busy + 1
         connection = None
         try:
             connection = self._idle(route) or await self._connect(route.target)

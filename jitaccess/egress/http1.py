@@ -156,14 +156,12 @@ class Connection(asyncio.Protocol):
         self._framed = self._said = False
         self.started = self.complete = self.reusable = False
 
-    async def _more(self) -> None:
+    def _more(self) -> asyncio.Future[None]:
+        """Done when something has come, or the other side is gone."""
         if self._failure is not None or self.closed:
             raise Broken(self._failure or "it was closed")
-        self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+        waiter = self._waiter = self._loop.create_future()
+        return waiter
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -200,6 +198,7 @@ class Connection(asyncio.Protocol):
                 self._fail("it sends everything but a body")
         else:
             self._barren = 0
+        self._wake()
 
     def eof_received(self) -> bool:
         if self.started and not self._framed and self._failure is None:
@@ -238,7 +237,6 @@ class Connection(asyncio.Protocol):
         self._framed = coding is not None or b"content-length" in self.headers or status in (_NO_CONTENT, _UNCHANGED)
         self.status, self.started = status, True
         self.reusable = self._parser.should_keep_alive()
-        self._wake()
 
     def on_body(self, body: bytes) -> None:
         self._said = True
@@ -247,7 +245,6 @@ class Connection(asyncio.Protocol):
         if self._buffered > HIGH_WATER and not self._paused and self._transport is not None:
             self._paused = True
             self._transport.pause_reading()
-        self._wake()
 
     def on_message_begin(self) -> None:
         if self.complete:
@@ -256,6 +253,5 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if self.started:
             self.complete = True
-            self._wake()
         else:
             self.headers.clear()  # of an interim answer

@@ -21,7 +21,7 @@ from jitaccess.gateway.context import Context
 from jitaccess.gateway.core import Clock, Gateway, Seen
 from jitaccess.gateway.endpoint import PATH, PREFIX, Endpoint, Target
 from jitaccess.gateway.heads import Heads, check_content, token_of
-from jitaccess.gateway.http import Receive, Scope, Send, check_length, read_body, send_empty, send_json
+from jitaccess.gateway.http import Answering, Receive, Scope, Send, check_length, read_body, send_empty, send_json
 from jitaccess.gateway.limits import MAX_IN_FLIGHT, MAX_READING, RETRY_AFTER, one_more
 from jitaccess.gateway.methods import METHODS, Method, initialize
 from jitaccess.gateway.presence import Presences
@@ -58,32 +58,26 @@ class Application:
         self._heads = Heads()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started = False
-
-        async def watched(event: dict[str, object]) -> None:
-            nonlocal started
-            started = True
-            await send(event)
-
+        answering = send if isinstance(send, Answering) else Answering(send)
         try:
-            await self._serve(scope, receive, watched)  # type: ignore[arg-type]  # a Send by its shape
+            await self._serve(scope, receive, answering)
         except RpcError as error:
-            if not started:
-                await _send_error(send, error)
+            if not answering.status:
+                await _send_error(answering, error)
         except ConnectionError:
             pass  # the client left before it had said everything
         except DatabaseTrouble as error:
             log.warning("refused, because the database cannot be used: %s", error)
-            if not started:
+            if not answering.status:
                 await _send_error(
-                    send,
+                    answering,
                     RpcError(wire.INTERNAL_ERROR, "The gateway cannot decide right now. Try again later.", status=503),
                 )
         except Exception:
             log.exception("a request failed inside the gateway")
-            if not started:
+            if not answering.status:
                 await _send_error(
-                    send, RpcError(wire.INTERNAL_ERROR, "The gateway failed; nothing more was sent.", status=500)
+                    answering, RpcError(wire.INTERNAL_ERROR, "The gateway failed; nothing more was sent.", status=500)
                 )
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -135,7 +129,7 @@ class Application:
     async def _listen_legacy(
         self, principal: Principal, endpoint: Endpoint, headers: Headers, receive: Receive, send: Send
     ) -> None:
-        if "text/event-stream" not in (headers.get("accept") or ""):
+        if "text/event-stream" not in headers.said.accept:
             await send_empty(send, 405, {"allow": "POST"})
             return
         session = self._session(principal, endpoint, headers)
@@ -199,16 +193,19 @@ class Application:
         handler = METHODS[message.modern].get(message.method)
         if handler is None:
             raise RpcError(wire.METHOD_NOT_FOUND, "Method not found", status=404 if message.modern else 200)
-        before, events, after = (headers.get("accept") or "").partition("text/event-stream")
+        before, events, after = headers.said.accept.partition("text/event-stream")
         # What an older client names first it gets, as from a server that always answers so.
         preferred = not message.modern and "application/json" in after and "application/json" not in before
         reply = Reply(send, events=bool(events), preferred=preferred)
         level = self._level(message, principal.key, session_id)
-        caller = Caller(message, principal.key, session_id, reply, carried(declared), level)
+        caller = Caller(message, principal.key, session_id, reply, carried(declared) if declared else {}, level)
         try:
-            await self._run(Context(*seen, caller), session_id, handler, reply, receive)
+            with one_more(self.gateway.limits.busy, principal.key, limit=MAX_IN_FLIGHT):
+                await self._work(Context(*seen, caller), session_id, handler, reply, receive)
         finally:
-            await reply.drop()
+            reply.close()
+            if reply.streaming:
+                await reply.drop()
 
     def _level(self, message: Message, principal: str, session_id: str) -> str | None:
         """Which log messages the client wants: told in each request, or by an older client once for its session."""
@@ -217,32 +214,26 @@ class Application:
         level = message.meta.get(wire.META_LEVEL)
         return None if level is None else level_of(level)
 
-    async def _run(self, context: Context, session_id: str, handler: Method, reply: Reply, receive: Receive) -> None:
+    async def _work(self, context: Context, session_id: str, handler: Method, reply: Reply, receive: Receive) -> None:
         """Answer when the work is done. A modern client that leaves has cancelled; an older one only by saying so."""
-        message = context.message
+        in_flight, message, task = self.gateway.in_flight, context.message, asyncio.current_task()
+        assert task is not None
         # Without a session every request is one of its own.
         key = (context.principal.key, session_id or f"#{next(self._numbers)}", repr(message.id))
-        if key in self.gateway.in_flight:
+        if key in in_flight:
             raise RpcError(wire.INVALID_REQUEST, "A request with this id is in progress in this session.", status=400)
-        with one_more(self.gateway.limits.busy, context.principal.key, limit=MAX_IN_FLIGHT):
-            await self._work(context, key, handler, reply, receive)
-
-    async def _work(
-        self, context: Context, key: tuple[str, str, str], handler: Method, reply: Reply, receive: Receive
-    ) -> None:
-        message, task = context.message, asyncio.current_task()
-        assert task is not None
-        self.gateway.in_flight[key] = task
+        in_flight[key] = task
         with self._presences.of(task, receive) as client:
             # A wait that nobody waits for is over, in every era.
             if message.modern or _waits(message.params):
                 client.watch()
                 reply.on_lost = client.left
             try:
-                await _finish(handler, context, reply)
+                status, answer = await _finished(handler, context, reply)
+                await reply.end(status, answer)
             except asyncio.CancelledError:
                 client.ending()
-                self.gateway.in_flight.pop(key, None)
+                in_flight.pop(key, None)
                 while task.uncancel():  # whoever cancels it means the work, not the answer
                     pass
                 if self.gateway.over:
@@ -251,7 +242,7 @@ class Application:
                 elif not client.gone:
                     await _fail(reply, message, RpcError(wire.INVALID_REQUEST, "Cancelled."))
             finally:
-                self.gateway.in_flight.pop(key, None)
+                in_flight.pop(key, None)
 
     async def _answered(self, message: JsonObject, principal: Principal, session_id: str) -> None:
         """An older client answers what it was asked by this process or another."""
@@ -289,12 +280,14 @@ def _plain_call(
     """What it is, if it is a call of a server's tool: let through or refused by its batch and by nothing before it."""
     if len(body) > LARGE_BODY:
         return None
-    with contextlib.suppress(RpcError):
+    try:
         message = read_message(body, headers)
         name = message.params.get("name")
         if message.method == "tools/call" and message.id is not None and isinstance(name, str) and name not in NAMES:
             endpoint, is_open = _endpoint(path, principal, seen)
             return (message, endpoint, True) if is_open else None
+    except RpcError:
+        pass  # said when it is known who asks
     return None
 
 
@@ -305,18 +298,17 @@ def _waits(params: JsonObject) -> bool:
     return "check_request" in (params.get("name"), inner)
 
 
-async def _finish(handler: Method, context: Context, reply: Reply) -> None:
+async def _finished(handler: Method, context: Context, reply: Reply) -> tuple[int, JsonObject]:
+    """The status and the answer."""
     message = context.message
     try:
-        answer = wire.result(message.id, await handler(context))
-        status = 200
+        return 200, wire.result(message.id, await handler(context))
     except RpcError as error:
         if error.status in {401, 404} and not reply.streaming:
             raise  # in every era: a client that may get a new token does so on this, or begins anew
         # 2026-07-28 gives some errors an HTTP status; the older revisions answer every request with 200.
         answer = wire.error(error.code, str(error), message_id=message.id, data=error.data)
-        status = error.status if message.modern else 200
-    await reply.end(status, answer)
+        return error.status if message.modern else 200, answer
 
 
 async def _fail(reply: Reply, message: Message, error: RpcError) -> None:

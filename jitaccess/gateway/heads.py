@@ -7,7 +7,7 @@ import re
 from django.conf import settings
 
 from jitaccess.gateway import wire
-from jitaccess.gateway.wire import Headers, RpcError
+from jitaccess.gateway.wire import Headers, RpcError, Said
 
 # What a client says in each request anew. The rest of its headers is read once, if it is no more than this (bytes of
 # all values, and how many), for so many clients.
@@ -24,7 +24,7 @@ class Heads:
     """Headers as they are read. Belongs to one event loop."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[tuple[bytes, bytes], ...], Headers] = {}
+        self._known: dict[tuple[tuple[bytes, bytes], ...], Said] = {}
 
     def read(self, raw: list[tuple[bytes, bytes]]) -> Headers:
         """Read, and from where they may come. A client says most of it in each of its requests, so that is kept.
@@ -43,17 +43,17 @@ class Heads:
             elif mine not in own:
                 own[mine] = value.decode("latin-1").strip()
             else:
-                return _from_where_it_may(Headers(raw))  # twice: it says what is wrong with that
+                return _from_where_it_may(Headers.read(raw))  # twice: it says what is wrong with that
         key = tuple(same)
         known = self._known.get(key)
         if known is not None:
-            return known.also(own)
-        headers = _from_where_it_may(Headers(same))
+            return Headers(known, own)
+        said = _from_where_it_may(Headers.read(same)).said
         if size <= MAX_KNOWN and len(same) <= MAX_KNOWN_COUNT:
             if len(self._known) >= MOST_KNOWN:
                 self._known.clear()
-            self._known[key] = headers
-        return headers.also(own)
+            self._known[key] = said
+        return Headers(said, own)
 
 
 def token_of(headers: Headers) -> str:
@@ -77,8 +77,5 @@ def _from_where_it_may(headers: Headers) -> Headers:
 
 def check_content(headers: Headers) -> None:
     """Raises RpcError(415)."""
-    kind = headers.get("content-type") or ""
-    if kind != "application/json":
-        kind = kind.partition(";")[0].strip().lower()
-    if kind != "application/json" or headers.get("content-encoding") not in (None, "identity"):
+    if not headers.said.is_json:
         raise RpcError(wire.INVALID_REQUEST, "Send application/json without a content encoding.", status=415)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
 from jitaccess.gateway.wire import INVALID_REQUEST, RpcError, encoded
@@ -20,6 +20,40 @@ PART = 64 * 1024
 SLOW_SECONDS = 30.0
 _EVERYWHERE = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
 _JSON = (*_EVERYWHERE, (b"content-type", b"application/json"))
+
+
+class ClientGone(ConnectionError):
+    """The client left while it was being answered."""
+
+
+class Answering:
+    """The server's `send` for one request, whose complaint about a closed connection is no incident but ClientGone.
+
+    `status` is what the answer began with, 0 before that. `name` becomes its X-Request-Id, unless it has one.
+    """
+
+    __slots__ = ("_name", "_send", "status")
+
+    def __init__(self, send: Send, name: bytes = b"") -> None:
+        self._send, self._name = send, name
+        self.status = 0
+
+    async def __call__(self, event: MutableMapping[str, Any]) -> None:
+        if event["type"] == "http.response.start":
+            self.status = event["status"]
+            if self._name:
+                event = {**event, "headers": self._named(event.get("headers", ()))}
+        try:
+            await self._send(event)
+        except (RuntimeError, OSError) as error:
+            raise ClientGone from error
+
+    def _named(self, headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        found = list(headers)
+        for key, _ in found:
+            if key == b"x-request-id" or key.lower() == b"x-request-id":
+                return found  # AuthZEN gives the caller's name back
+        return [*found, (b"x-request-id", self._name)]
 
 
 def check_length(said: str) -> None:

@@ -130,7 +130,7 @@ class one_more:  # noqa: N801 - read like a function
         self._counter, self._key, self._limit = counter, key, limit
 
     def __enter__(self) -> None:
-        now = self._counter[self._key]
+        now = self._counter.get(self._key, 0)
         if now >= self._limit:
             raise too_many("at_once", f"At most {self._limit} requests may be in progress at once.", 1.0)
         self._counter[self._key] = now + 1

@@ -61,43 +61,51 @@ class Message(msgspec.Struct, frozen=True):
     answer: JsonObject | None = None
     # The headers in which a client repeats arguments of a call, by their names in lower case.
     mirrored: Mapping[str, str] = msgspec.field(default_factory=dict)
+    # `_meta` of the parameters; of an answer there is none.
+    meta: JsonObject = msgspec.field(default_factory=dict)
 
-    @property
-    def meta(self) -> JsonObject:
-        meta = self.params.get("_meta")
-        return meta if isinstance(meta, dict) else {}
+
+class Said:
+    """Headers, read. `version`, `method` and `name` are those that repeat the body; `mirrored` those that repeat
+    arguments, by their names in lower case; `is_json` whether a body of this content is taken.
+    """
+
+    __slots__ = ("accept", "found", "is_json", "method", "mirrored", "name", "version")
+
+    def __init__(self, found: Mapping[str, str]) -> None:
+        self.found = found
+        self.accept = found.get("accept", "")
+        self.version, self.method = found.get("mcp-protocol-version"), found.get("mcp-method")
+        self.name = found.get("mcp-name")
+        self.mirrored = {name: value for name, value in found.items() if name.startswith(_MIRRORED_NAME)}
+        kind = found.get("content-type", "").partition(";")[0].strip().lower()
+        self.is_json = kind == "application/json" and found.get("content-encoding", "identity") == "identity"
 
 
 class Headers:
     """The headers of one request. A routing header given twice is refused: which one counts?"""
 
-    __slots__ = ("_found", "_own")
+    __slots__ = ("_own", "said")
 
-    def __init__(self, raw: Iterable[tuple[bytes, bytes]], own: Mapping[str, str] = _NONE) -> None:
-        """`own` are further ones."""
+    def __init__(self, said: Said, own: Mapping[str, str] = _NONE) -> None:
+        """`own` are those that are of this request alone, and stand before the others."""
+        self.said, self._own = said, own
+
+    @classmethod
+    def read(cls, raw: Iterable[tuple[bytes, bytes]]) -> Headers:
+        """Raises RpcError(400)."""
         found: dict[bytes, bytes] = {}
         for name, value in raw:
             if name not in found:
                 found[name] = value
             elif name in _ROUTING_HEADERS or name.startswith(_MIRRORED):
                 raise RpcError(HEADER_MISMATCH, f"The header {name.decode()} was given twice.", status=400)
-        self._found = {name.decode("latin-1"): value.decode("latin-1").strip() for name, value in found.items()}
-        self._own = own
+        return cls(Said({name.decode("latin-1"): value.decode("latin-1").strip() for name, value in found.items()}))
 
     def get(self, name: str) -> str | None:
         """The value of a header, whose name is asked for in lower case, as ASGI gives them."""
-        value = self._found.get(name)
-        return value if value is not None else self._own.get(name)
-
-    def mirrored(self) -> dict[str, str]:
-        """The headers that repeat arguments, by their names in lower case."""
-        return {name: value for name, value in self._found.items() if name.startswith(_MIRRORED_NAME)}
-
-    def also(self, own: Mapping[str, str]) -> Headers:
-        """These and further ones."""
-        both = Headers(())
-        both._found, both._own = self._found, own
-        return both
+        value = self._own.get(name)
+        return value if value is not None else self.said.found.get(name)
 
 
 def read_message(body: bytes, headers: Headers) -> Message:
@@ -138,14 +146,14 @@ def _message(value: JsonObject, request_id: str | int | None, headers: Headers) 
     meta = params.get("_meta", {})
     if not isinstance(meta, dict):
         raise RpcError(INVALID_PARAMS, "`_meta` must be an object.", status=400)
-    if META_VERSION in meta or (headers.get("mcp-protocol-version") == MODERN and method != "initialize"):
-        return _modern(method, params, meta, request_id, headers)
-    return _legacy(method, params, request_id, headers)
+    if META_VERSION in meta or (headers.said.version == MODERN and method != "initialize"):
+        return _modern(method, params, meta, request_id, headers.said)
+    return _legacy(method, params, meta, request_id, headers.said)
 
 
 def _answer(value: JsonObject, request_id: str | int | None, headers: Headers) -> Message:
     """2025-11-25, "Sending Messages to the Server": a response to the server's own request. The newer era has none."""
-    version = headers.get("mcp-protocol-version") or LEGACY[-1]
+    version = headers.said.version or LEGACY[-1]
     if version not in LEGACY:
         raise RpcError(INVALID_REQUEST, "Responses are not accepted here in this version.", status=400)
     if value.get("jsonrpc") != "2.0" or set(value) - {"jsonrpc", "id", "result", "error"} or request_id is None:
@@ -153,41 +161,38 @@ def _answer(value: JsonObject, request_id: str | int | None, headers: Headers) -
     return Message("", {}, request_id, False, version, "", value)
 
 
-def _modern(
-    method: str, params: JsonObject, meta: JsonObject, request_id: str | int | None, headers: Headers
-) -> Message:
-    version, named = meta.get(META_VERSION), headers.get("mcp-protocol-version")
+def _modern(method: str, params: JsonObject, meta: JsonObject, request_id: str | int | None, said: Said) -> Message:
+    version = meta.get(META_VERSION)
     if not isinstance(version, str) or not isinstance(meta.get(META_CAPABILITIES), dict):
         raise RpcError(INVALID_PARAMS, f"`_meta` must hold {META_VERSION} and {META_CAPABILITIES}.", status=400)
-    if version != named:
+    if version != said.version:
         raise RpcError(HEADER_MISMATCH, "MCP-Protocol-Version and the version in `_meta` differ.", status=400)
     if version != MODERN:
         data: Json = {"supported": list(SUPPORTED), "requested": version}
         raise RpcError(UNSUPPORTED_VERSION, "Unsupported protocol version", status=400, data=data)
-    said = headers.get("mcp-method")
-    if said != method and (said is not None or request_id is not None):
+    if said.method != method and (said.method is not None or request_id is not None):
         raise RpcError(HEADER_MISMATCH, "Mcp-Method and the method in the body differ.", status=400)
     member = _NAMED_BY.get(method)
-    if member and headers.get("mcp-name") is None and member in params:
+    if member and said.name is None and member in params:
         raise RpcError(HEADER_MISMATCH, f"The header Mcp-Name is missing: it repeats params.{member}.", status=400)
-    if member and decode_header(headers.get("mcp-name")) != params.get(member):
+    if member and decode_header(said.name) != params.get(member):
         raise RpcError(HEADER_MISMATCH, f"Mcp-Name and params.{member} differ.", status=400)
-    mirrored = headers.mirrored() if method == "tools/call" else {}
-    return Message(method, params, request_id, True, version, client_name(meta.get(META_CLIENT)), mirrored=mirrored)
+    mirrored = said.mirrored if method == "tools/call" else _NONE
+    return Message(method, params, request_id, True, version, client_name(meta.get(META_CLIENT)), None, mirrored, meta)
 
 
-def _legacy(method: str, params: JsonObject, request_id: str | int | None, headers: Headers) -> Message:
-    version = headers.get("mcp-protocol-version") or LEGACY[-1]
+def _legacy(method: str, params: JsonObject, meta: JsonObject, request_id: str | int | None, said: Said) -> Message:
+    version = said.version or LEGACY[-1]
     if method != "initialize" and version not in LEGACY:
         data: Json = {"supported": list(SUPPORTED), "requested": version}
         raise RpcError(UNSUPPORTED_VERSION, "Unsupported protocol version", status=400, data=data)
     # Clients of these revisions may send the newer headers; if they do, they must not say something else.
-    if headers.get("mcp-method") not in (None, method):
+    if said.method not in (None, method):
         raise RpcError(HEADER_MISMATCH, "Mcp-Method and the method in the body differ.", status=400)
-    member, name = _NAMED_BY.get(method), headers.get("mcp-name")
-    if member and name is not None and decode_header(name) != params.get(member):
+    member = _NAMED_BY.get(method)
+    if member and said.name is not None and decode_header(said.name) != params.get(member):
         raise RpcError(HEADER_MISMATCH, f"Mcp-Name and params.{member} differ.", status=400)
-    return Message(method, params, request_id, False, version, client_name(params.get("clientInfo")))
+    return Message(method, params, request_id, False, version, client_name(params.get("clientInfo")), None, _NONE, meta)
 
 
 def decode_header(value: str | None) -> str | None:
@@ -204,7 +209,10 @@ def client_name(info: Json) -> str:
     """Say "name/version" as the client calls itself: for the record only, never for a decision."""
     if not isinstance(info, dict):
         return ""
-    return "/".join([said[:80] for said in (info.get("name"), info.get("version")) if isinstance(said, str)])
+    name, version = info.get("name"), info.get("version")
+    if isinstance(name, str) and isinstance(version, str):
+        return f"{name[:80]}/{version[:80]}"
+    return next((said[:80] for said in (name, version) if isinstance(said, str)), "")
 
 
 class Spliced(JsonObject):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
-from weakref import WeakKeyDictionary
 
 
 class deadline:  # noqa: N801 - read like asyncio.timeout
@@ -15,9 +16,8 @@ class deadline:  # noqa: N801 - read like asyncio.timeout
     __slots__ = ("_all", "_before", "_late", "_task", "ends")
 
     def __init__(self, seconds: float) -> None:
-        loop = asyncio.get_running_loop()
-        self._all = _of.get(loop) or _of.setdefault(loop, _Deadlines())
-        self.ends = loop.time() + seconds
+        self._all = _deadlines()
+        self.ends = self._all.loop.time() + seconds
 
     def __enter__(self) -> None:
         task = asyncio.current_task()
@@ -39,15 +39,33 @@ class deadline:  # noqa: N801 - read like asyncio.timeout
         self._task.cancel()
 
 
+class alarm:  # noqa: N801 - read like `deadline`
+    """Calls `then` after so many seconds on the event loop, unless it is spared that before."""
+
+    __slots__ = ("_all", "_then", "ends")
+
+    def __init__(self, seconds: float, then: Callable[[], None]) -> None:
+        self._all, self._then = _deadlines(), then
+        self.ends = self._all.loop.time() + seconds
+        self._all.add(self)
+
+    def spare(self) -> None:
+        self._all.pending.pop(self, None)
+
+    def expire(self) -> None:
+        self._then()
+
+
 class _Deadlines:
     """Those of one event loop."""
 
-    def __init__(self) -> None:
-        self.pending: dict[deadline, None] = {}
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.pending: dict[deadline | alarm, None] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._at = math.inf
 
-    def add(self, one: deadline) -> None:
+    def add(self, one: deadline | alarm) -> None:
         self.pending[one] = None
         if one.ends < self._at:  # as a rule there is an earlier one
             self._arm(one.ends)
@@ -56,16 +74,35 @@ class _Deadlines:
         if self._timer is not None:
             self._timer.cancel()
         self._at = at
-        self._timer = asyncio.get_running_loop().call_at(at, self._check)
+        self._timer = self.loop.call_at(at, self._check)
 
     def _check(self) -> None:
         self._timer, self._at = None, math.inf
-        now = asyncio.get_running_loop().time()
-        for one in [one for one in self.pending if one.ends <= now]:
-            del self.pending[one]
-            one.expire()
-        if self.pending:
-            self._arm(min(one.ends for one in self.pending))
+        now = self.loop.time()
+        try:
+            for one in sorted((one for one in self.pending if one.ends <= now), key=_ends):
+                self.pending.pop(one, None)
+                one.expire()
+        finally:
+            if self.pending:
+                self._arm(min(map(_ends, self.pending)))
 
 
-_of: WeakKeyDictionary[asyncio.AbstractEventLoop, _Deadlines] = WeakKeyDictionary()
+def _ends(one: deadline | alarm) -> float:
+    return one.ends
+
+
+class _Here(threading.local):
+    """Those of the event loop that runs in this thread, or ran in it last."""
+
+    found: _Deadlines | None = None
+
+
+_here = _Here()
+
+
+def _deadlines() -> _Deadlines:
+    loop, found = asyncio.get_running_loop(), _here.found
+    if found is None or found.loop is not loop:
+        found = _here.found = _Deadlines(loop)
+    return found

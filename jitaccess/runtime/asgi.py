@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -47,16 +46,12 @@ class Switch:
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
             return
-        with contextlib.suppress(ClientGone):
-            await self._serve(scope, receive, _to_whoever_is_there(send))
-
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1003})
-        elif scope["path"] in PATHS:
-            await self._vitals(scope, send)
         elif serves(scope["path"]):
             await (self._mcp or _nothing)(scope, receive, send)
+        elif scope["path"] in PATHS:
+            await self._vitals(scope, send)
         elif scope["path"] == LIVE:
             await (self._live or _nothing)(scope, receive, send)
         elif self._web is not None:
@@ -150,22 +145,6 @@ def _gauges(gateway: Gateway | None, live: Live | None) -> Gauges:
 
     reads = [*([of_installation] if live is not None else []), *([of_gateway(gateway)] if gateway else [])]
     return Gauges(reads, own)
-
-
-class ClientGone(ConnectionError):
-    """The client left while it was being answered."""
-
-
-def _to_whoever_is_there(send: Send) -> Send:
-    """The server's `send`, whose complaint about a closed connection is no incident."""
-
-    async def guarded(event: Any) -> None:
-        try:
-            await send(event)
-        except (RuntimeError, OSError) as error:
-            raise ClientGone from error
-
-    return guarded
 
 
 async def _nothing(scope: Scope, receive: Receive, send: Send) -> None:

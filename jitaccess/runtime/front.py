@@ -8,9 +8,8 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from random import getrandbits
-from typing import Any
 
-from jitaccess.gateway.http import Receive, Scope, Send
+from jitaccess.gateway.http import Answering, ClientGone, Receive, Scope, Send
 from jitaccess.gateway.tracing import trace_id
 from jitaccess.kernel.discreet import begin_request
 
@@ -38,26 +37,15 @@ class Front:
             believe(scope, self._proxies)
         traceparent = _header(scope, b"traceparent")
         name = (trace_id(traceparent.decode("latin-1")) if traceparent else "") or f"{getrandbits(128):032x}"
-        status, started = 0, time.monotonic()
-
-        async def answering(event: Any) -> None:
-            nonlocal status
-            if event["type"] == "http.response.start":
-                status = event["status"]
-                headers = event.get("headers", ())
-                for key, _ in headers:
-                    if key == b"x-request-id" or key.lower() == b"x-request-id":
-                        break  # AuthZEN gives the caller's name back
-                else:
-                    event = {**event, "headers": [*headers, (b"x-request-id", name.encode())]}
-            await send(event)
-
+        answering, started = Answering(send, name.encode()), time.monotonic()
         about = begin_request(name)  # the server gives each request a context of its own
         try:
             await self._app(scope, receive, answering)
+        except ClientGone:
+            pass
         finally:
             if self._access_log and log.isEnabledFor(logging.INFO) and scope["path"] not in _UNTOLD:
-                _tell(scope, status, round((time.monotonic() - started) * 1000), about)
+                _tell(scope, answering.status, round((time.monotonic() - started) * 1000), about)
 
 
 def believe(scope: Scope, proxies: Networks) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 JUMP_SECONDS = 2.0
 # Time daemons slew a clock by at most this much of the time that passes.
@@ -15,10 +16,10 @@ BASELINE_SECONDS = 600.0
 READ_SECONDS = 0.5
 
 
-def steady() -> float:
-    """Seconds since some moment, on a clock that nobody can set and that a suspended machine does not stop."""
-    boottime = getattr(time, "CLOCK_BOOTTIME", None)
-    return time.monotonic() if boottime is None else time.clock_gettime(boottime)
+# Seconds since some moment, on a clock that nobody can set and that a suspended machine does not stop.
+steady: Callable[[], float] = (
+    partial(time.clock_gettime, time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
+)
 
 
 class HostClock:

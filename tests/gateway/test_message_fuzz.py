@@ -205,7 +205,7 @@ def check(random: Random) -> None:
     codes, modern = meant(value, headers)
     COUNTED["messages"] += 1
     try:
-        message = read_message(body, Headers(raw))
+        message = read_message(body, Headers.read(raw))
     except RpcError as refusal:
         assert (refusal.status, refusal.code) in codes, (body, headers, refusal.message)
         return

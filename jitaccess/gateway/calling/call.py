@@ -43,7 +43,7 @@ class Call(msgspec.Struct, frozen=True):
     @property
     def modern(self) -> bool:
         """Whether the client speaks 2026-07-28."""
-        return self.caller is None or self.caller.modern
+        return self.caller is None or self.caller.message.modern
 
     @property
     def sent(self) -> JsonObject:

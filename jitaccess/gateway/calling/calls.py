@@ -24,7 +24,7 @@ from jitaccess.gateway.recording.facts import Admitted, Guess
 from jitaccess.gateway.talking import rounds
 from jitaccess.gateway.talking.between import ask, hand_over, unaskable
 from jitaccess.gateway.talking.parked import ParkedCall
-from jitaccess.gateway.talking.rounds import Turn, Wanted
+from jitaccess.gateway.talking.rounds import FIRST, Turn, Wanted
 from jitaccess.gateway.upstream.connection import Connection
 from jitaccess.gateway.upstream.errors import RemoteError, UpstreamError
 from jitaccess.gateway.wire import INVALID_PARAMS, RpcError
@@ -36,8 +36,6 @@ from jitaccess.kernel.strictjson import JsonObject
 from jitaccess.policy.engine.decide import Who, decide
 
 __all__ = ["Call", "forward_call", "no_server", "record_knock"]
-
-FIRST = Turn()
 
 
 async def forward_call(gateway: Gateway, call: Call) -> JsonObject:
@@ -81,7 +79,7 @@ async def _round(known: Known, turn: Turn) -> JsonObject | Asking:
         # than an admission stays good.
         guess, first = _guess(known), not attempt and not turn.number
         allowed = guess.verdict.allowed
-        if allowed and first and too_often(gateway, call.principal, call.target, known.digest):
+        if allowed and first and too_often(gateway, call.principal, call.target, guess.verdict.server, known.digest):
             barred = REPEATED
         connection = await _connect(gateway, call) if allowed and not barred else None
         admitted = await _admit(known, turn, barred, guess)
@@ -241,6 +239,9 @@ def _guess(known: Known) -> Guess:
 
 async def _connect(gateway: Gateway, call: Call) -> Connection | UpstreamError:
     """A connection, or why there is none."""
+    ready = gateway.pool.ready(call.target.server_name, older=not call.modern)
+    if ready is not None:
+        return ready
     try:
         return await gateway.pool.connection(
             call.target.server_name, call.principal.key, capabilities=call.capabilities, older=not call.modern

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from jitaccess.audit.events import Event, Outcome
@@ -17,8 +16,8 @@ from jitaccess.gateway.calling.running import still
 from jitaccess.gateway.recording.facts import Admitted
 from jitaccess.gateway.talking import rounds
 from jitaccess.gateway.talking.caller import LEVELS
-from jitaccess.gateway.talking.rounds import Turn, Wanted
-from jitaccess.gateway.upstream.asked import Ask, Told
+from jitaccess.gateway.talking.rounds import FIRST, Turn, Wanted
+from jitaccess.gateway.upstream.asked import NOBODY, Ask, Told
 from jitaccess.gateway.upstream.confidence import masked
 from jitaccess.gateway.upstream.connection import Connection
 from jitaccess.gateway.upstream.errors import TOO_LATE, RemoteError, UpstreamError
@@ -43,26 +42,25 @@ class TooLate(Exception):
     """Nothing was sent, and what was admitted is not good any more."""
 
 
-@dataclass(slots=True)
 class Forwarding:
     """A call that was let through, and the connection on which it goes. One that waits for answers in the middle goes
     on as the call that brings them.
+
+    `modern`: whether the server speaks 2026-07-28. `begun`: whether anything of it may have reached the server.
+    `asked` are the server's questions in the middle, `answered` what they were answered.
     """
 
-    gateway: Gateway
-    call: Call
-    admitted: Admitted
-    connection: Connection
-    turn: Turn
-    started: float
-    begun: bool = False
-    asked: list[Json] = field(default_factory=list)
-    answered: list[Json] = field(default_factory=list)
+    __slots__ = ("admitted", "answered", "asked", "begun", "call", "connection", "gateway", "modern", "started", "turn")
 
-    @property
-    def modern(self) -> bool:
-        """Whether the server speaks 2026-07-28."""
-        return self.connection.era == MODERN
+    def __init__(
+        self, gateway: Gateway, call: Call, admitted: Admitted, connection: Connection, turn: Turn, started: float
+    ) -> None:
+        self.gateway, self.call, self.admitted = gateway, call, admitted
+        self.connection, self.turn, self.started = connection, turn, started
+        self.modern = connection.era == MODERN
+        self.begun = False
+        self.asked: list[Json] = []
+        self.answered: list[Json] = []
 
     @property
     def seconds(self) -> float:
@@ -103,23 +101,26 @@ class Forwarding:
         return self.begun
 
     def _params(self) -> JsonObject:
-        caller, params = self.call.caller, dict(self.call.sent)
-        meta: JsonObject = dict(tracing.onward(modern=self.modern))
+        caller, params = self.call.caller, self.call.sent
+        meta: JsonObject = tracing.onward(modern=self.modern)
         server = self.admitted.verdict.server
         if server is not None and server.options.identity_header:
             meta[identity.META] = identity.assertion(self.admitted)
         if self.modern and caller is not None:
             meta |= {META_CAPABILITIES: caller.capabilities} if caller.capabilities else {}
             meta |= {META_LEVEL: caller.level} if caller.level is not None else {}
-            params |= {"inputResponses": self.turn.responses} if self.turn.responses is not None else {}
-            params |= {"requestState": self.turn.state} if self.turn.state is not None else {}
-        return params | ({"_meta": meta} if meta else {})
+            if self.turn is not FIRST:
+                params = params | ({"inputResponses": self.turn.responses} if self.turn.responses is not None else {})
+                params |= {"requestState": self.turn.state} if self.turn.state is not None else {}
+        return params | {"_meta": meta} if meta else params
 
     def _told(self, ask: Ask | None) -> Told:
         caller = self.call.caller
         if caller is None:
-            return Told()
-        return Told(self._progress if caller.wants_progress else None, self._log if caller.wants_logs else None, ask)
+            return NOBODY
+        progress = self._progress if caller.wants_progress else None
+        log = self._log if caller.wants_logs else None
+        return Told(progress, log, ask) if progress or log or ask else NOBODY
 
     def _progress(self, params: JsonObject) -> None:
         if self.call.caller is not None:

@@ -17,26 +17,28 @@ from jitaccess.gateway.limits import FLAGGED
 from jitaccess.identity.principal import Principal
 from jitaccess.kernel.text import visible
 from jitaccess.policy.engine.decide import Kind
+from jitaccess.policy.engine.rules import ServerFacts
 
 log = logging.getLogger(__name__)
 REPEATED = "repeated"
 _notes: set[asyncio.Task[None]] = set()
 
 
-def too_often(gateway: Gateway, principal: Principal, target: Target, args_digest: str) -> bool:
+def too_often(
+    gateway: Gateway, principal: Principal, target: Target, server: ServerFacts | None, args_digest: str
+) -> bool:
     """Count this call, which policy seems to allow; whether its server wants it refused.
 
     Only tools: a resource is read again because it may have changed.
     """
-    if target.kind is not Kind.TOOL or target.server is None:
+    if target.kind is not Kind.TOOL or server is None:
         return False
-    times, _ = gateway.limits.repeats.count(principal.key, target.server, target.tool, args_digest)
+    times, _ = gateway.limits.repeats.count(principal.key, server.id.int, target.tool, args_digest)
     if times in FLAGGED:
         task = asyncio.get_running_loop().create_task(_note(gateway, principal, target, args_digest, times))
         _notes.add(task)  # the loop itself holds tasks weakly only
         task.add_done_callback(_notes.discard)
-    server = gateway.store.current.servers.get(target.server)
-    return server is not None and 0 < server.options.repeat_limit < times
+    return 0 < server.options.repeat_limit < times
 
 
 async def _note(gateway: Gateway, principal: Principal, target: Target, args_digest: str, times: int) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -23,6 +22,7 @@ from jitaccess.store.host_clock import steady
 # guarantee's "a second later".
 FORWARD_WITHIN = 1.0
 TOOLS_CALL = "tools/call"
+ALLOWED = str(Code.ALLOWED)
 
 
 class Guess(msgspec.Struct, frozen=True):
@@ -89,7 +89,7 @@ class Admitted(msgspec.Struct, frozen=True):
 
     @property
     def allowed(self) -> bool:
-        return self.verdict.allowed and self.code == Code.ALLOWED
+        return self.verdict.code is Code.ALLOWED and self.code == ALLOWED
 
     def may_start(self) -> bool:
         """Whether the call may be forwarded at this very moment."""
@@ -99,8 +99,7 @@ class Admitted(msgspec.Struct, frozen=True):
         )
 
 
-@dataclass(slots=True)
-class Waiting:
+class Waiting(msgspec.Struct, eq=False):
     """A call that waits to be let through."""
 
     intent: Intent

@@ -19,7 +19,7 @@ from typing import Any
 from uuid import UUID
 
 from jitaccess.audit.events import Event
-from jitaccess.audit.recorder import as_arrays, count_events
+from jitaccess.audit.recorder import CALL, as_arrays, count_events
 from jitaccess.gateway.recording.endings import END_ALL, ending_row
 from jitaccess.gateway.recording.facts import FORWARD_WITHIN, Admitted, Ending, UnheardCommit, Waiting
 from jitaccess.gateway.recording.packet import Batch, admission_statement, question
@@ -177,10 +177,10 @@ class Lane:
         """
         statements = [*self._questions(asking)]
         # Of two ends of one call the first: both would otherwise be on record.
-        endings[:] = list({one.admitted.intent.call: one for one in reversed(endings)}.values())[::-1]
+        endings[:] = list({one.admitted.intent.call.int: one for one in reversed(endings)}.values())[::-1]
         if endings:  # before the calls: one of them may be the same call, tried again
             rows = [ending_row(one, self._instance()) for one in endings]
-            ended = byhand.array([one.admitted.intent.call.hex for one in endings], quoted=False)
+            ended = byhand.array([row[CALL] for row in rows], quoted=False)
             statements.append((END_ALL, (*as_arrays(rows), ended)))
         batch, left = self._decided(calls)
         if batch is not None:

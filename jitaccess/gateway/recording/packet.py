@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from jitaccess.audit.recorder import COLUMNS, Row, as_arrays, insert_fresh, moment
+from jitaccess.audit.recorder import CALL, COLUMNS, Row, as_arrays, insert_fresh, moment
 from jitaccess.gateway.models import GatewayInstance, OpenCall
 from jitaccess.gateway.recording.batch import admitted_row, decided
-from jitaccess.gateway.recording.facts import Admitted, Waiting
+from jitaccess.gateway.recording.facts import ALLOWED, Admitted, Waiting
 from jitaccess.identity.services import live_among
 from jitaccess.policy.compiler import HEAD
 from jitaccess.policy.engine.decide import END_OF_TIME, Code, Verdict
@@ -86,7 +86,7 @@ class Batch:
 
     def parameters(self) -> tuple[str | None, ...]:
         """As `admission_statement` takes them."""
-        calls = byhand.array([one.intent.call.hex for one in self.calls], quoted=False)
+        calls = byhand.array([row[CALL] for row in self._rows], quoted=False)
         hashes = {one.intent.principal.token_hash for one in self.calls}
         return (
             *as_arrays(self._rows),
@@ -103,6 +103,6 @@ class Batch:
     def answers(self, clock: datetime) -> list[Admitted]:
         """What they are told, when they were let through at `clock`."""
         return [
-            Admitted(one.intent, verdict, Code.ALLOWED.value, clock, self.read_at, one.intent.call)
+            Admitted(one.intent, verdict, ALLOWED, clock, self.read_at, one.intent.call)
             for one, verdict in zip(self.calls, self._verdicts, strict=True)
         ]

@@ -39,7 +39,7 @@ class Caller(msgspec.Struct, frozen=True):
     @property
     def wants_progress(self) -> bool:
         token = self.message.meta.get("progressToken")
-        return self.reply is not None and isinstance(token, str | int) and not isinstance(token, bool)
+        return token is not None and self.reply is not None and type(token) in (str, int)
 
     @property
     def wants_logs(self) -> bool:

@@ -162,7 +162,8 @@ class Elsewhere:
         principal = Principal(**given)
         server, name, tool, public, kind = packed["target"]
         target = Target(UUID(server) if server else None, name, tool, public, Kind(kind))
-        message = Message(packed["method"], packed["message"], 0, True, MODERN, principal.client)
+        params = packed["message"]
+        message = Message(packed["method"], params, 0, True, MODERN, principal.client, meta=params.get("_meta", {}))
         caller = Caller(message, principal.key, "", None, packed["capabilities"])
         _, clock = await self._gateway.look(principal)
         return Call(

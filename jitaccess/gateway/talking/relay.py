@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 
 from jitaccess.gateway.http import EventStream, Send, event, patience, send_json
+from jitaccess.kernel.deadline import alarm
 from jitaccess.kernel.strictjson import JsonObject
 
 KEEP_ALIVE_SECONDS = 15.0
@@ -23,7 +24,6 @@ class Reply:
 
     def __init__(self, send: Send, *, events: bool, preferred: bool = False) -> None:
         """`events`: whether the client takes an event stream; `preferred`: whether rather than JSON, in any case."""
-        loop = asyncio.get_running_loop()
         self._send, self._events, self._preferred = send, events, preferred
         self._frames: deque[bytes] = deque()
         self._held = 0
@@ -33,7 +33,7 @@ class Reply:
         # Set, and called, when the client is found to read no more.
         self.lost = False
         self.on_lost: Callable[[], None] | None = None
-        self._late = loop.call_later(KEEP_ALIVE_SECONDS, self._open) if events else None
+        self._late = alarm(KEEP_ALIVE_SECONDS, self._open) if events else None
 
     @property
     def streaming(self) -> bool:
@@ -50,7 +50,7 @@ class Reply:
 
     async def end(self, status: int, answer: JsonObject) -> None:
         """The last word; with its status where nothing was said before. Raises ConnectionError."""
-        self._close()
+        self.close()
         if self._preferred and status == 200:
             self._open()
         if self._stream is None:
@@ -59,17 +59,19 @@ class Reply:
         self._add(event(answer))
         await self._stream
 
+    def close(self) -> None:
+        """Nothing more is said. A stream may be left: see `drop`."""
+        self._over = True
+        if self._late is not None:
+            self._late.spare()
+            self._late = None
+
     async def drop(self) -> None:
         """Whatever was said so far, nothing is left running."""
-        self._close()
+        self.close()
         if self._stream is not None:
             self._stream.cancel()
             await asyncio.wait({self._stream})
-
-    def _close(self) -> None:
-        self._over = True
-        if self._late is not None:
-            self._late.cancel()
 
     def _add(self, frame: bytes) -> None:
         self._held += len(frame)

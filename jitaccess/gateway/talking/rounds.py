@@ -63,6 +63,9 @@ class Turn(msgspec.Struct, frozen=True):
     holder: UUID | None = None
 
 
+FIRST = Turn()
+
+
 class Wanted(msgspec.Struct, frozen=True):
     """What a server asks for before it goes on: questions by the server's own keys, and its state."""
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from .asked import Asked
 from .errors import UpstreamError
@@ -13,8 +14,7 @@ from .errors import UpstreamError
 TIMEOUT, CLOSED = "timeout", "closed"
 
 
-@dataclass(eq=False, slots=True)
-class Bound:
+class Bound(msgspec.Struct, eq=False):
     """One call. `ends` is the loop's time at which it is over, not counting what its server's questions take."""
 
     task: asyncio.Task[Any]

@@ -27,14 +27,7 @@ from .handshake import MODERN, Greeting, greet, unavailable
 from .hearing import Hearing
 from .identity import as_header
 from .listener import listen, tells
-from .messages import (
-    MAX_PENDING,
-    OnNotification,
-    Permit,
-    list_tools,
-    notification,
-    with_meta,
-)
+from .messages import MAX_PENDING, OnNotification, Permit, list_tools, notification, with_meta
 from .messages import request as request_message
 from .process import logger
 
@@ -80,6 +73,7 @@ class HttpConnection(Hearing):
         self.mirrors: dict[str, mcp_headers.Mirror] | None = None
         self._learning = asyncio.Lock()
         self.bounds = Bounds(self._loop)
+        self._nobody = Asked(server.slug, NOBODY, self._answer_later)
         self._side: set[asyncio.Task[None]] = set()
 
     @classmethod
@@ -134,11 +128,13 @@ class HttpConnection(Hearing):
         call_id = self._next_id()
         if timeout <= 0:
             raise late(self.server.slug, method, timeout, sent=False)
-        asked = Asked(self.server.slug, told, self._answer_later)
+        # Of whom nothing is asked, and who is told nothing, there is nothing to be kept.
+        asked = self._nobody if told is NOBODY else Asked(self.server.slug, told, self._answer_later)
         bound = self.bounds.add(call_id, asked, timeout)
         self._touch()
+        call = self._call_modern if self.modern else self._call_legacy
         try:
-            return await self._call(call_id, method, params, asked, told, progress)
+            return await call(call_id, method, params, asked, told, progress)
         except BaseException as error:
             why = bound.ended()
             if not isinstance(error, asyncio.CancelledError):
@@ -205,9 +201,11 @@ class HttpConnection(Hearing):
     def in_session(self) -> bool:
         return self._session is not None
 
-    async def post(self, message: JsonObject, extra: dict[str, str], progress: Progress | None = None) -> Response:
+    def post(
+        self, message: JsonObject, extra: dict[str, str], progress: Progress | None = None
+    ) -> Coroutine[Any, Any, Response]:
         """Send one message. Raises UpstreamError; a server that cannot be reached ends this connection."""
-        return await self.send("POST", {**_JSON, **extra}, strictjson.encode_read(message), progress)
+        return self.send("POST", {**_JSON, **extra}, strictjson.encode_read(message), progress)
 
     async def send(
         self, verb: str, extra: dict[str, str], body: bytes | None = None, progress: Progress | None = None
@@ -271,14 +269,11 @@ class HttpConnection(Hearing):
         if not self.modern and progress.sent:
             self.aside(self.tell(notification("notifications/cancelled", {"requestId": call_id, "reason": reason})))
 
-    async def _call(
+    async def _call_legacy(
         self, call_id: int, method: str, params: JsonObject, asked: Asked, told: Told, progress: Progress
     ) -> JsonObject:
-        sent = with_meta(params, modern=self.modern, progress_token=call_id if told.progress else None)
-        sent, who = as_header(sent)
+        sent, who = as_header(with_meta(params, modern=False, progress_token=call_id if told.progress else None))
         message = request_message(call_id, method, sent)
-        if self.modern:
-            return await self._call_modern(message, Exchange(self, call_id, asked), progress, who)
         for last in (False, True):
             greeted, in_session = self._greeted, self.in_session
             try:
@@ -294,30 +289,33 @@ class HttpConnection(Hearing):
         raise AssertionError
 
     async def _call_modern(
-        self, message: JsonObject, exchange: Exchange, progress: Progress, who: dict[str, str]
+        self, call_id: int, method: str, params: JsonObject, asked: Asked, told: Told, progress: Progress
     ) -> JsonObject:
-        method, params = str(message["method"]), message["params"]
-        assert isinstance(params, dict)
-        standard = mcp_headers.standard(method, params)
+        sent, who = as_header(with_meta(params, modern=True, progress_token=call_id if told.progress else None))
+        message, standard = request_message(call_id, method, sent), mcp_headers.standard(method, sent)
         for last in (False, True):
-            mirrored = await self._mirrored(method, params)
+            mirrored = await self._mirrored(method, sent) if self.mirrors is None else self._mirror(method, sent)
             try:
-                return await exchange.answer(await self.post(message, {**standard, **mirrored, **who}, progress))
+                response = await self.post(message, {**standard, **mirrored, **who}, progress)
+                return await Exchange(self, call_id, asked).answer(response)
             except RemoteError as error:
                 if last or error.rpc_code != _HEADER_MISMATCH or method != "tools/call":
                     raise
                 self.mirrors = None  # the tool's schema may have changed ("Client Behavior"); it was not called
-                if await self._mirrored(method, params) == mirrored:
+                if await self._mirrored(method, sent) == mirrored:
                     raise
         raise AssertionError
 
     async def _mirrored(self, method: str, params: JsonObject) -> dict[str, str]:
-        if method != "tools/call":
-            return {}
-        if self.mirrors is None:
+        """The headers that repeat arguments; what is to be repeated is asked first, if it is not known."""
+        if method == "tools/call" and self.mirrors is None:
             async with self._learning:
                 await self._learn()
-        return mcp_headers.mirrored((self.mirrors or {}).get(str(params.get("name")), {}), params.get("arguments"))
+        return self._mirror(method, params)
+
+    def _mirror(self, method: str, params: JsonObject) -> dict[str, str]:
+        mirror = self.mirrors.get(str(params.get("name"))) if self.mirrors and method == "tools/call" else None
+        return mcp_headers.mirrored(mirror, params.get("arguments")) if mirror else {}
 
     async def _learn(self) -> None:
         if self.mirrors is None:

@@ -108,13 +108,12 @@ class Pool:
         Raises UpstreamError with sent=False: upstream.unavailable (unknown, cannot be started, or waiting to be tried
         again: param retry_in, seconds) or upstream.busy (max_connections or max_http_connections are in use).
         """
+        ready = self.ready(slug, older=older)
+        if ready is not None:
+            return ready
         server = self._servers(slug)
         if server is None or self._closed:
             raise UpstreamError("upstream.unavailable", f'There is no server "{slug}" to connect to.', server=slug)
-        ready = self._ready.get((slug, older))
-        if ready is not None and ready.server is server and ready.connection is not None and ready.connection.alive:
-            self._check(ready, principal_key)
-            return ready.connection
         asked_older, older = older, older and server.era == "auto"
         announced = self._tells(server, capabilities or {}, older=older)
         whose = principal_key if self.apart(slug, older=older) else None
@@ -144,6 +143,13 @@ class Pool:
                 raise UpstreamError("upstream.unavailable", detail, server=slug) from None
             raise
 
+    def ready(self, slug: str, *, older: bool = False) -> Connection | None:
+        """As `connection`, where everybody shares one that is there and works; None: ask that."""
+        slot = self._ready.get((slug, older))
+        if slot is None or self._closed or slot.breaker.retry_at or self._servers(slug) is not slot.server:
+            return None
+        return slot.connection if slot.connection is not None and slot.connection.alive else None
+
     def apart(self, slug: str, *, older: bool = False) -> bool:
         """Whether each principal has a connection of its own to this server, as far as it is known by now."""
         server = self._servers(slug)
@@ -164,9 +170,7 @@ class Pool:
         row make it be left alone for a while; a process that runs and never answers in time is started anew after that.
         """
         slot = self._used.get(connection)
-        if slot is None:
-            return
-        if error is None and not slot.breaker.failures:
+        if slot is None or (error is None and not slot.breaker.failures):
             return
         if error is not None and not slot.over_http and error.code in ("upstream.died", "upstream.unavailable"):
             return  # the end of a process counts when it is buried

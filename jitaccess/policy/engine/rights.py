@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+import msgspec
+
 from jitaccess.policy.engine.rules import (
     EVERY_AGENT,
     EVERY_USER,
@@ -31,8 +33,7 @@ TIMED, TIMED_LIST = timedelta(seconds=1), timedelta(seconds=10)
 MAX_MEMO = 20_000
 
 
-@dataclass(frozen=True, slots=True)
-class Who:
+class Who(msgspec.Struct, frozen=True):
     """The identity half of a question: an agent, perhaps on behalf of a user."""
 
     agent: UUID
