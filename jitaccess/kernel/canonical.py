@@ -6,11 +6,12 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from operator import is_
 
 import msgspec
 
 from .errors import Invalid
-from .strictjson import MAX_SAFE_INTEGER, JsonView
+from .strictjson import MAX_SAFE_INTEGER, Json, JsonView
 
 # Has exactly the escapes of RFC 8785 section 3.2.2.2; everything else stays literal.
 _quote: Callable[[str], str] = json.encoder.encode_basestring
@@ -48,6 +49,19 @@ def digest(value: JsonView, *, domain: str) -> str:
     if not domain or "\n" in domain:
         raise Invalid("digest.domain_invalid", "A digest domain is one non-empty line.")
     return "sha256:" + hashlib.sha256(domain.encode() + b"\n" + canonical(value)).hexdigest()
+
+
+def plain_numbers(value: Json) -> Json:
+    """`value` with whole numbers as the canonical form has them: 5 for 5.0, 0 for -0.0. Only what changes is copied."""
+    if type(value) is float:
+        return int(value) if value.is_integer() and abs(value) <= MAX_SAFE_INTEGER else value
+    if isinstance(value, list):
+        items = [plain_numbers(item) for item in value]
+        return value if all(map(is_, items, value)) else items
+    if isinstance(value, dict):
+        members = {name: plain_numbers(member) for name, member in value.items()}
+        return value if all(map(is_, members.values(), value.values())) else members
+    return value
 
 
 def _is_plain(value: Mapping[str, JsonView]) -> bool:

@@ -11,25 +11,20 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 REGISTRY = CollectorRegistry()
 ProcessCollector(registry=REGISTRY)
 
-_FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 CALLS = Counter(
     "jitaccess_calls", "Tool calls as they were decided.", ["outcome", "reason"], registry=REGISTRY
 )  # becomes jitaccess_calls_total
-CALL_ENDINGS = Counter("jitaccess_call_endings", "Authorized calls by how they ended.", ["event"], registry=REGISTRY)
 BATCH_SIZE = Histogram(
     "jitaccess_admission_batch_size", "Calls in one batch.", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256),
     registry=REGISTRY,
 )  # fmt: skip
 BATCH_SECONDS = Histogram(
-    "jitaccess_admission_batch_seconds", "Deciding and recording one batch.", buckets=_FAST, registry=REGISTRY
+    "jitaccess_admission_batch_seconds", "Deciding and recording one batch.", buckets=FAST, registry=REGISTRY
 )
-FORWARD_SECONDS = Histogram(
-    "jitaccess_forward_seconds", "From the decision to the end of an authorized call.", ["server"],
-    buckets=(*_FAST, 10.0, 30.0, 60.0), registry=REGISTRY,
-)  # fmt: skip
 SNAPSHOT_SECONDS = Histogram(
-    "jitaccess_snapshot_load_seconds", "Bringing policy in memory up to date.", ["how"], buckets=_FAST,
+    "jitaccess_snapshot_load_seconds", "Bringing policy in memory up to date.", ["how"], buckets=FAST,
     registry=REGISTRY,
 )  # fmt: skip
 LEDGER_ENTRIES = Counter(

@@ -51,6 +51,17 @@ def test_an_exact_call_is_asked_for_approved_and_made_once(
     assert len(sent()) == 1
 
 
+def test_numbers_go_out_as_they_were_approved_however_the_call_writes_them(
+    cast: Cast, agent: Client, sent: Sent
+) -> None:
+    approved = {**COMMIT, "message": "3", "depth": 5, "scale": [1.5, {"zero": 0}]}
+    ask(agent, approved)
+    cast.approve(AccessRequest.objects.get())
+    agent.call("git_commit", **{**approved, "depth": 5.0, "scale": [1.5, {"zero": -0.0}]})
+    (call,) = sent()
+    assert json.dumps(call["arguments"], sort_keys=True) == json.dumps(approved, sort_keys=True)
+
+
 def test_the_tool_is_listed_while_one_exact_call_of_it_is_allowed(cast: Cast, agent: Client) -> None:
     ask(agent, COMMIT)
     assert agent.tools()["git_commit"].startswith("[LOCKED")

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jitaccess.kernel.canonical import canonical, digest
+from jitaccess.kernel.canonical import canonical, digest, plain_numbers
 from jitaccess.kernel.errors import Invalid
 
 from .test_strictjson import NAMES, VALUES
@@ -179,3 +179,24 @@ def test_a_digest_domain_that_could_blur_into_the_value_is_refused(domain: str) 
     with pytest.raises(Invalid) as refusal:
         digest({}, domain=domain)
     assert refusal.value.code == "digest.domain_invalid"
+
+
+@pytest.mark.parametrize(
+    ("given", "plain"),
+    [
+        (5.0, "5"),
+        (-0.0, "0"),
+        (5.5, "5.5"),
+        (1e300, "1e+300"),
+        (2.0**53, "9007199254740992.0"),
+        (True, "true"),
+        ("5.0", '"5.0"'),
+    ],
+)
+def test_whole_numbers_are_written_without_a_fraction_where_a_double_holds_them_exactly(given: Any, plain: str) -> None:
+    assert json.dumps(plain_numbers({"a": [given]})) == f'{{"a": [{plain}]}}'
+
+
+def test_what_has_plain_numbers_is_the_same_object_as_before() -> None:
+    value: Any = {"a": [1, 2.5, {"b": None}], "c": "5.0"}
+    assert plain_numbers(value) is value

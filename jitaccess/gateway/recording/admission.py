@@ -198,9 +198,8 @@ class Admission:
         With `continuation` the same principal may go on with it, once. `told` is called, from another thread, when it
         is on record.
         """
-        counters.ended(event).inc()
-        if event is not Event.CALL_NOT_SENT:
-            counters.seconds_of(admitted.intent.server_name).observe(steady() - admitted.read_at)
+        seconds = None if event is Event.CALL_NOT_SENT else steady() - admitted.read_at
+        counters.ends.count(event, admitted.intent.server_name, seconds)
         ending = Ending(admitted, event, outcome, data, continuation, told)
         lane = self._lane
         if lane is not None and lane.open and ending.plain and threading.get_ident() == self._home:

@@ -94,11 +94,12 @@ class Exchange:
             raise await self._refusal(response, in_session=in_session)
         if response.status in (202, 204):
             raise nonsense(self._slug, f"it takes a request without answering it (HTTP {response.status})")
-        if response.content_type == "text/event-stream":
+        kind = response.content_type
+        if kind == "text/event-stream":
             return await self._from_stream(response)
-        if response.content_type == "application/json":
+        if kind == "application/json":
             return self._read(await decode(await response.read(MAX_ANSWER), self._slug))
-        kind = visible(response.content_type, limit=60) or "nothing"
+        kind = visible(kind, limit=60) or "nothing"
         raise nonsense(self._slug, f"it answers with {kind} instead of JSON or an event stream")
 
     async def _from_stream(self, response: Response) -> JsonObject:

@@ -131,7 +131,7 @@ class HttpConnection(Hearing):
         # Of whom nothing is asked, and who is told nothing, there is nothing to be kept.
         asked = self._nobody if told is NOBODY else Asked(self.server.slug, told, self._answer_later)
         bound = self.bounds.add(call_id, asked, timeout)
-        self._touch()
+        self.last_used = self._loop.time()
         call = self._call_modern if self.modern else self._call_legacy
         try:
             return await call(call_id, method, params, asked, told, progress)
@@ -148,8 +148,9 @@ class HttpConnection(Hearing):
             raise
         finally:
             self.bounds.remove(call_id)
-            asked.over()
-            self._touch()
+            if asked is not self._nobody:
+                asked.over()
+            self.last_used = self._loop.time()
 
     async def list_tools(self, *, timeout: float = 30) -> list[JsonObject]:  # noqa: ASYNC109 - as request()
         """As StdioConnection.list_tools; without the tools whose x-mcp-header annotations are invalid."""
@@ -252,9 +253,6 @@ class HttpConnection(Hearing):
     def _next_id(self) -> int:
         self._last_id += 1
         return self._last_id
-
-    def _touch(self) -> None:
-        self.last_used = self._loop.time()
 
     def _answer_later(self, message: JsonObject) -> None:
         self.aside(self.tell(message))
