@@ -39,6 +39,11 @@ def add(commands: Any) -> None:
             enabled=enabled,
         )
         named(switch, "name", "agents", metavar="NAME")
+    _add_tokens(agents)
+    snippets.add(agents)
+
+
+def _add_tokens(agents: Any) -> None:
     token = verb(
         agents,
         "token",
@@ -68,7 +73,6 @@ def add(commands: Any) -> None:
     )
     named(revoke, "name", "agents", metavar="NAME")
     revoke.add_argument("--token", metavar="ID", help="only this one; the beginning of its id is enough")
-    snippets.add(agents)
 
 
 def _list(arguments: argparse.Namespace) -> int:

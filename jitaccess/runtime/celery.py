@@ -71,6 +71,34 @@ class Scheduler(beat.Scheduler):
             self.lost = False
 
 
+# Each task, and how many seconds lie between two runs of it.
+_EVERY = (
+    ("requests_app.end_due_grants", 2.0),
+    ("requests_app.end_grants_of_disabled", 2.0),
+    ("requests_app.end_used_up_grants", 5.0),
+    ("requests_app.lapse_requests", 5.0),
+    ("requests_app.activate_grants", 2.0),
+    ("requests_app.invalidate_requests", 10.0),
+    ("requests_app.end_grants_of_removed", 10.0),
+    ("requests_app.tell_about_requests", 10.0),
+    ("notify.tell_of_ends", 30.0),
+    ("requests_app.provision", 2.0),
+    ("requests_app.reconcile_targets", 300.0),
+    ("notify.deliver", 2.0),
+    ("policy.fetch_schedules", 60.0),
+    ("api.forget_old_answers", 600.0),
+    ("webhooks.deliver", 2.0),
+    ("figures.count", 5.0),
+    ("figures.tidy", 3600.0),
+    ("requests_app.keep_figures", 60.0),
+    ("identity.forget_sessions", 600.0),
+)
+_ROOMS = [
+    "requests_app", "requests_app.provisioning", "jitaccess.policy", "jitaccess.identity", "jitaccess.audit",
+    "jitaccess.notify", "jitaccess.notify.webhooks", "jitaccess.api",
+]  # fmt: skip
+
+
 def make_app(*, redis_url: str) -> Celery:
     """The Celery application: on Redis where there is one, else in the memory of this process.
 
@@ -91,27 +119,7 @@ def make_app(*, redis_url: str) -> Celery:
                 "schedule": schedule(seconds, nowfun=steady_now),
                 "options": {"expires": seconds * 5},
             }
-            for name, seconds in (
-                ("requests_app.end_due_grants", 2.0),
-                ("requests_app.end_grants_of_disabled", 2.0),
-                ("requests_app.end_used_up_grants", 5.0),
-                ("requests_app.lapse_requests", 5.0),
-                ("requests_app.activate_grants", 2.0),
-                ("requests_app.invalidate_requests", 10.0),
-                ("requests_app.end_grants_of_removed", 10.0),
-                ("requests_app.tell_about_requests", 10.0),
-                ("notify.tell_of_ends", 30.0),
-                ("requests_app.provision", 2.0),
-                ("requests_app.reconcile_targets", 300.0),
-                ("notify.deliver", 2.0),
-                ("policy.fetch_schedules", 60.0),
-                ("api.forget_old_answers", 600.0),
-                ("webhooks.deliver", 2.0),
-                ("figures.count", 5.0),
-                ("figures.tidy", 3600.0),
-                ("requests_app.keep_figures", 60.0),
-                ("identity.forget_sessions", 600.0),
-            )
+            for name, seconds in _EVERY
         },
         task_acks_late=False,
         task_ignore_result=True,
@@ -124,18 +132,7 @@ def make_app(*, redis_url: str) -> Celery:
         worker_redirect_stdouts=False,
         worker_send_task_events=False,
     )
-    app.autodiscover_tasks(
-        [
-            "requests_app",
-            "requests_app.provisioning",
-            "jitaccess.policy",
-            "jitaccess.identity",
-            "jitaccess.audit",
-            "jitaccess.notify",
-            "jitaccess.notify.webhooks",
-            "jitaccess.api",
-        ]
-    )
+    app.autodiscover_tasks(_ROOMS)
     app.autodiscover_tasks(["requests_app"], related_name="sweeps")
     return app
 

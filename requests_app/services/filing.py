@@ -88,13 +88,6 @@ def file(draft: Draft) -> Submission:
     moment = now()
     if draft.ask.supersedes:
         _supersede(draft.ask.supersedes, principal, moment)
-    # Those past their deadline do not count, whether or not the sweep came by.
-    waiting = selectors.open_requests().filter(agent=agent).count()
-    if waiting >= MAX_PENDING_PER_AGENT:
-        raise Conflict(
-            "request.too_many_pending",
-            f"{waiting} requests are pending already; cancel some or wait for decisions.",
-        )
     _ensure_not_too_many(agent, moment)
     request = _row(draft, dedupe, agent, moment)
     if len(set(request.tool_labels)) < len(request.tool_labels):
@@ -228,7 +221,14 @@ def _supersede(old: UUID, principal: Principal, moment: datetime) -> None:
 
 
 def _ensure_not_too_many(agent: Agent, moment: datetime) -> None:
-    """Filed and withdrawn in a loop, requests would bury the agent's history and its approvers."""
+    """Those that wait, and those of an hour: filed and withdrawn in a loop, they would bury the agent's history and its
+    approvers.
+    """
+    # Those past their deadline do not count, whether or not the sweep came by.
+    waiting = selectors.open_requests().filter(agent=agent).count()
+    if waiting >= MAX_PENDING_PER_AGENT:
+        detail = f"{waiting} requests are pending already; cancel some or wait for decisions."
+        raise Conflict("request.too_many_pending", detail)
     filed = AccessRequest.objects.filter(agent=agent, created_at__gt=moment - timedelta(hours=1))
     latest = list(filed.order_by("-created_at").values_list("created_at", flat=True)[:MAX_FILINGS_PER_HOUR])
     if len(latest) == MAX_FILINGS_PER_HOUR:

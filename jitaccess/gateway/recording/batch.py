@@ -96,9 +96,14 @@ def admit_batch(
                 raise
         else:
             store.catch_up(attempt.now)
+    return _refused(begin, store.current, guard)
+
+
+def _refused(begin: Callable[[], _Attempt], snapshot: Snapshot, guard: ClockGuard) -> list[Admitted]:
+    """What could not be decided, on record as such."""
     with transaction.atomic():
         attempt = begin()
-        attempt.write(store.current, guard, barred="policy_busy")
+        attempt.write(snapshot, guard, barred="policy_busy")
     assert attempt.answers is not None
     return attempt.answers
 
