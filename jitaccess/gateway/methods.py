@@ -112,7 +112,7 @@ async def _call_tool(context: Context) -> JsonObject:
     target = context.endpoint.target(context.snapshot, name)
     if context.message.modern and name == params["name"]:  # nobody repeats what is inside of call_tool
         said = context.message.mirrored
-        mirrored.check(context.snapshot, context.who, context.clock.now(), target, arguments, said)
+        mirrored.check(context.snapshot, context.who, context.clock, target, arguments, said)
     call = Call(context.principal, target, arguments, context.clock, context.caller)
     with tracing.receive("tools/call"):
         return complete(context, await forward_call(context.gateway, call))

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import datetime
 from functools import lru_cache
 
+from jitaccess.gateway.core import Clock
 from jitaccess.gateway.endpoint import Target
 from jitaccess.gateway.upstream.headers import Mirror, mirror_of
 from jitaccess.gateway.wire import HEADER_MISMATCH, RpcError, decode_header
@@ -22,7 +22,7 @@ _WHOLE = re.compile(r"(-?[0-9]{1,20})(?:\.0{1,20})?")
 
 
 def check(
-    snapshot: Snapshot, who: Who, at: datetime, target: Target, arguments: JsonObject, given: Mapping[str, str]
+    snapshot: Snapshot, who: Who, clock: Clock, target: Target, arguments: JsonObject, given: Mapping[str, str]
 ) -> None:
     """Compare the headers `given` (by names in lower case) with what the tool's definition wants repeated.
 
@@ -33,7 +33,7 @@ def check(
     wanted = _wanted(tool.definition) if tool is not None else {}
     if not wanted:
         return
-    verdict = decide(snapshot, who=who, server=target.server, tool=target.tool, at=at)
+    verdict = decide(snapshot, who=who, server=target.server, tool=target.tool, at=clock.now())
     if visibility(verdict) is not Visibility.HIDDEN:
         for name, path in wanted.items():
             _compare(name, _at(arguments, path), given.get(name.lower()))
