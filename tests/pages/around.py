@@ -132,7 +132,7 @@ def rest(world: World) -> None:
         _, world.known["token"] = issue_token(
             agent=world.agents["release-bot"], ttl=3600, operator=OPERATOR, client=client
         )
-    world.known["link"] = issue_sign_in_link(user=cast.anna, ttl=600, operator=OPERATOR)
+    world.known["link"] = issue_sign_in_link(user=cast.anna, ttl=3600, operator=OPERATOR)
     world.known["slack"] = issue_code(team="T1", team_name="Northwind", slack_user="U9", slack_name="carl")
     world.known["entry"] = Entry.objects.filter(event="call.authorized").latest("uid")
     asked = world.requests["waiting"]

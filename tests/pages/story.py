@@ -137,7 +137,7 @@ def ended(world: World, clock: Clock) -> None:
 
 def waiting(world: World, clock: Clock) -> None:
     cast, bot = world.cast, "release-bot"
-    clock.at(datetime.now(UTC) - timedelta(minutes=52))
+    clock.at(datetime.now(UTC) - timedelta(minutes=35))  # they lapse after an hour, in which all pages must be seen
     extremes(world)
     changed = world.ask(
         "changes", "support-triage", "warehouse/write_table", reason="Note which tickets were answered."
@@ -145,7 +145,7 @@ def waiting(world: World, clock: Clock) -> None:
     ask_for_changes(
         request_id=changed.pk, approver=cast.anna, note="Only the schema of support, please.", channel="web"
     )
-    clock.shift(1500)
+    clock.shift(600)
     two = world.ask(
         "two stages", "billing-report", "billing/refund_payment", user=cast.carl, ticket="FIN-2231",
         reason="The customer was charged twice for invoice 20417.", max_uses=1, seconds=900,
@@ -156,7 +156,7 @@ def waiting(world: World, clock: Clock) -> None:
         "call", "billing-report", reason="Invoice 20455 was charged twice; the customer asked for it back.",
         calls=[ExactCall("billing", "refund_payment", call)],
     )  # fmt: skip
-    clock.shift(900)
+    clock.shift(450)
     world.ask(
         "database", "billing-report", reason="The price list of 1.4 is wrong in two rows.", seconds=900,
         privileges=[Privileges("warehouse", ["finance.prices", "public.notes"], ["select", "update"])],
