@@ -196,10 +196,10 @@ class Application:
         before, events, after = headers.said.accept.partition("text/event-stream")
         # What an older client names first it gets, as from a server that always answers so.
         preferred = not message.modern and "application/json" in after and "application/json" not in before
+        level, asked_of = self._level(message, principal.key, session_id), carried(declared) if declared else {}
         reply = Reply(send, events=bool(events), preferred=preferred)
-        level = self._level(message, principal.key, session_id)
-        caller = Caller(message, principal.key, session_id, reply, carried(declared) if declared else {}, level)
         try:
+            caller = Caller(message, principal.key, session_id, reply, asked_of, level)
             with one_more(self.gateway.limits.busy, principal.key, limit=MAX_IN_FLIGHT):
                 await self._work(Context(*seen, caller), session_id, handler, reply, receive)
         finally:

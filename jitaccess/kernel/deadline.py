@@ -6,6 +6,7 @@ import asyncio
 import math
 import threading
 from collections.abc import Callable
+from contextvars import copy_context
 from types import TracebackType
 from typing import Any
 
@@ -40,12 +41,12 @@ class deadline:  # noqa: N801 - read like asyncio.timeout
 
 
 class alarm:  # noqa: N801 - read like `deadline`
-    """Calls `then` after so many seconds on the event loop, unless it is spared that before."""
+    """Calls `then` after so many seconds on the event loop, in the context of now, unless it is spared that before."""
 
-    __slots__ = ("_all", "_then", "ends")
+    __slots__ = ("_all", "_context", "_then", "ends")
 
     def __init__(self, seconds: float, then: Callable[[], None]) -> None:
-        self._all, self._then = _deadlines(), then
+        self._all, self._then, self._context = _deadlines(), then, copy_context()
         self.ends = self._all.loop.time() + seconds
         self._all.add(self)
 
@@ -53,7 +54,7 @@ class alarm:  # noqa: N801 - read like `deadline`
         self._all.pending.pop(self, None)
 
     def expire(self) -> None:
-        self._then()
+        self._context.run(self._then)
 
 
 class _Deadlines:
@@ -81,8 +82,9 @@ class _Deadlines:
         now = self.loop.time()
         try:
             for one in sorted((one for one in self.pending if one.ends <= now), key=_ends):
-                self.pending.pop(one, None)
-                one.expire()
+                if one in self.pending:  # another may have spared it
+                    del self.pending[one]
+                    one.expire()
         finally:
             if self.pending:
                 self._arm(min(map(_ends, self.pending)))

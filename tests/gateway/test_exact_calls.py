@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from jitaccess.catalog.models import Tool
+from jitaccess.gateway.calling.call import SMALL
 from requests_app.models import AccessRequest
 from tests.cast import Cast
 from tests.gateway.harness import DENY, Client, Served, ledger
@@ -60,6 +61,14 @@ def test_numbers_go_out_as_they_were_approved_however_the_call_writes_them(
     agent.call("git_commit", **{**approved, "depth": 5.0, "scale": [1.5, {"zero": -0.0}]})
     (call,) = sent()
     assert json.dumps(call["arguments"], sort_keys=True) == json.dumps(approved, sort_keys=True)
+
+
+def test_many_arguments_of_an_approved_call_have_plain_numbers_too(cast: Cast, agent: Client, sent: Sent) -> None:
+    agent.use("request_access", tools=["git_commit"], reason="The release notes")
+    cast.approve(AccessRequest.objects.get())
+    agent.call("git_commit", repo_path=".", message="x" * SMALL, scale=[5.0, 1.5, {"deep": [-0.0]}])
+    (call,) = sent()
+    assert json.dumps(call["arguments"]["scale"]) == '[5, 1.5, {"deep": [0]}]'
 
 
 def test_the_tool_is_listed_while_one_exact_call_of_it_is_allowed(cast: Cast, agent: Client) -> None:

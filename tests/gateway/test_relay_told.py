@@ -129,6 +129,25 @@ def test_a_client_that_does_not_read_holds_no_more_than_so_much(monkeypatch: pyt
 
 
 @database
+def test_a_request_that_is_refused_before_it_begins_opens_no_answer_later(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[Reply] = []
+
+    class Noted(Reply):
+        def __init__(self, *given: Any, **more: Any) -> None:
+            super().__init__(*given, **more)
+            begun.append(self)
+
+    monkeypatch.setattr("jitaccess.gateway.app.Reply", Noted)
+    params = params_of("git_log", {}, meta={"io.modelcontextprotocol/logLevel": "loud"})
+    assert client.post(client.message("tools/call", params)).status_code == 400
+    assert begun == []
+    client.post(client.message("tools/call", params_of("git_log", {})))
+    assert [reply._over for reply in begun] == [True]
+
+
+@database
 @pytest.mark.parametrize("how", ["leaves", "does not read"])
 def test_a_client_that_leaves_a_flood_ends_its_call_and_nothing_else(
     older: Served, client: Client, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, how: str

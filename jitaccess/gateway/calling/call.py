@@ -16,11 +16,12 @@ from jitaccess.gateway.talking.parked import ParkedCall
 from jitaccess.gateway.talking.rounds import Subject, Turn, Wanted
 from jitaccess.identity.principal import Principal
 from jitaccess.kernel import strictjson
-from jitaccess.kernel.canonical import digest
+from jitaccess.kernel.canonical import digest, plain_numbers
 from jitaccess.kernel.strictjson import Json, JsonObject
 
 # Arguments up to this many bytes are digested where they are: a thread costs more.
 SMALL = 4096
+_DOMAIN = "jitaccess-args-v1"
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -28,7 +29,7 @@ class Call(msgspec.Struct, frozen=True):
 
     `arguments` are what is decided on and recorded; `params` what is sent, None: name and arguments. `clock` is the
     database's, as read when the request came. `caller` None: a client that can be told nothing before the result.
-    `carried`: another process brought it here.
+    `carried`: another process brought it here. `plain` are the arguments with plain numbers, if they are large.
     """
 
     principal: Principal
@@ -39,6 +40,7 @@ class Call(msgspec.Struct, frozen=True):
     method: str = "tools/call"
     params: JsonObject | None = None
     carried: bool = False
+    plain: JsonObject | None = None
 
     @property
     def modern(self) -> bool:
@@ -48,6 +50,14 @@ class Call(msgspec.Struct, frozen=True):
     @property
     def sent(self) -> JsonObject:
         return self.params if self.params is not None else {"name": self.target.tool, "arguments": self.arguments}
+
+    @property
+    def sent_by_grant(self) -> JsonObject:
+        """What is sent when people approved it: 5 and 5.0 are one call to them (RFC 8785), perhaps not to a server."""
+        sent = self.sent
+        if "arguments" not in sent:
+            return sent
+        return {**sent, "arguments": self.plain if self.plain is not None else plain_numbers(self.arguments)}
 
     @property
     def capabilities(self) -> JsonObject:
@@ -100,13 +110,15 @@ class Known(msgspec.Struct, frozen=True):
         return self.call.subject(self.digest)
 
 
-async def kept(gateway: Gateway, arguments: JsonObject) -> tuple[str, Json]:
-    """What the ledger keeps of arguments: the digest of the whole, and a redacted view.
+async def kept(gateway: Gateway, arguments: JsonObject) -> tuple[str, Json, JsonObject | None]:
+    """What the ledger keeps of arguments: the digest of the whole, and a redacted view; and of large ones what a grant
+    sends, which is quickly made of others.
 
     Large ones in a thread, one at a time: they must hold up neither the event loop nor, several at once, everybody.
     """
     if len(strictjson.encode_read(arguments)) <= SMALL:
-        return digest(arguments, domain="jitaccess-args-v1"), redact(arguments)
+        return digest(arguments, domain=_DOMAIN), redact(arguments), None
     async with gateway.large:
-        whole = await asyncio.to_thread(digest, arguments, domain="jitaccess-args-v1")
-    return whole, redact(arguments)
+        whole, plain = await asyncio.to_thread(lambda: (digest(arguments, domain=_DOMAIN), plain_numbers(arguments)))
+    assert isinstance(plain, dict)
+    return whole, redact(arguments), plain

@@ -44,9 +44,11 @@ async def forward_call(gateway: Gateway, call: Call) -> JsonObject:
     Raises RpcError for what the protocol calls an error.
     """
     try:
-        args_digest, shown = await kept(gateway, call.arguments)
+        args_digest, shown, plain = await kept(gateway, call.arguments)
     except Invalid as error:
         raise RpcError(INVALID_PARAMS, error.detail) from error
+    if plain is not None:
+        call = replace(call, plain=plain)
     known = Known(gateway, call, args_digest, shown)
     # The older eras know no such members: there a call that waits would be gone on with, and waited for by nobody.
     goes_on = call.modern and call.method in rounds.METHODS
@@ -213,7 +215,7 @@ async def _resume(known: Known, turn: Turn) -> JsonObject | Asking:
 
 async def record_knock(gateway: Gateway, call: Call) -> None:
     """Put a call of a closed server on record. It is never forwarded, whatever opens meanwhile."""
-    args_digest, shown = await kept(gateway, call.arguments)
+    args_digest, shown, _ = await kept(gateway, call.arguments)
     with contextlib.suppress(Unavailable):
         admitted = await gateway.admission.admit(call.intent(args_digest, shown))
         if admitted.allowed:

@@ -23,7 +23,7 @@ from jitaccess.gateway.upstream.connection import Connection
 from jitaccess.gateway.upstream.errors import TOO_LATE, RemoteError, UpstreamError
 from jitaccess.gateway.upstream.handshake import MODERN
 from jitaccess.gateway.wire import INTERNAL_ERROR, INVALID_PARAMS, META_CAPABILITIES, META_LEVEL, RpcError
-from jitaccess.kernel.canonical import digest, plain_numbers
+from jitaccess.kernel.canonical import digest
 from jitaccess.kernel.steps import step
 from jitaccess.kernel.strictjson import Json, JsonObject
 from jitaccess.kernel.text import visible
@@ -101,10 +101,8 @@ class Forwarding:
         return self.begun
 
     def _params(self) -> JsonObject:
-        caller, params = self.call.caller, self.call.sent
-        if self.admitted.verdict.grant is not None:
-            # 5 and 5.0 are one call to whoever approved it (RFC 8785), but perhaps not to the server.
-            params = {**params, "arguments": plain_numbers(self.call.arguments)} if "arguments" in params else params
+        call, granted = self.call, self.admitted.verdict.grant is not None
+        caller, params = call.caller, call.sent_by_grant if granted else call.sent
         meta: JsonObject = tracing.onward(modern=self.modern)
         server = self.admitted.verdict.server
         if server is not None and server.options.identity_header:
