@@ -215,19 +215,20 @@ def _grant(arguments: argparse.Namespace) -> int:
 
 
 def _link(arguments: argparse.Namespace) -> int:
-    from jitaccess.identity.factors import reset_factors
     from jitaccess.identity.services import user_by_name
-    from jitaccess.runtime.up import sign_in_link
+    from jitaccess.runtime.links import sign_in_link
 
     person = user_by_name(arguments.username)
     if arguments.reset_second_factor:
+        from jitaccess.identity.factors import reset_factors
+
         reset_factors(user=person, operator=operator())
     return _say_link(arguments, sign_in_link(person, operator=operator()))
 
 
 def _admin(arguments: argparse.Namespace) -> int:
     from jitaccess.identity.services import make_admin
-    from jitaccess.runtime.up import sign_in_link
+    from jitaccess.runtime.links import sign_in_link
 
     who = operator()
     return _say_link(arguments, sign_in_link(make_admin(username=arguments.username, operator=who), operator=who))

@@ -12,14 +12,13 @@ from jitaccess import env
 from jitaccess.audit.heads import ensure_grown_from_newest
 from jitaccess.audit.recorder import Actor
 from jitaccess.identity.models import User
-from jitaccess.identity.services import issue_sign_in_link
 from jitaccess.kernel.errors import Invalid
 from jitaccess.runtime import demo
+from jitaccess.runtime.links import sign_in_link
 from jitaccess.runtime.preflight import lock_var, prepare_database
 from jitaccess.runtime.server import bind, configured_servers, serve
 from jitaccess.runtime.servers import refresh_servers, unknown_servers
 
-LINK_SECONDS = 3600
 OPERATOR = Actor.system("up")
 
 
@@ -69,11 +68,6 @@ def _prepare_content(*, want_demo: bool) -> None:
     if demo.exists():
         demo.prepare_repository()
     refresh_servers(unknown_servers(configured_servers()), operator=OPERATOR)
-
-
-def sign_in_link(user: User, *, operator: Actor) -> str:
-    """The URL of a one-time sign-in link."""
-    return f"{settings.PUBLIC_URL}/sign-in/{issue_sign_in_link(user=user, ttl=LINK_SECONDS, operator=operator)}/"
 
 
 def _say_what_to_do() -> None:
