@@ -33,10 +33,10 @@ def wanted() -> bool:
 
 
 @contextlib.contextmanager
-def launched() -> Iterator[Browser]:
+def launched(*arguments: str) -> Iterator[Browser]:
     path = chromium()
     assert path, "Chromium is needed here: install it, or set JITACCESS_CHROMIUM to its path."
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+        browser = playwright.chromium.launch(executable_path=path, args=[*ARGUMENTS, *arguments])
         yield browser
         browser.close()

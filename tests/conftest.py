@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import gc
 import ipaddress
 import os
@@ -8,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpcore2
 import pytest
 from django.db import connection
 from django.test import TransactionTestCase
@@ -34,7 +36,7 @@ SLOW = ("conformance", "requests_app/machine", "faults/test_at_steps.py", "fault
 ABOUT_THE_PROTOCOL = (
     "test_all_servers.py", "test_bodies.py", "test_headers.py", "test_http_upstreams.py", "test_methods.py",
     "test_tracing.py", "test_schemathesis.py", "test_openapi.py", "test_problems.py", "test_who_may.py",
-    "test_relay_clients.py", "test_relay_told.py", "test_prompts.py", "test_resources.py", "test_mirrored.py",
+    "test_lists_and_calls_agree.py", "test_subscriptions.py", "test_relay_clients.py", "test_relay_told.py", "test_prompts.py", "test_resources.py", "test_mirrored.py",
     "test_every_server.py", "test_identity.py", "test_known_bugs.py", "test_authzen.py", "test_slack.py", "test_slow_clients.py", "test_demo.py", "test_slow_servers.py", "test_offers_agree.py", "test_verbs.py",
 )  # fmt: skip
 
@@ -51,6 +53,8 @@ settings.load_profile(os.environ.get("JITACCESS_HYPOTHESIS", "default"))
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "nginx: needs an nginx, which CI insists on")
     _keep_off_the_network()
+    # Every client makes one, which costs more than most of what it asks; nothing on loopback is encrypted.
+    httpcore2.default_ssl_context = functools.cache(httpcore2.default_ssl_context)
     gc.disable()  # until everything is collected: nothing of it is garbage
 
 

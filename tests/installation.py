@@ -31,6 +31,8 @@ READY = re.compile(r"(?:is running|(?:web|gateway|worker|beat)) on (http://\S+)"
 ON_POSTGRESQL = os.environ.get("JITACCESS_TEST_DATABASE") == "postgresql"
 # Who has signed in already in an installation that is `prepared`.
 PEOPLE = ("admin", "olga", "anna", "bert")
+# What `jitaccess up` prints for each of them.
+LINKS = re.compile(r"^  (\w+) .*(http://\S+/sign-in/\S+)$", re.MULTILINE)
 # The file that says so, and has their cookies and a token.
 MADE = "made.json"
 
@@ -310,6 +312,13 @@ def create_database(*, template: str = "") -> str:
     return f"{base}/{name}?{tail}"
 
 
+def _cookies(url: str, link: str) -> dict[str, str]:
+    """Of somebody who signs in with this link."""
+    person = Person(url, link)
+    person.http.close()
+    return dict(person.http.cookies)
+
+
 def prepared(var: Path, *, database_url: str = "", migrated: str = "") -> Installation:
     """An installation after its first start, stopped, with a token and people who have signed in: what tests copy.
 
@@ -324,7 +333,8 @@ def prepared(var: Path, *, database_url: str = "", migrated: str = "") -> Instal
     try:
         process = installation.up()
         token = installation.token("--ttl", "60m")
-        cookies = {name: dict(installation.sign_in(name, process.url).http.cookies) for name in PEOPLE}
+        eventually(lambda: len(LINKS.findall(process.output)) == len(PEOPLE), what="links")
+        cookies = {name: _cookies(process.url, link) for name, link in LINKS.findall(process.output)}
     finally:
         installation.stop()
     assert process.popen.returncode == 0, process.output

@@ -18,6 +18,8 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 # Three workers on two cores: tests with processes of their own wait a quarter of their time.
 PYTEST = (sys.executable, "-m", "pytest", "-q", "-n", "3", "--dist", "worksteal", "--durations", "25")
+# A plugin that nothing here needs takes half a second to import, in each process.
+PYTEST += ("-p", "no:schemathesis")
 # Whatever the environment says: every worker and every process that tests start would compile everything anew.
 COMPILED = {"PYTHONDONTWRITEBYTECODE": ""}
 LINT = {

@@ -16,6 +16,8 @@ os.environ["DJANGO_SETTINGS_MODULE"] = "jitaccess.settings"
 
 # A test may ask as fast as it can; the tests of limits set their own.
 RATE_PER_MINUTE = RATE_BURST = 1_000_000_000
+# Every client of Django's makes all middleware anew; WhiteNoise would look at each static file there is.
+WHITENOISE_AUTOREFRESH = True
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 if ON_POSTGRESQL:
     # Many tests are one transaction from beginning to end, in which they also compute; the product has none like that.

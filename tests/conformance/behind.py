@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from tests.conformance import asking
 from tests.installation import ROOT, Installation, free_port, listening
+from tests.warm_server import arguments, warm
 
 OVER_HTTP, ON_STDIO = "over-http", "on-stdio"
 # The same server, of which the gateway is told that it speaks one era only: clients of the other are bridged.
@@ -89,11 +91,16 @@ def fixture_server() -> Iterator[str]:
         process.wait(10)
 
 
+def warm_fixture() -> contextlib.AbstractContextManager[str]:
+    """A process from which the fixture as a program starts at once: it is started anew for every other scenario."""
+    return warm("tests.conformance.server", "mcp.server.lowlevel", "mcp.server.stdio", "uvicorn", asking.__name__)
+
+
 @contextlib.contextmanager
-def gateway(installation: Installation, url: str, names: set[str], shims: list[int]) -> Iterator[Behind]:
+def gateway(installation: Installation, url: str, program: str, names: set[str], shims: list[int]) -> Iterator[Behind]:
     """As an operator sets it up: describe the servers, trust their definitions, say who may use them; then start.
 
-    `names` are those of the servers that there are; `shims` are the ports that the suite comes from: it sends them as
+    The fixture is at `url`, and as a program it is had from `program` (`warm_fixture`). `names` are those of the servers that there are; `shims` are the ports that the suite comes from: it sends them as
     its Origin.
     """
     installation.environment |= {
@@ -102,10 +109,9 @@ def gateway(installation: Installation, url: str, names: set[str], shims: list[i
         "JITACCESS_LOG_LEVEL": "WARNING",
     }
     described, access = installation.var / "conformance.json", installation.var / "access.yaml"
-    program = {"command": sys.executable, "args": ["-m", "tests.conformance.server", "stdio"], "cwd": str(ROOT)}
     servers = {
         OVER_HTTP: {"url": url},
-        ON_STDIO: program,
+        ON_STDIO: {"command": sys.executable, "args": arguments(program, "stdio"), "cwd": str(ROOT)},
         ONLY_OLDER: {"url": url, "era": "legacy"},
         ONLY_NEWER: {"url": url, "era": "modern"},
     }

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import warm_server
 from tests.installation import Installation, prepared
 from tests.once import once
 
@@ -22,8 +23,22 @@ def first_start(migrated: str) -> Installation:
 
 
 @pytest.fixture
-def installation(first_start: Installation, tmp_path: Path) -> Iterator[Installation]:
-    """A copy of it of one's own; whatever the test starts on it is stopped."""
+def cold(first_start: Installation, tmp_path: Path) -> Iterator[Installation]:
+    """A copy of it of one's own, just as it is; whatever the test starts on it is stopped."""
     copy = first_start.copy(tmp_path / "var")
     yield copy
     copy.stop()
+
+
+@pytest.fixture(scope="session")
+def warm() -> Iterator[str]:
+    """Where the demo's git server can be had without a second of imports."""
+    with warm_server.warm(warm_server.GIT, warm_server.GIT) as path:
+        yield path
+
+
+@pytest.fixture
+def installation(cold: Installation, warm: str) -> Installation:
+    """The same for tests that are not about how the demo's server is started: they get it warm."""
+    warm_server.put(cold.var, warm)
+    return cold

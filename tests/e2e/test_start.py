@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
+import shutil
 import socket
 import sqlite3
 import subprocess
@@ -14,12 +14,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.installation import ON_POSTGRESQL, ROOT, Installation, Person, create_database, eventually
+from tests.installation import LINKS, ON_POSTGRESQL, ROOT, Installation, Person, create_database, eventually
 from tests.mcp_client import MODERN, connect
 
-LINKS = re.compile(r"^  (\w+) .*(http://\S+/sign-in/\S+)$", re.MULTILINE)
 
-
+@pytest.mark.pure
 def test_the_first_start_says_how_to_sign_in_and_what_to_try(installation: Installation) -> None:
     process = installation.up()
     links = dict(LINKS.findall(process.output))
@@ -34,11 +33,12 @@ def test_the_first_start_says_how_to_sign_in_and_what_to_try(installation: Insta
     assert staged[0]["n"] == 12
 
 
-def test_ctrl_c_stops_within_five_seconds_and_leaves_no_child(installation: Installation) -> None:
-    process = installation.up()
+@pytest.mark.pure
+def test_ctrl_c_stops_within_five_seconds_and_leaves_no_child(cold: Installation) -> None:
+    process = cold.up()
 
     async def use() -> None:
-        async with connect(process.url, installation.ready_token, era=MODERN) as agent:
+        async with connect(process.url, cold.ready_token, era=MODERN) as agent:
             await agent.call("git_status", repo_path=".")
             children = psutil.Process(process.popen.pid).children(recursive=True)
             assert any("mcp_server_git" in " ".join(child.cmdline()) for child in children)
@@ -51,6 +51,7 @@ def test_ctrl_c_stops_within_five_seconds_and_leaves_no_child(installation: Inst
     assert process.lines[-1] == "Stopped."
 
 
+@pytest.mark.pure
 def test_a_second_start_stages_a_change_again_and_keeps_everything(installation: Installation) -> None:
     before = len(installation.ledger())
     repository = installation.var / "demo/repository"
@@ -64,8 +65,11 @@ def test_a_second_start_stages_a_change_again_and_keeps_everything(installation:
     assert len(installation.ledger()) > before
 
 
-def test_a_start_without_the_demo_makes_only_an_admin(tmp_path: Path) -> None:
-    installation = Installation(tmp_path / "var", create_database() if ON_POSTGRESQL else "")
+@pytest.mark.pure
+def test_a_start_without_the_demo_makes_only_an_admin(migrated: str, tmp_path: Path) -> None:
+    installation = Installation(tmp_path / "var")
+    installation.var.mkdir(mode=0o700)
+    shutil.copy(migrated, installation.var / "jitaccess.sqlite3")
     try:
         process = installation.up("--no-demo")
         assert dict(LINKS.findall(process.output)).keys() == {"admin"}
@@ -89,6 +93,7 @@ def test_a_port_in_use_is_one_clear_sentence(installation: Installation) -> None
     assert "PORT=" in line
 
 
+@pytest.mark.pure
 def test_a_second_process_on_the_same_var_is_refused(installation: Installation) -> None:
     process = installation.up()
     result = installation.cli("up", "--port", "0", check=False)
@@ -159,6 +164,7 @@ def test_processes_of_their_own_need_postgresql_and_a_current_schema(tmp_path: P
         assert "jitaccess migrate" in result.stderr
 
 
+@pytest.mark.pure
 def test_secrets_are_for_their_owner_only_and_no_token_is_on_disk(installation: Installation) -> None:
     token = installation.token()
     for secret in (installation.var / "secrets").iterdir():

@@ -11,7 +11,8 @@ from tests.gateway.harness import Client
 from tests.installation import Installation, eventually
 
 
-def test_a_call_that_is_cut_by_a_stop_is_answered_and_on_record_and_is_no_crash(installation: Installation) -> None:
+def test_a_call_that_is_cut_by_a_stop_is_answered_and_on_record_and_is_no_crash(cold: Installation) -> None:
+    installation = cold  # whose server is a process among its own
     installation.environment |= {"JITACCESS_STOP_SECONDS": "0"}
     process = installation.up()
     with Client(process.url, installation.ready_token) as agent:

@@ -137,6 +137,7 @@ def test_every_process_logs_json_without_secrets_and_shows_metrics_to_whoever_ma
             assert (await agent.call("git_add", repo_path=".", files=["notes.md"])).is_error
 
     asyncio.run(use())
+    eventually(lambda: _sequenced(installation), what="sequenced")
     pages = {}
     for role, process in whole.items():
         assert httpx2.get(f"{process.url}/metrics").status_code == 401

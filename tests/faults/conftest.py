@@ -10,10 +10,12 @@ import psycopg
 import pytest
 
 from tests.databases import PostgreSQL, programs
+from tests.e2e.conftest import first_start
 from tests.faults.world import Ready, World, put_the_witness
 from tests.installation import ON_POSTGRESQL, Installation, create_database, prepared
 from tests.once import once
 
+__all__ = ["first_start"]
 NIGHTLY = os.environ.get("JITACCESS_HYPOTHESIS") == "nightly"
 MakeWorld = Callable[[], World]
 # No fsync: it matters when the machine dies, not when a process of ours does.
@@ -21,13 +23,14 @@ FAST = ("fsync=off", "full_page_writes=off", "max_connections=600")
 
 
 @pytest.fixture(scope="session")
-def ready(migrated: str) -> Ready:
+def ready(migrated: str, request: pytest.FixtureRequest) -> Ready:
     """An installation after its first start, stopped; on PostgreSQL its database is that of the blueprint."""
 
     def make(folder: Path) -> None:
         folder.mkdir(mode=0o755)
         if not ON_POSTGRESQL:
-            put_the_witness(prepared(folder / "var", migrated=migrated))
+            first: Installation = request.getfixturevalue("first_start")
+            put_the_witness(first.copy(folder / "var"))
             return
         server = PostgreSQL.new(folder=folder, wal_megabytes=1)
         server.start()

@@ -10,7 +10,7 @@ import traceback
 import pytest
 
 from tests.faults.conftest import NIGHTLY, MakeWorld
-from tests.faults.judge import judge
+from tests.faults.judge import intact, judge
 from tests.faults.world import WAYS, World
 from tests.installation import ON_POSTGRESQL
 
@@ -43,7 +43,7 @@ def test_a_process_frozen_at_any_step_does_no_harm(make_world: MakeWorld) -> Non
 
 
 def _everywhere(make_world: MakeWorld, sig: signal.Signals, labels: tuple[str, ...]) -> None:
-    """Each label REPETITIONS times in a row, then the judge; several installations side by side."""
+    """Each label REPETITIONS times in a row, then the judge; several installations side by side, each in the end intact."""
     work: queue.SimpleQueue[str] = queue.SimpleQueue()
     for label in labels * ROUNDS:
         work.put(label)
@@ -57,6 +57,7 @@ def _everywhere(make_world: MakeWorld, sig: signal.Signals, labels: tuple[str, .
             worlds.append(world)
             try:
                 _some_work(world, sig, work, done)
+                intact(world.installation)
             except Exception as error:  # noqa: BLE001 - told below
                 failures.append(f"==== {error}\n{traceback.format_exc(limit=-4)}")
             finally:
@@ -101,7 +102,7 @@ def _strike_often(world: World, label: str, sig: signal.Signals) -> None:
     with world.load():
         for number in range(LABELS.index(label), LABELS.index(label) + REPETITIONS[sig]):
             _strike(world, label, sig, way=WAYS[number % len(WAYS)] if label.startswith("end.") else "revoke")
-    judge(world)
+    judge(world, ledger=False)
 
 
 def _strike(world: World, label: str, sig: signal.Signals, *, way: str) -> None:

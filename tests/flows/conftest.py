@@ -18,14 +18,14 @@ from tests.installation import eventually
 SLOWEST = 10_000  # milliseconds a page may take on a machine that is busy with other tests
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def chromium() -> Iterator[Browser]:
     with launched() as browser, pytest.MonkeyPatch.context() as patch:
         patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")  # Playwright keeps a loop of its own in this thread
         yield browser
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def served(django_db_setup: None) -> Iterator[str]:
     """The address of the web as it runs, live updates and all, in threads of this process and on its database."""
     switch = Switch(role="web", gateway=None, web=True, background=None)

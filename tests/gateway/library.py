@@ -6,7 +6,6 @@ import contextlib
 import json
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from jitaccess.gateway.upstream.config import Era, HttpServer, ServerConfig, Std
 from jitaccess.policy.services import bind_role, save_role
 from tests.cast import Cast
 from tests.gateway.harness import Client, Served
+from tests.nursery import command
 
 ROLE = """\
 kind: role
@@ -31,7 +31,7 @@ spec:
     - servers: [git]
       prompts: [greet, "more-*"]
 """
-ROOT = Path(__file__).parents[2]
+PROGRAM = str(Path(__file__).with_name("library_server.py"))
 # How servers are reached, and the era they speak: for tests that are about that.
 each_way = pytest.mark.parametrize(
     "upstream", ["stdio modern", "stdio legacy", "http modern", "http legacy"], indirect=True
@@ -52,8 +52,8 @@ class Library:
 
 
 def over_stdio(era: Era, record: Path) -> ServerConfig:
-    arguments = ("-m", "tests.gateway.library_server", "stdio", str(record))
-    return StdioServer("git", sys.executable, arguments, MappingProxyType({}), str(ROOT), era)
+    program, *arguments = command(PROGRAM, "stdio", str(record))
+    return StdioServer("git", program, tuple(arguments), MappingProxyType({}), None, era)
 
 
 @contextlib.contextmanager
@@ -61,8 +61,7 @@ def over_http(record: Path) -> Iterator[str]:
     """The URL of a server of both eras."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "tests.gateway.library_server", str(port), str(record)]
-    process = subprocess.Popen(command, cwd=ROOT)
+    process = subprocess.Popen(command(PROGRAM, str(port), str(record)))
     try:
         deadline = time.monotonic() + 20
         while True:

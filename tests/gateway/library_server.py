@@ -1,6 +1,6 @@
 """A server made with the official Python SDK, in both eras: notes to read and watch, prompts, completions.
 
-python -m tests.gateway.library_server stdio|PORT [RECORD]
+python library_server.py stdio|PORT [RECORD]
 
 Its tool git_log does what it is told: {"touch": uri} a note was changed, {"add": "prompts" | "resources"} one more.
 RECORD gets a line for each request that is about a note or a prompt, but not those that list them.

@@ -11,6 +11,7 @@ from django.db import transaction
 
 from jitaccess.audit.events import Event
 from jitaccess.audit.recorder import Facts, record
+from jitaccess.gateway import core
 from jitaccess.gateway.models import GatewayInstance, OpenCall
 from jitaccess.gateway.recording.instances import close_abandoned_calls, end_lease, register_instance
 from jitaccess.kernel.ids import uuid7
@@ -21,6 +22,12 @@ from tests.races import race
 
 pytestmark = pytest.mark.django_db(transaction=True)
 Sent = Callable[[], list[dict[str, Any]]]
+
+
+@pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each gateway that starts looks after its lease soon again."""
+    monkeypatch.setattr(core, "HOUSEKEEPING_SECONDS", 0.1)
 
 
 def open_call(cast: Cast, instance: Any, tool: str = "git_log") -> OpenCall:
@@ -94,6 +101,7 @@ def test_a_process_that_was_believed_dead_says_that_its_word_comes_late(
     assert not OpenCall.objects.exists()
 
 
+@pytest.mark.usefixtures("often")
 def test_a_gateway_that_lost_its_lease_enters_again(cast: Cast, gateway: Served, agent: Client, clock: Clock) -> None:
     first = gateway.gateway.instance
     clock.shift(20)
@@ -102,6 +110,7 @@ def test_a_gateway_that_lost_its_lease_enters_again(cast: Cast, gateway: Served,
     assert ledger("call.authorized")[-1].instance == gateway.gateway.instance
 
 
+@pytest.mark.usefixtures("often")
 def test_a_gateway_that_enters_again_still_ends_the_calls_it_has_open(
     cast: Cast, gateway: Served, agent: Client, sent: Sent, clock: Clock, tmp_path: Path
 ) -> None:

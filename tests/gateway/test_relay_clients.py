@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +21,7 @@ from mcp.shared.exceptions import MCPError
 from jitaccess.gateway.upstream.config import HttpServer, StdioServer
 from tests.cast import Cast
 from tests.gateway.harness import MODERN, Served, data, eventually, ledger, settled, told
+from tests.nursery import command
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -33,7 +33,7 @@ ERAS = ("modern", "legacy")
 def url() -> Iterator[str]:
     """The official server over HTTP."""
     with subprocess.Popen(
-        [sys.executable, PROGRAM, "http"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        command(PROGRAM, "http"), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as process:
         assert process.stdout
         yield f"http://127.0.0.1:{int(process.stdout.readline())}/mcp"
@@ -100,8 +100,8 @@ def served(start: Callable[..., Served], url: str, settings: Any, request: Any) 
     how, era = request.param
     if how == "http":
         return start({"git": HttpServer("git", url, MappingProxyType({}), era)})
-    arguments = (PROGRAM, "stdio")
-    return start({"git": StdioServer("git", sys.executable, arguments, MappingProxyType({}), None, era)})
+    program, *arguments = command(PROGRAM, "stdio")
+    return start({"git": StdioServer("git", program, tuple(arguments), MappingProxyType({}), None, era)})
 
 
 def run(served: Served, cast: Cast, era: str, work: Callable[[SdkClient, Heard], Any], **options: Any) -> Heard:

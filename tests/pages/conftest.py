@@ -12,7 +12,7 @@ from playwright.sync_api import Browser
 from tests.browser import launched
 from tests.clocks import Clock
 from tests.pages.people import World
-from tests.pages.site import SITE
+from tests.pages.site import SITE, beside
 from tests.pages.world import build
 
 INSTALLATION = {
@@ -25,14 +25,14 @@ INSTALLATION = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
-    with launched() as browser, pytest.MonkeyPatch.context() as patch:
+    with beside() as found, launched(found) as browser, pytest.MonkeyPatch.context() as patch:
         patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")  # Playwright keeps a loop of its own in this thread
         yield browser
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def world(browser: Browser, django_db_setup: None, django_db_blocker: Any) -> Iterator[World]:
     """Made once, and taken back as a whole, with what pages write. After the browser: beside Playwright's loop Django has
     another connection.

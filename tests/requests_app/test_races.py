@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 import time
@@ -26,7 +27,7 @@ from tests.races import race
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-TRIALS = 20
+TRIALS = 100 if os.environ.get("JITACCESS_HYPOTHESIS") == "nightly" else 6
 CLOSING = {
     "approved": "request.approved",
     "denied": "request.denied",
@@ -119,7 +120,7 @@ def test_the_two_needed_approve_at_once(cast: Cast) -> None:
 def test_an_approval_at_the_deadline_meets_the_sweep(cast: Cast, clock: Clock) -> None:
     for trial in range(TRIALS):
         request = cast.submit()
-        clock.at(request.pending_until - timedelta(milliseconds=4 * trial))
+        clock.at(request.pending_until - timedelta(milliseconds=80 * trial // TRIALS))
         results = race(lambda: cast.approve(request), lapse_requests)
         request.refresh_from_db()
         if request.pending:  # the sweep looked before the deadline, the approver came after it
@@ -136,7 +137,7 @@ def test_an_approval_at_the_deadline_meets_the_sweep(cast: Cast, clock: Clock) -
 def test_revoked_released_and_expired_at_once_a_grant_ends_once(cast: Cast, clock: Clock) -> None:
     for trial in range(TRIALS):
         grant = cast.grant(seconds=60)
-        clock.at(grant.expires_at - timedelta(milliseconds=4 * trial))
+        clock.at(grant.expires_at - timedelta(milliseconds=80 * trial // TRIALS))
         results = race(
             lambda: revoke_grant(grant_id=grant.pk, user=cast.anna),
             lambda: release_grant(grant_id=grant.pk, principal=cast.principal()),

@@ -8,11 +8,8 @@ the probe), late (modern, answers the probe only when something else arrives), o
 
 import json
 import os
-import signal
-import subprocess
 import sys
 import time
-from pathlib import Path
 
 ERA, OPTIONS = sys.argv[1], sys.argv[2:]
 LEGACY_VERSION = ERA if ERA[0] == "2" else "2025-11-25"
@@ -79,6 +76,8 @@ def list_tools(request: dict) -> None:
 
 
 def spawn(request: dict) -> None:
+    import subprocess  # here, like others below: they take longer than all the rest, and most tests need none
+
     same_group = subprocess.Popen(SLEEPER, stdin=subprocess.DEVNULL)
     daemon = subprocess.Popen(SLEEPER, stdin=subprocess.DEVNULL, start_new_session=True)
     text(request, [os.getpid(), same_group.pid, daemon.pid])
@@ -124,6 +123,8 @@ def call(request: dict) -> None:  # noqa: C901, PLR0912 - one branch per trick
         text(request, request["params"])
     elif name == "environment":
         import resource
+        import signal
+        from pathlib import Path
 
         links = [link for link in list(Path("/proc/self/fd").iterdir()) if int(link.name) > 2 and link.is_symlink()]
         streams = [str(link.readlink()) for link in links]
@@ -132,6 +133,8 @@ def call(request: dict) -> None:  # noqa: C901, PLR0912 - one branch per trick
         text(request, [dict(os.environ), str(Path.cwd()), list(core), streams, pipe, os.getsid(0), os.getpgid(0)])
     elif name == "limits":
         import resource
+        import signal
+        from pathlib import Path
 
         kinds = (resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_NOFILE)
         text(request, [resource.getrlimit(kind) for kind in kinds])
@@ -221,6 +224,8 @@ def handle(message: dict) -> None:  # noqa: C901, PLR0912
 
 def main() -> None:
     if "--ignore-term" in OPTIONS:
+        import signal
+
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if "--exit" in OPTIONS:
         sys.exit(7)

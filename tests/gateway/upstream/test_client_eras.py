@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import MappingProxyType
@@ -13,7 +12,7 @@ import pytest
 from jitaccess.egress.client import Client
 from jitaccess.gateway.upstream.config import StdioServer
 from jitaccess.gateway.upstream.pool import Pool
-from tests.installation import ROOT
+from tests.nursery import ROOT, command
 
 from .conftest import Run, fake
 from .web_server import LOOPBACK, WebServer, call, serving
@@ -31,8 +30,8 @@ async def one(server: object, **options: object) -> AsyncIterator[Pool]:
 
 
 def test_a_server_of_both_eras_is_greeted_in_the_era_of_each_client(run: Run) -> None:
-    command = ("-m", "tests.conformance.server", "stdio")
-    both = StdioServer("it", sys.executable, command, MappingProxyType({}), str(ROOT), "auto")
+    program, *arguments = command(str(ROOT / "tests/conformance/server.py"), "stdio")
+    both = StdioServer("it", program, tuple(arguments), MappingProxyType({}), None, "auto")
 
     async def work() -> None:
         async with one(both) as pool:

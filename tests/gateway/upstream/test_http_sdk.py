@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 from jitaccess.gateway.upstream.asked import Told
 from jitaccess.gateway.upstream.config import HttpServer
 from jitaccess.gateway.upstream.http import HttpConnection
+from tests.nursery import command
 
 from .conftest import Run
 from .web_server import MODERN, call, clients
@@ -22,7 +22,7 @@ PROGRAM = str(Path(__file__).with_name("sdk_server.py"))
 
 @pytest.fixture(scope="module", params=["--json", "--stream"])
 def url(request: Any) -> Iterator[str]:
-    with subprocess.Popen([sys.executable, PROGRAM, request.param], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command(PROGRAM, request.param), stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         port = int(process.stdout.readline())
         yield f"http://127.0.0.1:{port}/mcp"

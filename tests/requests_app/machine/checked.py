@@ -91,7 +91,7 @@ class Checked(RuleBasedStateMachine):
 
     @invariant()
     def the_database_is_what_the_model_says(self) -> None:
-        self.stage.commit()
+        self.stage.settle()
         requests, grants = self.stage.requests(), self.stage.grants()
         model = self.model
         assert requests == {pk: (one["status"], one["closed"], one["until"]) for pk, one in model.requests.items()}

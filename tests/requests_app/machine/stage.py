@@ -49,6 +49,16 @@ SWEEPS = (
 _TOLD = " OR ".join(
     f"event LIKE '{start}%'" for start in ("request.", "grant.", "decision.", "lock.", "delegation.", "call.authorized")
 )
+_READ_AFTER_EACH = {
+    "requests": "SELECT id, status, closed_at, pending_until FROM jit_requests_accessrequest",
+    "grants": "SELECT id, request_id, user_id, starts_at, expires_at, latest, ended_at, end_reason, activated_at "
+    "FROM jit_requests_grant",
+    "bindings": "SELECT id, origin_id, user_id, starts_at, expires_at, ended_at, max_uses, left_, role_version, tools, "
+    "arguments FROM (SELECT held.*, used.left AS left_ FROM jit_policy_rolebinding held "
+    "LEFT JOIN jit_policy_bindinguse used ON used.binding_id = held.id WHERE held.origin = 'grant') rights",
+    "decisions": "SELECT request_id, stage, user_id, on_behalf_of_id, verdict, live FROM jit_requests_decision",
+    "told": f"SELECT event, request, count(*) FROM jit_audit_entry WHERE {_TOLD} GROUP BY event, request",
+}
 # A commit, as far as it can be seen: deferred triggers fire, and the next change is another version.
 _COMMIT = "SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED; SELECT set_config('jitaccess.bumped', '', true)"
 _FROZEN = (
@@ -77,6 +87,7 @@ class Stage:
     began: datetime
     moment: datetime
     store: SnapshotStore = field(default_factory=SnapshotStore)
+    rows: dict[str, list[tuple[Any, ...]]] = field(default_factory=dict)
 
     # -- the clock ------------------------------------------------------------------------------------------------
 
@@ -139,41 +150,39 @@ class Stage:
 
     # -- reading --------------------------------------------------------------------------------------------------
 
+    def settle(self) -> None:
+        """Commit, as far as it can be seen, and read all that is read below. At once: this is done after each step."""
+        if connection.vendor != "postgresql":
+            self.rows = {name: _rows(sql) for name, sql in _READ_AFTER_EACH.items()}
+            return
+        with connection.cursor() as cursor:
+            cursor.execute("; ".join([_COMMIT, *_READ_AFTER_EACH.values()]))
+            results = [cursor.fetchall() if cursor.description else []]
+            while cursor.nextset():
+                results.append(cursor.fetchall() if cursor.description else [])
+        self.rows = dict(zip(_READ_AFTER_EACH, results[-len(_READ_AFTER_EACH) :], strict=True))
+
     def requests(self) -> dict[Any, tuple[Any, ...]]:
-        return {
-            pk: tuple(rest)
-            for pk, *rest in _rows("SELECT id, status, closed_at, pending_until FROM jit_requests_accessrequest")
-        }
+        return {pk: tuple(rest) for pk, *rest in self.rows["requests"]}
 
     def grants(self) -> dict[Any, tuple[Any, ...]]:
-        sql = (
-            "SELECT id, request_id, user_id, starts_at, expires_at, latest, ended_at, end_reason, activated_at "
-            "FROM jit_requests_grant"
-        )
-        return {pk: tuple(rest) for pk, *rest in _rows(sql)}
+        return {pk: tuple(rest) for pk, *rest in self.rows["grants"]}
 
     def bindings(self) -> list[tuple[Any, ...]]:
         """Each with the id of its grant, whose it is, its window, how many calls, and what it gives."""
-        return _rows(
-            "SELECT id, origin_id, user_id, starts_at, expires_at, ended_at, max_uses, left_, role_version, tools, "
-            "arguments FROM (SELECT held.*, used.left AS left_ FROM jit_policy_rolebinding held "
-            "LEFT JOIN jit_policy_bindinguse used ON used.binding_id = held.id WHERE held.origin = 'grant') rights"
-        )
+        return self.rows["bindings"]
 
     def decisions(self) -> list[tuple[Any, ...]]:
-        return _rows("SELECT request_id, stage, user_id, on_behalf_of_id, verdict, live FROM jit_requests_decision")
+        return self.rows["decisions"]
 
     def told(self) -> Counter[tuple[str, Any]]:
-        rows = _rows(f"SELECT event, request, count(*) FROM jit_audit_entry WHERE {_TOLD} GROUP BY event, request")
-        return Counter({(event, request): count for event, request, count in rows})
+        return Counter({(event, request): count for event, request, count in self.rows["told"]})
 
 
 def _rows(sql: str) -> list[tuple[Any, ...]]:
-    """By hand: asked after each step, and Django would take longer to write the query than the database to answer it."""
+    """By hand: Django would take longer to write the query than the database to answer it."""
     with connection.cursor() as cursor:
         cursor.execute(sql)
-        if connection.vendor == "postgresql":
-            return cursor.fetchall()
         columns = [column[0] for column in cursor.description]
         return [tuple(map(_read, columns, row)) for row in cursor.fetchall()]
 
