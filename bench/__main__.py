@@ -29,6 +29,7 @@ SCENARIOS = {
     "startup": (BOTH, "from the command to the first answer"),
     "admission": (BOTH, "what admitting and ending a call on record costs, without HTTP"),
     "profile": (BOTH, "where the time of a call goes"),
+    "functions": (BOTH, "how many functions a call enters, whatever the load of the machine"),
     "policy-writes": (BOTH, "50 policy writes a second under load: who waits, who is refused, how soon a revoke binds"),
     "revoke": (POSTGRESQL, "calls sent after the commit of a revoke, to two gateways"),
     "expiry": (BOTH, "calls around the end of their grant"),

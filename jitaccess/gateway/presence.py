@@ -8,7 +8,7 @@ from typing import Self
 from jitaccess.gateway.http import Receive, disconnected
 
 # Most answers are there before anybody could leave; only for the others a task listens.
-GLANCE_SECONDS = 0.05
+GLANCE_SECONDS = 0.2
 
 
 class Presences:
@@ -16,18 +16,18 @@ class Presences:
 
     def __init__(self) -> None:
         self.young: dict[Presence, None] = {}  # nobody listens for them yet; oldest first
-        self._timer: asyncio.TimerHandle | None = None
+        self.timer: asyncio.TimerHandle | None = None
 
     def of(self, task: asyncio.Task[None], receive: Receive) -> Presence:
         """The client for whom `task` works, as long as the block lasts."""
         return Presence(self, task, receive)
 
     def soon(self) -> None:
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(GLANCE_SECONDS, self._look)
+        if self.timer is None:
+            self.timer = asyncio.get_running_loop().call_later(GLANCE_SECONDS, self._look)
 
     def _look(self) -> None:
-        self._timer = None
+        self.timer = None
         before = asyncio.get_running_loop().time() - GLANCE_SECONDS / 2
         for client in [client for client in self.young if client.since <= before]:
             client.listen()
@@ -50,7 +50,7 @@ class Presence:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.ending()
+        self._over = True
         self._all.young.pop(self, None)
         if self._listener is not None:
             self._listener.cancel()
@@ -62,7 +62,8 @@ class Presence:
     def watch(self) -> None:
         """Cancel the task when the client leaves."""
         self._all.young[self] = None
-        self._all.soon()
+        if self._all.timer is None:
+            self._all.soon()
 
     def listen(self) -> None:
         del self._all.young[self]

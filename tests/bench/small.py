@@ -33,6 +33,7 @@ SCENARIOS: dict[str, dict[str, Any]] = {
         "small": 1,
     },
     "workflow_scale": {"requests": 1000, "due": 120, "looks": 1, "small": 1},
+    "functions": {"calls": 8, "sessions": 4},
 }
 
 
@@ -47,7 +48,7 @@ def main() -> None:
         build(SMALL)
         here.start(gateways=2)
         for name, options in SCENARIOS.items():
-            if name in {"profile", "startup", "gateway", "workflow_scale"}:
+            if name in {"profile", "startup", "gateway", "workflow_scale", "functions"}:
                 here.stop()
             report = importlib.import_module(f"bench.scenarios.{name}").run(here, Namespace(**options))
             told[name] = {

@@ -72,7 +72,8 @@ def rows(told: dict[str, Any], number: int = 0) -> list[list[str]]:
 
 @pytest.mark.pure
 @pytest.mark.parametrize(
-    "scenario", ["capacity", "lists", "latency", "streams", "profile", "startup", "gateway", "workflow_scale"]
+    "scenario",
+    ["capacity", "lists", "latency", "streams", "profile", "startup", "gateway", "workflow_scale", "functions"],
 )
 def test_what_is_measured_breaks_no_guarantee(small: dict[str, Any], scenario: str) -> None:
     assert small[scenario]["violations"] == []
@@ -114,6 +115,12 @@ def test_the_steps_of_a_call_and_what_threads_do_are_told_for_each_load(small: d
     assert "SQL: driver and database" in {row[0] for row in parts}
     assert any("gateway/recording/batch.py" in row[1] for row in places)
     assert small["profile"]["figures"]["samples"] > 0
+
+
+@pytest.mark.pure
+def test_a_call_enters_no_more_functions_than_so_many(small: dict[str, Any]) -> None:
+    assert 100 < small["functions"]["figures"]["python"] < 450
+    assert "jitaccess.gateway.calling" in {row[0] for row in rows(small["functions"])}
 
 
 @pytest.mark.pure

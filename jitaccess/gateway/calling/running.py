@@ -46,7 +46,8 @@ class RunningCall:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._all.over(self)
-        self.spare()
+        if self._end is not None:
+            self.spare()
         # Somebody else may have cancelled the task as well: then it is theirs.
         if self._cancelled and self._task.uncancel() <= self._before and kind is asyncio.CancelledError:
             raise TimeoutError from error
@@ -91,12 +92,14 @@ class RunningCalls:
     def begin(self, running: RunningCall) -> None:
         self._calls.add(running)
         self._fresh.add(running)
-        self._arm(running, running.admitted.verdict.until)
+        if running.admitted.verdict.until is not END_OF_TIME:
+            self._arm(running, running.admitted.verdict.until)
 
     def over(self, running: RunningCall) -> None:
         self._calls.discard(running)
         self._fresh.discard(running)
-        self._disarm(running)
+        if running.timer is not None:
+            self._disarm(running)
 
     def go_on(self, running: RunningCall, admitted: Admitted) -> None:
         """The same work goes on under a new admission."""
