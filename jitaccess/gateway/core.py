@@ -41,6 +41,7 @@ from jitaccess.gateway.upstream.config import ServerConfig
 from jitaccess.gateway.upstream.pool import Pool
 from jitaccess.identity.principal import Principal
 from jitaccess.identity.services import authenticate, ended_tokens, revoked_since
+from jitaccess.kernel.deadline import deadline
 from jitaccess.kernel.errors import Forbidden
 from jitaccess.kernel.ids import token_hash
 from jitaccess.kernel.strictjson import JsonObject
@@ -319,8 +320,9 @@ class Gateway:
                 pause = POLL_SECONDS
             # Whoever wakes us all the time must not keep us checking all the time.
             await asyncio.sleep(BETWEEN_CHECKS)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.streams.wake.wait(), max(pause - BETWEEN_CHECKS, 0.0))
+            # Not wait_for: until Python 3.12 it swallows a cancellation at the very moment of the wake-up.
+            with contextlib.suppress(TimeoutError), deadline(max(pause - BETWEEN_CHECKS, 0.0)):
+                await self.streams.wake.wait()
             self.streams.wake.clear()
 
     async def _check_streams(self) -> float:

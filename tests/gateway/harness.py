@@ -146,11 +146,6 @@ def serve(servers: dict[str, StdioServer], **options: Any) -> Served:
                 await asyncio.sleep(0.005)
             ready.set()
             await serving
-            # Python 3.11's wait_for is not cancelled at the very moment when what it waits for happens.
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(0.2):
-                    while gateway.streams.wake.is_set():
-                        await asyncio.sleep(0.002)
             await gateway.stop()
         except BaseException as error:
             broken.append(error)

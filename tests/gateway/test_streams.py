@@ -379,3 +379,21 @@ def test_what_is_told_while_a_stream_is_written_to_is_said_once(cast: Cast) -> N
 def resident() -> int:
     """Bytes of memory that this process has."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+@pytest.mark.parametrize("turns", range(4))
+def test_a_wake_up_at_the_very_moment_of_the_stop_does_not_keep_it(gateway: Served, agent: Client, turns: int) -> None:
+    agent.ask("tools/list")
+
+    async def stop() -> None:
+        await asyncio.sleep(0.1)
+        gateway.gateway.streams.wake.set()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await asyncio.wait_for(asyncio.shield(asyncio.ensure_future(gateway.gateway.stop())), 5)
+
+    async def again() -> None:
+        """It has stopped."""
+
+    gateway.run(stop())
+    gateway.gateway.stop = again  # type: ignore[method-assign]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable
@@ -19,6 +18,7 @@ from jitaccess.gateway.core import Gateway
 from jitaccess.gateway.endpoint import Endpoint
 from jitaccess.identity.principal import Principal
 from jitaccess.kernel import strictjson
+from jitaccess.kernel.deadline import deadline
 from jitaccess.kernel.durations import format_duration
 from jitaccess.kernel.errors import Invalid, JitAccessError, NotFound
 from jitaccess.kernel.strictjson import Json, JsonObject
@@ -188,8 +188,8 @@ async def _until_decided(asked: Asked, request_id: UUID, patience: float) -> Non
             if asked.progress is not None:
                 waited: JsonObject = {"progress": round(time.monotonic() - began, 1), "total": patience}
                 asked.progress(waited | {"message": "Still pending: nobody has decided yet."})
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(decided.wait(), min(PROGRESS_SECONDS, left))
+            with contextlib.suppress(TimeoutError), deadline(min(PROGRESS_SECONDS, left)):
+                await decided.wait()
 
 
 async def _list_requestable(asked: Asked) -> Reply:

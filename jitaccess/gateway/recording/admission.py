@@ -26,6 +26,7 @@ from jitaccess.gateway.recording.clock_guard import ClockGuard
 from jitaccess.gateway.recording.endings import touches_uses, write_endings
 from jitaccess.gateway.recording.facts import Admitted, Ending, Intent, UnheardCommit, Waiting, tell
 from jitaccess.gateway.recording.instances import LEASE
+from jitaccess.kernel.deadline import deadline
 from jitaccess.kernel.errors import Unavailable
 from jitaccess.kernel.steps import step
 from jitaccess.kernel.strictjson import Json
@@ -220,7 +221,8 @@ class Admission:
 
         self.finish(admitted, Event.CALL_COMPLETED, Outcome.ALLOWED, data, continuation=continuation, told=told)
         try:
-            await asyncio.wait_for(recorded, PAUSE_SECONDS)
+            with deadline(PAUSE_SECONDS):
+                await recorded
         except TimeoutError:
             raise Unavailable("ledger.unavailable", "The gateway cannot record calls right now.") from None
 

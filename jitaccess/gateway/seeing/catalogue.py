@@ -28,6 +28,7 @@ from jitaccess.gateway.upstream.config import ServerConfig
 from jitaccess.gateway.upstream.connection import open_connection
 from jitaccess.gateway.upstream.directory import Directory
 from jitaccess.gateway.upstream.errors import RemoteError
+from jitaccess.kernel.deadline import deadline
 from jitaccess.kernel.errors import JitAccessError, Unavailable
 from jitaccess.kernel.strictjson import Json, JsonObject
 from jitaccess.kernel.text import visible
@@ -170,8 +171,8 @@ class Catalogue:
         try:
             while True:
                 await self._tick(db)
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), self._pause())
+                with contextlib.suppress(TimeoutError), deadline(self._pause()):
+                    await self._wake.wait()
                 self._wake.clear()
         finally:
             await self._end()

@@ -185,7 +185,7 @@ def _refusal(here: Here, thing: Thing, requestable: RequestableFacts | None) -> 
         one
         for one in here.has.rights.past
         if one.granted
-        and one.starts_at <= asked.at
+        and (one.ended_at is not None or one.starts_at <= asked.at)  # one can be ended before it starts
         and (not one.live(asked.at) or one.id in spent)
         and gives(asked, allowing(one, asked.server), thing, pin=False)
     ]
