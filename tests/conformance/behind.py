@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tests.conformance import asking
 from tests.installation import ROOT, Installation, free_port, listening
-from tests.warm_server import arguments, warm
+from tests.nursery import command
 
 OVER_HTTP, ON_STDIO = "over-http", "on-stdio"
 # The same server, of which the gateway is told that it speaks one era only: clients of the other are bridged.
@@ -91,17 +90,12 @@ def fixture_server() -> Iterator[str]:
         process.wait(10)
 
 
-def warm_fixture() -> contextlib.AbstractContextManager[str]:
-    """A process from which the fixture as a program starts at once: it is started anew for every other scenario."""
-    return warm("tests.conformance.server", "mcp.server.lowlevel", "mcp.server.stdio", "uvicorn", asking.__name__)
-
-
 @contextlib.contextmanager
-def gateway(installation: Installation, url: str, program: str, names: set[str], shims: list[int]) -> Iterator[Behind]:
+def gateway(installation: Installation, url: str, names: set[str], shims: list[int]) -> Iterator[Behind]:
     """As an operator sets it up: describe the servers, trust their definitions, say who may use them; then start.
 
-    The fixture is at `url`, and as a program it is had from `program` (`warm_fixture`). `names` are those of the servers that there are; `shims` are the ports that the suite comes from: it sends them as
-    its Origin.
+    The fixture is at `url`. `names` are those of the servers that there are; `shims` are the ports that the suite comes
+    from: it sends them as its Origin.
     """
     installation.environment |= {
         "JITACCESS_EGRESS_ALLOW": "127.0.0.1/32",
@@ -109,22 +103,23 @@ def gateway(installation: Installation, url: str, program: str, names: set[str],
         "JITACCESS_LOG_LEVEL": "WARNING",
     }
     described, access = installation.var / "conformance.json", installation.var / "access.yaml"
+    program, *arguments = command("tests.conformance.server", "stdio")
     servers = {
         OVER_HTTP: {"url": url},
-        ON_STDIO: {"command": sys.executable, "args": arguments(program, "stdio"), "cwd": str(ROOT)},
+        ON_STDIO: {"command": program, "args": arguments, "cwd": str(ROOT)},
         ONLY_OLDER: {"url": url, "era": "legacy"},
         ONLY_NEWER: {"url": url, "era": "modern"},
     }
     described.write_text(json.dumps({"mcpServers": {name: servers[name] for name in names}}))
     access.write_text(ACCESS + "".join(map(SERVER.format, sorted(names))))
-    for command in (
+    for verb in (
         ("servers", "import", str(described)),
         ("servers", "refresh"),
         ("apply", "-f", str(access), "--yes"),
         ("servers", "refresh"),  # from now on definitions are pinned as they come
     ):
-        done = installation.cli(*command, check=False)
-        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+        done = installation.cli(*verb, check=False)
+        assert done.returncode == 0, f"{verb}: {done.stdout}{done.stderr}"
     process = installation.up("--no-demo")
     try:
         where = urlsplit(process.url)

@@ -18,7 +18,6 @@ from tests.conformance.behind import (
     OVER_HTTP,
     fixture_server,
     gateway,
-    warm_fixture,
 )
 from tests.conformance.shim import shim
 from tests.conformance.suite import LEGACY, MODERN, REVISIONS, Difference, Run, compare, listed, run
@@ -113,8 +112,7 @@ async def compare_all(installation: Installation, folder: Path, ways: tuple[Way,
         alone, behind_it = (stack.enter_context(fixture_server()) for _ in range(2))
         ports = {way: free_port() for way in ways}
         names = {way.server for way in ways}
-        program = stack.enter_context(warm_fixture())
-        behind = stack.enter_context(gateway(installation, behind_it, program, names, list(ports.values())))
+        behind = stack.enter_context(gateway(installation, behind_it, names, list(ports.values())))
         for way, port in ports.items():
             await stack.enter_async_context(shim(behind.host, behind.port, behind.tokens[way.agent], at=port))
         places = {

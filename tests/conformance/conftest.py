@@ -1,5 +1,5 @@
 from __future__ import annotations
 
-from tests.e2e.conftest import cold, first_start, installation, warm
+from tests.e2e.conftest import cold, first_start, installation
 
-__all__ = ["cold", "first_start", "installation", "warm"]
+__all__ = ["cold", "first_start", "installation"]

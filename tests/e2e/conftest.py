@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import warm_server
+from tests import nursery
 from tests.installation import Installation, prepared
 from tests.once import once
 
@@ -30,15 +30,8 @@ def cold(first_start: Installation, tmp_path: Path) -> Iterator[Installation]:
     copy.stop()
 
 
-@pytest.fixture(scope="session")
-def warm() -> Iterator[str]:
-    """Where the demo's git server can be had without a second of imports."""
-    with warm_server.warm(warm_server.GIT, warm_server.GIT) as path:
-        yield path
-
-
 @pytest.fixture
-def installation(cold: Installation, warm: str) -> Installation:
+def installation(cold: Installation) -> Installation:
     """The same for tests that are not about how the demo's server is started: they get it warm."""
-    warm_server.put(cold.var, warm)
+    nursery.put(cold.var)
     return cold

@@ -11,7 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests import warm_server
+from tests import nursery
 from tests.installation import ROOT, Installation, Process, eventually, free_port
 from tests.nginx import nginx
 
@@ -106,9 +106,9 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def site(first_start: Installation, warm: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def site(first_start: Installation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     installation = first_start.copy(tmp_path_factory.mktemp("authzen") / "var")
-    warm_server.put(installation.var, warm)
+    nursery.put(installation.var)
     found = Site(installation)
     yield found
     found.http.close()

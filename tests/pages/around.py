@@ -20,7 +20,6 @@ from jitaccess.identity.models import Team
 from jitaccess.identity.services import issue_sign_in_link, issue_token
 from jitaccess.kernel.text import visible
 from jitaccess.notify.models import Delivery, Preference
-from jitaccess.notify.slack.linking import issue_code
 from jitaccess.notify.slack.models import SlackCard, SlackInbox, SlackLink
 from jitaccess.notify.webhooks.models import Endpoint, HookDelivery
 from jitaccess.notify.webhooks.services import create_endpoint
@@ -133,7 +132,6 @@ def rest(world: World) -> None:
             agent=world.agents["release-bot"], ttl=3600, operator=OPERATOR, client=client
         )
     world.known["link"] = issue_sign_in_link(user=cast.anna, ttl=3600, operator=OPERATOR)
-    world.known["slack"] = issue_code(team="T1", team_name="Northwind", slack_user="U9", slack_name="carl")
     world.known["entry"] = Entry.objects.filter(event="call.authorized").latest("uid")
     asked = world.requests["waiting"]
     Delivery.objects.create(

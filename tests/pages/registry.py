@@ -23,6 +23,7 @@ from jitaccess.kernel.ids import uuid7
 from jitaccess.notify import email
 from jitaccess.notify.models import Delivery
 from jitaccess.notify.notice import GRANT_EXPIRING, TOLD_EVENTS, notice_of, quarantine_notice, webhook_notice
+from jitaccess.notify.slack.linking import issue_code
 from jitaccess.store.clock import now
 from requests_app.anomalies import RULES
 from tests.pages.people import World
@@ -214,9 +215,8 @@ def _told(world: World) -> Iterator[Row]:
     )
     yield _row("slack", "slack:slack_install", "admin")
     yield _row("slack-linked", "slack:slack_install", "anna")
-    yield Row(
-        name="slack-link", url="slack:slack_link", path=known["slack"].removeprefix("http://localhost"), who="carl"
-    )
+    code = issue_code(team="T1", team_name="Northwind", slack_user="U9", slack_name="carl")  # good for ten minutes only
+    yield Row(name="slack-link", url="slack:slack_link", path=code.removeprefix("http://localhost"), who="carl")
     yield _row("api-docs", "api:docs", "anna")
 
 

@@ -85,7 +85,9 @@ class Model(World):
         self_ = self.self_(user)
         lacking = any(len(self.there(people, self_)) < quorum for number in range(len(rule.get("stages", ())))
                       for people, quorum in self.groups(rule, number, self_))  # fmt: skip
-        if len(open_) >= 10 or len(lately) >= 30 or (pause and denied) or lacking:
+        # What extends a grant is not looked up anew, so it may be gone or another by now.
+        gone = ask["extends"] is not None and any(self.changed(thing, True) for thing in ask["things"].values())
+        if len(open_) >= 10 or len(lately) >= 30 or (pause and denied) or lacking or gone:
             return "refused"
         if pk is None:
             return "ok"  # the caller says what went wrong
