@@ -20,7 +20,6 @@ from jitaccess.kernel.canonical import canonical
 from jitaccess.kernel.steps import step
 from jitaccess.store import byhand, wakeups
 
-AT_ONCE = 1000
 _FIELDS = [field.attname for field in Entry._meta.concrete_fields]
 # In the order of canonical JSON, with what stands before each value there.
 _SORTED = sorted(_FIELDS)
@@ -44,7 +43,7 @@ def leaf_hash(entry: Entry) -> str:
     return tree.leaf_hash(canonical(plain(entry))).hex()
 
 
-def sequence(*, limit: int = AT_ONCE) -> int:
+def sequence(*, limit: int = 1000) -> int:
     """Give up to `limit` waiting entries the next numbers; returns how many wait no longer.
 
     Safe to run twice, even at once: both would claim the same next number, the primary key lets one of them commit, the

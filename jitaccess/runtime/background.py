@@ -18,7 +18,7 @@ from django.db import close_old_connections, connection
 
 from jitaccess.audit.heads import sign_head
 from jitaccess.audit.models import Unsequenced
-from jitaccess.audit.sequencer import AT_ONCE, sequence
+from jitaccess.audit.sequencer import sequence
 from jitaccess.kernel.errors import JitAccessError
 from jitaccess.runtime.celery import Scheduler
 from jitaccess.runtime.slack_worker import run_slack
@@ -27,8 +27,9 @@ from jitaccess.store.leader import Leadership
 log = logging.getLogger(__name__)
 
 SEQUENCE_SECONDS = 0.3
-# Under load: to place each few entries as they come would take from calls the database that they wait for.
-BETWEEN_SECONDS = 0.04
+# Under load: to place each few entries as they come, or very many at once, would take from calls the database that they
+# wait for.
+AT_ONCE, BETWEEN_SECONDS, BEHIND_SECONDS = 250, 0.02, 0.005
 ELECTION_SECONDS = 2.0
 CHECKPOINT_SECONDS = 60.0
 
@@ -70,11 +71,9 @@ class Background:
             try:
                 close_old_connections()
                 # Looked first: on SQLite the transaction would take the write lock for nothing, three times a second.
-                while (leads := leadership.held()) and Unsequenced.objects.exists() and (placed := sequence()):
-                    self._leads.set()
-                    if placed < AT_ONCE:
-                        pause = BETWEEN_SECONDS
-                        break
+                if (leads := leadership.held()) and Unsequenced.objects.exists():
+                    placed = sequence(limit=AT_ONCE)
+                    pause = BETWEEN_SECONDS if 0 < placed < AT_ONCE else BEHIND_SECONDS if placed else pause
                 (self._leads.set if leads else self._leads.clear)()
             except Exception as error:  # noqa: BLE001 - the ledger waits in its queue; the loop must not die
                 log.warning("sequencing will be tried again: %s", error)
