@@ -285,7 +285,8 @@ class World:
         url = gateways[number % len(gateways)]
         if not url:
             raise Away
-        tool = "git_add" if number % 2 else "git_log"
+        # Both at each gateway: one of them is always allowed, whoever is down.
+        tool = "git_add" if number // len(gateways) % 2 else "git_log"
         self.answers.append(self.call(url, tool, client=self._clients[number]))
 
     def call(self, url: str, tool: str, *, client: httpx2.Client | None = None) -> Answer:
