@@ -130,6 +130,34 @@ def timed_requests(application: Any) -> None:
     application.__call__ = answering
 
 
+def timed_packets() -> None:
+    """On PostgreSQL the event loop writes most batches: from their decisions until their commit is heard of."""
+    from jitaccess.gateway.recording import lane
+
+    names = ("_packed", "_told", "_ended")
+    packed, told, ended = (getattr(lane.Lane, name) for name in names)
+    began: dict[int, float] = {}
+
+    def packing(self: Any, *given: Any) -> Any:
+        at = time.monotonic()
+        batch, *rest = packed(self, *given)
+        if batch is not None:
+            began[id(batch)] = at
+        return batch, *rest
+
+    def telling(self: Any, batch: Any, result: Any) -> None:
+        steps.append(("batch", began.pop(id(batch), time.monotonic()), time.monotonic(), len(batch.calls)))
+        told(self, batch, result)
+
+    def ending(self: Any, endings: Any, result: Any) -> None:
+        now = time.monotonic()  # they went with the batch: nothing of their own
+        steps.append(("endings", now, now, len(endings)))
+        ended(self, endings, result)
+
+    for name, instead in zip(names, (packing, telling, ending), strict=True):
+        setattr(lane.Lane, name, instead)
+
+
 def main() -> int:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "jitaccess.settings")
     django.setup()
@@ -137,12 +165,15 @@ def main() -> int:
     from jitaccess.gateway.calling import calls
     from jitaccess.gateway.recording import admission, endings
     from jitaccess.runtime import cli
+    from jitaccess.store import byhand
 
     timed_requests(app.Application)
     timed(admission.Admission, "admit", "admission")
     timed(admission, "admit_batch", "batch", lambda intents, **_: len(intents))
     timed(calls, "_forward", "forward")
     timed(endings.Ends, "send", "endings", len)
+    if not byhand.on_sqlite():
+        timed_packets()
     sys.setswitchinterval(0.0005)  # or what does not give way would be sampled where it next does
     threading.Thread(target=look, name="sampler", daemon=True).start()
     try:

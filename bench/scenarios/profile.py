@@ -107,7 +107,7 @@ def _tell_steps(report: Report, steps: list[tuple[str, float, float, int]], phas
                 took[label] += (ended - began) * (size if label == "batch" else 1)
                 calls[label] += size
                 batches[label] += 1
-        mean = {label: 1000 * took[label] / max(1, calls[label]) for label in calls}
+        mean = defaultdict(float, {label: 1000 * took[label] / max(1, calls[label]) for label in calls})
         whole = 1000 * sum(phase.latencies) / len(phase.latencies)
         for name, value in {
             "client and server: HTTP, event loop": whole - mean["request"],
