@@ -68,20 +68,23 @@ class World:
         """The stage that is decided, its seats, who said yes anywhere, denials, and whether all stages are met."""
         rule, self_, yes, passed = request["rule"], self.self_(request["user"]), set(), False
         seats: set[str] = set()
-        number, noes = 0, 0
+        against: set[str] = set()
+        sat: dict[str, str] = {}  # one person sits on one seat, also from stage to stage
+        number = 0
         for number in range(len(rule["stages"])):
             usual = self.groups(rule, number, self_)
             due = [one for one in rule.get("escalate", ()) if request["at"] + minutes(one["after"]) <= self.now]
             later = [[(self.members([one]) - self_, one["quorum"]) for one in step["groups"]] for step in due]
             seats = set().union(*(people for groups in (usual, *later) for people, _ in groups))
             here = [vote for vote in request["votes"].values() if vote["stage"] == number and self.seated(vote, seats)]
-            for_it = {vote["seat"] for vote in here if vote["yes"]}
-            yes |= {vote["who"] for vote in here if vote["yes"]}
-            noes = len({vote["seat"] for vote in here if not vote["yes"]})
+            good = [vote for vote in here if vote["yes"] and sat.setdefault(vote["who"], vote["seat"]) == vote["seat"]]
+            for_it = {vote["seat"] for vote in good}
+            yes |= {vote["who"] for vote in good}
+            against |= {vote["seat"] for vote in here if not vote["yes"]}
             passed = any(groups and all(len(for_it & who) >= n for who, n in groups) for groups in (usual, *later))
             if not passed:
                 break
-        return {"stage": number, "seats": seats, "yes": yes, "noes": noes, "passed": passed}
+        return {"stage": number, "seats": seats, "yes": yes, "noes": len(against), "passed": passed}
 
     def seated(self, vote: Row, seats: set[str]) -> bool:
         there = self.active[vote["who"]] and vote["seat"] in seats
