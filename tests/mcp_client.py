@@ -30,7 +30,7 @@ class Agent:
         return {tool.name: tool.description or "" for tool in (await self.client.list_tools()).tools}
 
     async def next_change(self) -> str:
-        return await asyncio.wait_for(self.changes.get(), 10)
+        return await asyncio.wait_for(self.changes.get(), 30)
 
 
 @contextlib.asynccontextmanager
