@@ -73,7 +73,8 @@ class Background:
                 # Looked first: on SQLite the transaction would take the write lock for nothing, three times a second.
                 if (leads := leadership.held()) and Unsequenced.objects.exists():
                     placed = sequence(limit=AT_ONCE)
-                    pause = BETWEEN_SECONDS if 0 < placed < AT_ONCE else BEHIND_SECONDS if placed else pause
+                    if placed:
+                        pause = BETWEEN_SECONDS if placed < AT_ONCE else BEHIND_SECONDS
                 (self._leads.set if leads else self._leads.clear)()
             except Exception as error:  # noqa: BLE001 - the ledger waits in its queue; the loop must not die
                 log.warning("sequencing will be tried again: %s", error)
