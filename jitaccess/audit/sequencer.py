@@ -20,7 +20,8 @@ from jitaccess.kernel.canonical import canonical
 from jitaccess.kernel.steps import step
 from jitaccess.store import byhand, wakeups
 
-_FIELDS = [field.attname for field in Entry._meta.concrete_fields]
+_BY_NAME = {field.attname: field for field in Entry._meta.concrete_fields}
+_FIELDS = list(_BY_NAME)
 # In the order of canonical JSON, with what stands before each value there.
 _SORTED = sorted(_FIELDS)
 _BEFORE = [f'{"," if at else ""}"{name}":' for at, name in enumerate(_SORTED)]
@@ -49,23 +50,88 @@ def sequence(*, limit: int = 1000) -> int:
     Safe to run twice, even at once: both would claim the same next number, the primary key lets one of them commit, the
     other rolls back and its entries wait for the next round.
     """
-    # Read and hashed before the transaction: entries never change, and on SQLite nobody could write meanwhile.
-    waiting = _waiting(limit)
-    if not waiting:
+    # On SQLite read and hashed before the transaction: entries never change, and nobody could write meanwhile.
+    waiting = _waiting(limit) if byhand.on_sqlite() else None
+    if waiting == []:
         return 0
     with transaction.atomic():
-        step("sequence.read")
-        last = Leaf.objects.aggregate(last=Max("seq"))["last"] or 0
-        # An entry that has its place and was queued again would stop all others.
-        new = [one for one in waiting if not one.placed]
-        _place(new, last)
-        store_nodes(last, [one.hashed for one in new])
-        _forget(waiting)
+        step("sequence.read")  # PostgreSQL reads with what it writes
+        placed = _place_by_postgresql(limit) if waiting is None else _place_on_sqlite(waiting)
+        store_nodes(placed.before, placed.hashes)
         step("sequence.written")
     step("sequence.committed")
-    if new:
+    if placed.hashes:
         wakeups.notify(wakeups.LEDGER)  # not in the transaction: others who notify would wait for its commit
-    return len(waiting)
+    return placed.done
+
+
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """The leaf hashes that came after the first `before`, and how many entries wait no longer."""
+
+    before: int
+    hashes: list[bytes]
+    done: int
+
+
+def _place_by_postgresql(limit: int) -> _Placed:
+    """Reads, hashes and writes in one statement: entries do not travel."""
+    with byhand.round_trip():
+        # A plan is kept. One that was made while the tables were small would go on to read them from end to end.
+        byhand.execute("SET LOCAL enable_seqscan = off")
+        answer = byhand.execute(_placing(limit))
+    ((before, hashes, done),) = answer.rows
+    joined = bytes.fromhex(hashes)
+    return _Placed(int(before), [joined[at : at + 32] for at in range(0, len(joined), 32)], int(done))
+
+
+@cache
+def _placing(limit: int) -> str:
+    """The whole step as a statement. The limit stands in it, so that the plan is made for it.
+
+    Entries are found by their keys one by one, whatever the planner believes of tables that grow: it does not look
+    into a subquery with an OFFSET. What has its place by now leaves the queue, and not before it has it: of two who do
+    this at once the second waits for the first at the number, holding nothing that the first still needs.
+    """
+    entry, leaf, queue = (model._meta.db_table for model in (Entry, Leaf, Unsequenced))
+    hashed = f"encode(sha256('\\x00'::bytea || convert_to({_canonical_sql()}, 'UTF8')), 'hex')"
+    return f"""
+WITH last AS (SELECT coalesce(max(seq), 0) AS seq FROM {leaf}),
+waiting AS (
+  SELECT queue.entry_id, found.hash, (SELECT seq FROM {leaf} WHERE entry_id = queue.entry_id) AS place
+  FROM (SELECT entry_id FROM {queue} ORDER BY entry_id LIMIT {limit:d}) AS queue
+  CROSS JOIN LATERAL (SELECT {hashed} AS hash FROM {entry} AS entry WHERE uid = queue.entry_id OFFSET 0) AS found
+),
+placed AS (
+  INSERT INTO {leaf} (seq, entry_id, leaf_hash)
+  SELECT (SELECT seq FROM last) + row_number() OVER (ORDER BY entry_id), entry_id, hash FROM waiting WHERE place IS NULL
+  RETURNING seq, entry_id, leaf_hash
+),
+gone AS (
+  DELETE FROM {queue} WHERE entry_id = ANY(ARRAY(
+    SELECT entry_id FROM placed UNION ALL SELECT entry_id FROM waiting WHERE place IS NOT NULL
+  )) RETURNING entry_id
+)
+SELECT (SELECT seq FROM last), coalesce(string_agg(leaf_hash, '' ORDER BY seq), ''), (SELECT count(*) FROM gone)
+FROM placed"""  # noqa: S608 - our own names
+
+
+def _canonical_sql() -> str:
+    """What `canonical(plain(entry))` gives, as an expression of PostgreSQL.
+
+    Of a text, to_json makes exactly the escapes of RFC 8785 section 3.2.2.2; other values need none.
+    """
+    forms = {
+        "UUIDField": """'"' || {0} || '"'""",
+        "DateTimeField": """'"' || to_char({0} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') || '"'""",
+        "BigIntegerField": "{0}::text",
+    }
+    values = []
+    for before, name in zip(_BEFORE, _SORTED, strict=True):
+        field = _BY_NAME[name]
+        form = forms.get(field.get_internal_type(), "to_json({0})::text").format(f'entry."{field.column}"')
+        values += [f"'{before}'", f"coalesce({form}, 'null')" if field.null else form]
+    return f"concat('{{', {', '.join(values)}, '}}')"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +142,7 @@ class _Waiting:
 
 
 def _waiting(limit: int) -> list[_Waiting]:
-    """The next entries in the order of their ids, which is that of their coming in each process."""
+    """On SQLite: the next entries in the order of their ids, which is that of their coming in each process."""
     with connection.cursor() as cursor:
         cursor.execute(_statement(), [limit])
         rows = cursor.fetchall()
@@ -96,8 +162,8 @@ def _canonical(row: Sequence[Any]) -> bytes:
 @cache
 def _statement() -> str:
     """The columns as `plain` shows them, and the place where an entry has one already."""
-    fields = {field.attname: field for field in Entry._meta.concrete_fields}
-    columns = ", ".join(_shown(fields[name].get_internal_type(), f'entry."{fields[name].column}"') for name in _SORTED)
+    fields = [_BY_NAME[name] for name in _SORTED]
+    columns = ", ".join(_shown(field.get_internal_type(), f'entry."{field.column}"') for field in fields)
     entry, leaf, queue = (model._meta.db_table for model in (Entry, Leaf, Unsequenced))
     return (
         f"SELECT {columns}, leaf.seq FROM (SELECT entry_id FROM {queue} ORDER BY entry_id LIMIT %s) AS queue "  # noqa: S608 - our own names
@@ -107,45 +173,29 @@ def _statement() -> str:
 
 
 def _shown(kind: str, name: str) -> str:
-    if not byhand.on_sqlite():
-        forms = {
-            "UUIDField": "{0}::text",
-            "DateTimeField": """to_char({0} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')""",
-        }
-    else:
-        parts = " || '-' || ".join(f"substr({{0}}, {at}, {length})" for at, length in _PARTS)
-        # A whole second may be stored without a fraction.
-        whole = "CASE length({0}) WHEN 19 THEN '.000000Z' ELSE 'Z' END"
-        forms = {"UUIDField": parts, "DateTimeField": f"replace({{0}}, ' ', 'T') || {whole}"}
+    parts = " || '-' || ".join(f"substr({{0}}, {at}, {length})" for at, length in _PARTS)
+    # A whole second may be stored without a fraction.
+    whole = "CASE length({0}) WHEN 19 THEN '.000000Z' ELSE 'Z' END"
+    forms = {"UUIDField": parts, "DateTimeField": f"replace({{0}}, ' ', 'T') || {whole}"}
     return forms.get(kind, "{0}").format(name)
 
 
 _PARTS = ((1, 8), (9, 4), (13, 4), (17, 4), (21, 12))  # of a UUID's digits
 
 
-def _place(new: Sequence[_Waiting], last: int) -> None:
-    table = Leaf._meta.db_table
-    if not byhand.on_sqlite():
-        uids, hashes = [one.uid for one in new], [one.hashed.hex() for one in new]
-        byhand.execute(
-            f"INSERT INTO {table} (seq, entry_id, leaf_hash) SELECT $1::bigint + place, uid, hash "  # noqa: S608 - as above
-            "FROM unnest($2::uuid[], $3::text[]) WITH ORDINALITY AS fresh (uid, hash, place)",
-            (str(last), byhand.array(uids, quoted=False), byhand.array(hashes, quoted=False)),
-        )
-        return
+def _place_on_sqlite(waiting: Sequence[_Waiting]) -> _Placed:
+    before = Leaf.objects.aggregate(last=Max("seq"))["last"] or 0
+    # An entry that has its place and was queued again would stop all others.
+    new = [one for one in waiting if not one.placed]
     byhand.execute_each(
-        f"INSERT OR FAIL INTO {table} (seq, entry_id, leaf_hash) VALUES (?, ?, ?)",  # noqa: S608 - as above
-        [(seq, one.uid.replace("-", ""), one.hashed.hex()) for seq, one in enumerate(new, start=last + 1)],
+        f"INSERT OR FAIL INTO {Leaf._meta.db_table} (seq, entry_id, leaf_hash) VALUES (?, ?, ?)",  # noqa: S608 - as above
+        [(seq, one.uid.replace("-", ""), one.hashed.hex()) for seq, one in enumerate(new, start=before + 1)],
     )
-
-
-def _forget(waiting: Sequence[_Waiting]) -> None:
-    table, uids = Unsequenced._meta.db_table, [one.uid for one in waiting]
-    if not byhand.on_sqlite():
-        statement = f"DELETE FROM {table} WHERE entry_id = ANY($1::uuid[])"  # noqa: S608 - as above
-        byhand.execute(statement, (byhand.array(uids, quoted=False),))
-    else:
-        byhand.execute_each(f"DELETE FROM {table} WHERE entry_id = ?", [(uid.replace("-", ""),) for uid in uids])  # noqa: S608
+    byhand.execute_each(
+        f"DELETE FROM {Unsequenced._meta.db_table} WHERE entry_id = ?",  # noqa: S608 - as above
+        [(one.uid.replace("-", ""),) for one in waiting],
+    )
+    return _Placed(before, [one.hashed for one in new], len(waiting))
 
 
 def read_after(cursor_name: str, *, limit: int = 500) -> tuple[Cursor, list[Leaf]]:

@@ -17,7 +17,6 @@ from django.conf import settings
 from django.db import close_old_connections, connection
 
 from jitaccess.audit.heads import sign_head
-from jitaccess.audit.models import Unsequenced
 from jitaccess.audit.sequencer import sequence
 from jitaccess.kernel.errors import JitAccessError
 from jitaccess.runtime.celery import Scheduler
@@ -70,11 +69,8 @@ class Background:
             pause = SEQUENCE_SECONDS
             try:
                 close_old_connections()
-                # Looked first: on SQLite the transaction would take the write lock for nothing, three times a second.
-                if (leads := leadership.held()) and Unsequenced.objects.exists():
-                    placed = sequence(limit=AT_ONCE)
-                    if placed:
-                        pause = BETWEEN_SECONDS if placed < AT_ONCE else BEHIND_SECONDS
+                if (leads := leadership.held()) and (placed := sequence(limit=AT_ONCE)):
+                    pause = BETWEEN_SECONDS if placed < AT_ONCE else BEHIND_SECONDS
                 (self._leads.set if leads else self._leads.clear)()
             except Exception as error:  # noqa: BLE001 - the ledger waits in its queue; the loop must not die
                 log.warning("sequencing will be tried again: %s", error)

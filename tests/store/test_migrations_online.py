@@ -45,7 +45,13 @@ BEFORE_THE_FIRST_RELEASE = {
 
 
 def complaint(app: str, operation: Any, *, atomic: bool) -> str:
-    """What is wrong with an operation of a migration that is not the first of its app, "" for nothing."""
+    """What is wrong with an operation of a migration that is not the first of its app, "" for nothing.
+
+    What RunPython does is not seen here: jit_audit.0005, which takes a lock, has tests/audit/test_upgrade.py.
+    """
+    if isinstance(operation, migrations.SeparateDatabaseAndState):  # the database hears of one half only
+        told = (complaint(app, one, atomic=atomic) for one in operation.database_operations)
+        return next(filter(None, told), "")
     if isinstance(operation, TAKES_AWAY):
         return "old code still asks for it"
     table = (app, str(getattr(operation, "model_name", "") or getattr(operation, "name", "")).lower())
@@ -57,6 +63,8 @@ def complaint(app: str, operation: Any, *, atomic: bool) -> str:
         return "AddIndexConcurrently, in a migration of its own with atomic = False"
     if isinstance(operation, AddIndexConcurrently) and atomic:
         return "atomic = False"
+    if isinstance(operation, migrations.AlterField) and operation.field.is_relation:
+        return "its constraint comes or goes under a lock of both tables, with everybody behind it"
     if isinstance(operation, migrations.AddConstraint):
         return "it reads every row under a lock: AddConstraintNotValid, then ValidateConstraint"
     if isinstance(operation, REWRITES):
@@ -107,6 +115,10 @@ CHECK = models.CheckConstraint(condition=models.Q(), name="x")
         (migrations.AddIndex("small", INDEX), True),
         (AddIndexConcurrently("entry", INDEX), False),  # in a transaction
         (migrations.AddConstraint("entry", CHECK), False),
+        (migrations.AlterField("entry", "x", models.TextField(choices=[])), True),
+        (migrations.AlterField("entry", "x", models.ForeignKey("small", models.PROTECT, db_constraint=False)), False),
+        (migrations.SeparateDatabaseAndState([migrations.AddConstraint("entry", CHECK)]), False),
+        (migrations.SeparateDatabaseAndState([], [migrations.AddConstraint("entry", CHECK)]), True),
         (migrations.RemoveField("small", "x"), False),
         (migrations.RenameField("small", "x", "y"), False),
         (migrations.DeleteModel("small"), False),
