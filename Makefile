@@ -41,7 +41,7 @@ lint: $(VENV)/.dev ## ruff, import-linter, migrations
 	@$(VENV)/bin/python -m tests.run lint
 
 types: $(VENV)/.dev ## mypy, strict
-	@$(VENV)/bin/mypy
+	@$(VENV)/bin/mypy jitaccess requests_app
 
 pages: $(VENV)/.dev ## write anew what is generated: docs/openapi.yaml, docs/settings.md
 	@$(VENV)/bin/python manage.py spectacular --file docs/openapi.yaml --validate --fail-on-warn

@@ -98,7 +98,7 @@ def _gateway() -> Iterator[tuple[str, asyncio.AbstractEventLoop]]:
 
     settings.RATE_PER_MINUTE, settings.EGRESS_ALLOW = 0, ["127.0.0.1"]
     switch = Switch(role="gateway", gateway=Gateway(servers=directory()), web=False, background=None)
-    front = Front(switch, proxies=(), access_log=False)
+    front = Front(switch, proxies=(), access_log=False, short=switch.short)
     config = uvicorn.Config(
         front, http=Protocol, lifespan="on", log_config=None, access_log=False, server_header=False, proxy_headers=False
     )

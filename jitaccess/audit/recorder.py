@@ -25,6 +25,7 @@ from jitaccess.store.metrics import LEDGER_ENTRIES
 Row = tuple[str | int | None, ...]
 _FIELDS = Entry._meta.concrete_fields
 _AT, _EVENT, CALL = ([field.attname for field in _FIELDS].index(name) for name in ("at", "event", "call"))
+ABOUT = slice(4, 16)  # what `about` gives
 _TYPES = {"UUIDField": "uuid", "DateTimeField": "timestamptz", "BigIntegerField": "bigint"}
 _QUOTED = tuple(field.get_internal_type() not in _TYPES for field in _FIELDS)
 COLUMNS = [f'"{field.column}"' for field in _FIELDS]
@@ -118,34 +119,43 @@ def row(
     *,
     event: Event,
     outcome: Outcome,
-    actor: Row,
+    about: Row,
     at: str | None = None,
-    request: str | None = None,
-    grant: str | None = None,
-    call: str | None = None,
-    what: Row = (None, "", ""),
     tool_pin: str = "",
     bindings: tuple[UUID, ...] = (),
     policy_version: int | None = None,
     instance: str | None = None,
     data: str = "{}",
 ) -> Row:
-    """One entry. `actor` and `what` are of the functions of these names, `at` of `moment`, `data` is canonical JSON;
-    ids are hexadecimal.
+    """One entry. `about` is of the function of this name, `at` of `moment`, `data` is canonical JSON; ids are
+    hexadecimal.
     """
     return (
-        uuid7_hex(), at, str(event), str(outcome), *actor, request, grant, call, *what, tool_pin,
-        uids(bindings) if bindings else "[]", policy_version, instance, data,
+        uuid7_hex(), at, str(event), str(outcome), *about, tool_pin, uids(bindings) if bindings else "[]",
+        policy_version, instance, data,
     )  # fmt: skip
+
+
+def about(actor: Row, what: Row, *, grant: UUID | None, call: UUID | None, request: UUID | None = None) -> Row:
+    """What the entries about one thing have in common: whose doing it is, and of what. `actor` is of `actor_columns`,
+    `what` of `what_columns`.
+    """
+    return (
+        *actor,
+        None if request is None else request.hex,
+        None if grant is None else grant.hex,
+        None if call is None else call.hex,
+        *what,
+    )
 
 
 @lru_cache(4096)
 def actor_columns(actor: Actor) -> Row:
     """agent, agent_name, user, user_name, client, source."""
     return (
-        hex_of(actor.agent),
+        actor.agent.hex if actor.agent else None,
         visible(actor.agent_name, limit=150),
-        hex_of(actor.user),
+        actor.user.hex if actor.user else None,
         visible(actor.user_name, limit=150),
         visible(actor.client, limit=200),
         visible(actor.source, limit=64),
@@ -175,10 +185,6 @@ def moment(at: datetime) -> str:
     return text if byhand.on_sqlite() else f"{text}+00"
 
 
-def hex_of(uid: UUID | None) -> str | None:
-    return None if uid is None else uid.hex
-
-
 def _timed(rows: Sequence[Row]) -> Sequence[Row]:
     """With the clock, read once, where there is no time yet."""
     if all(row[_AT] for row in rows):
@@ -191,16 +197,18 @@ def _row(facts: Facts) -> Row:
     return row(
         event=facts.event,
         outcome=facts.outcome,
-        actor=actor_columns(facts.actor),
+        about=about(
+            actor_columns(facts.actor),
+            what_columns(facts.server, facts.server_name, facts.tool),
+            grant=facts.grant,
+            call=facts.call,
+            request=facts.request,
+        ),
         at=moment(facts.at) if facts.at else None,
-        request=hex_of(facts.request),
-        grant=hex_of(facts.grant),
-        call=hex_of(facts.call),
-        what=what_columns(facts.server, facts.server_name, facts.tool),
         tool_pin=facts.tool_pin,
         bindings=tuple(facts.bindings),
         policy_version=facts.policy_version,
-        instance=hex_of(facts.instance),
+        instance=facts.instance.hex if facts.instance else None,
         data=canonical(dict(facts.data)).decode(),
     )
 

@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Mapping
 
 from jitaccess.egress.addresses import Allowance
-from jitaccess.egress.client import MAX_BODY, Client
+from jitaccess.egress.client import Client
 from jitaccess.egress.errors import EgressFailed
+from jitaccess.egress.response import MAX_BODY
 
 # What whoever asks may have to know of an answer, besides its status.
 _TOLD = ("content-type", "date", "location", "retry-after", "cache-control", "www-authenticate", "x-slack-req-id")

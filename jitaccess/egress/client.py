@@ -6,9 +6,8 @@ import asyncio
 import contextlib
 import os
 import ssl
-import zlib
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,18 +15,17 @@ import msgspec
 
 from .addresses import Allowance, Target, check_url
 from .errors import EgressFailed
-from .http1 import Broken, Connection, request_bytes, request_head
+from .http1 import Broken, Connection, request_bytes, request_head, request_start
 from .resolver import Lookup, NoAddress, Resolver
+from .response import Response, Sent
 
 CONNECT_SECONDS = 10.0  # name, route and TLS together
 # Shorter than the 5 s of common servers: a request must not go out on a connection that is just being closed.
 KEEP_ALIVE_SECONDS = 4.0
-MAX_BODY = 8 << 20  # bytes, as sent and as unpacked
 MAX_PER_ORIGIN = 320  # requests in progress
 MAX_STREAMS = 1024  # those that stay open, of one origin; apart, or they would leave no room for what they tell about
 STAGGER_SECONDS = 0.25  # RFC 8305: then the next address is tried beside the first
 _MAX_ROUTES = 1024
-_PIECE = 64 << 10
 
 
 class Progress(msgspec.Struct, eq=False):
@@ -56,70 +54,12 @@ class _Route:
     head: bytes
 
 
-class Response:
-    """An answer whose body was not read yet. `status` as it came: a redirect is an answer, not an order."""
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Requests of one kind: to one URL, with the same headers."""
 
-    __slots__ = ("_closed", "_connection", "_done", "_headers", "status")
-
-    def __init__(self, connection: Connection, done: Callable[[Connection], None]) -> None:
-        self._connection, self._done = connection, done
-        self._closed = False
-        self.status, self._headers = connection.status, connection.headers
-
-    def header(self, name: str) -> str | None:
-        value = self._headers.get(name.lower().encode())
-        return None if value is None else value.decode("latin-1").strip()
-
-    @property
-    def content_type(self) -> str:
-        """The media type in lower case, without parameters."""
-        return self._headers.get(b"content-type", b"").decode("latin-1").partition(";")[0].strip().lower()
-
-    async def chunks(self, limit: int | None = MAX_BODY) -> AsyncGenerator[bytes, None]:
-        """The body in pieces, unpacked. Raises EgressFailed: broken, encoding, or too_large beyond `limit` bytes."""
-        unpack = _unpacker(self.header("content-encoding") or "")
-        size = 0
-        try:
-            while received := await self._connection.next():
-                for chunk in unpack(received):
-                    size += len(chunk)
-                    if limit is not None and size > limit:
-                        raise EgressFailed("egress.too_large", f"The answer is larger than {limit} bytes.")
-                    yield chunk
-        except Broken as error:
-            raise EgressFailed("egress.broken", f"The answer broke off ({error}).") from error
-        except zlib.error as error:
-            raise EgressFailed("egress.encoding", "The answer cannot be unpacked.") from error
-
-    async def read(self, limit: int = MAX_BODY) -> bytes:
-        """The whole body. Raises EgressFailed as `chunks`."""
-        if self._connection.complete and b"content-encoding" not in self._headers:
-            body = await self._connection.next()
-            if len(body) > limit:
-                raise EgressFailed("egress.too_large", f"The answer is larger than {limit} bytes.")
-            return body
-        return b"".join([chunk async for chunk in self.chunks(limit)])
-
-    @property
-    def at_end(self) -> bool:
-        """Whether the body came to its end."""
-        return self._connection.complete
-
-    async def skip(self, seconds: float) -> None:
-        """Read on to the end, for at most `seconds` and a little more body, so that the connection can be kept."""
-        with contextlib.suppress(TimeoutError, Broken):
-            async with asyncio.timeout(seconds):
-                size = 0
-                while received := await self._connection.next():
-                    size += len(received)
-                    if size > _PIECE:
-                        break
-
-    def close(self) -> None:
-        """Hang up, unless the body came to its end: then the connection is kept for the next. Idempotent."""
-        if not self._closed:
-            self._closed = True
-            self._done(self._connection)
+    route: _Route
+    start: bytes
 
 
 class Client:
@@ -160,7 +100,7 @@ class Client:
         progress = progress or Progress()
         route = self._routes.get((method, url)) or self._route(method, url)
         origin = route.origin
-        request = request_bytes(route.head, headers, body)
+        request = request_bytes(request_start(route.head, headers), body)
         counted, most = (origin, lasting), MAX_STREAMS if lasting else MAX_PER_ORIGIN
         busy = self._busy.get(counted, 0)
         if busy >= most:
@@ -171,11 +111,51 @@ class Client:
             connection = self._idle(route) or await self._connect(route.target)
             progress.leave()
             connection.ask(request)
+        except Broken as error:
+            self._left(route, counted, connection)
+            raise _broken(route, error, sent=progress.sent) from error
+        except BaseException:
+            self._left(route, counted, connection)
+            raise
+        return await self._answered(route, counted, connection)
+
+    def prepare(self, method: str, url: str, headers: Mapping[str, str]) -> Prepared | None:
+        """What requests of this kind have in common, for `ask`; None before the first by `send`. Raises ValueError."""
+        route = self._routes.get((method, url))
+        return None if route is None else Prepared(route, request_start(route.head, headers))
+
+    def ask(self, kind: Prepared, body: bytes, *, permit: Callable[[], bool], hears: Callable[[], None]) -> Sent | None:
+        """As `send`, where nothing has to be waited for: on a connection that is there. `hears` is called whenever
+        something of the answer has come, or the other side is gone. None: nothing was sent, `send` has to see to it.
+        """
+        route = kind.route
+        counted = route.origin, False
+        busy = self._busy.get(counted, 0)
+        if busy >= MAX_PER_ORIGIN:
+            return None
+        connection = self._idle(route)
+        if connection is None:
+            return None
+        if not permit():
+            self._kept[route.key].append(connection)
+            return None
+        self._busy[counted] = busy + 1
+        try:
+            connection.ask(request_bytes(kind.start, body), hears)
+        except Broken:
+            self._left(route, counted, connection)
+            return None
+        except BaseException:
+            self._left(route, counted, connection)
+            raise
+        return Sent(connection, partial(self._answered, route, counted), partial(self._left, route, counted))
+
+    async def _answered(self, route: _Route, counted: tuple[str, bool], connection: Connection) -> Response:
+        try:
             await connection.head()
         except Broken as error:
             self._left(route, counted, connection)
-            detail = f"The connection to {origin} broke ({error})."
-            raise EgressFailed("egress.broken", detail, sent=progress.sent) from error
+            raise _broken(route, error, sent=True) from error
         except BaseException:
             self._left(route, counted, connection)
             raise
@@ -311,27 +291,11 @@ class Client:
             self._closed.set()
 
 
+def _broken(route: _Route, error: Broken, *, sent: bool) -> EgressFailed:
+    return EgressFailed("egress.broken", f"The connection to {route.origin} broke ({error}).", sent=sent)
+
+
 def _unwanted(task: asyncio.Task[Connection]) -> None:
     """It came too late: another address was faster, or nobody waits any more."""
     if not task.cancelled() and task.exception() is None:
         task.result().abort()
-
-
-def _unpacker(named: str) -> Callable[[bytes], Iterator[bytes]]:
-    named = named.strip().lower()
-    if named in {"", "identity"}:
-        return lambda received: iter((received,))
-    if named not in {"gzip", "x-gzip", "deflate"}:
-        raise EgressFailed("egress.encoding", "The answer has a Content-Encoding that was not asked for.")
-    packed = zlib.decompressobj(wbits=47)
-
-    def unpack(received: bytes) -> Iterator[bytes]:
-        piece = b""
-        while not packed.eof and (received or len(piece) == _PIECE):
-            # In small pieces, so that a bomb is noticed before it is unpacked.
-            piece = packed.decompress(received, _PIECE)
-            received = packed.unconsumed_tail
-            if piece:
-                yield piece
-
-    return unpack

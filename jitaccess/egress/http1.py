@@ -28,6 +28,10 @@ _OURS = frozenset(
 _PRINTABLE = bytes((9, *range(32, 127)))
 _METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})  # an answer to HEAD or CONNECT is framed otherwise
 _INTERIM, _NO_CONTENT, _UNCHANGED, _SWITCHED = range(100, 200), 204, 304, 101
+# Heads of answers that were read, byte by byte the same each time: their headers, and the length of what follows.
+_heads: dict[bytes, tuple[dict[bytes, bytes], int]] = {}
+MOST_HEADS, KNOWN_HEAD = 256, 1024  # how many, and their bytes
+_OK = 200
 _names: dict[str, str] = {}  # that were found to be tokens, and their lower case; a few dozen exist
 
 
@@ -43,8 +47,8 @@ def request_head(method: str, path: str, host: str) -> bytes:
     return f"{method} {path} HTTP/1.1\r\nHost: {host}\r\nAccept-Encoding: identity\r\n".encode()
 
 
-def request_bytes(first: bytes, headers: Mapping[str, str], body: bytes | None) -> bytes:
-    """The whole request; `first` is of `request_head`.
+def request_start(first: bytes, headers: Mapping[str, str]) -> bytes:
+    """A request up to what says how long its body is; `first` is of `request_head`.
 
     Raises ValueError for a header whose name is no token or that frames the message, and for a value that holds a line
     break, NUL or anything else that is not printable ASCII: it could become another header, or another request.
@@ -61,10 +65,15 @@ def request_bytes(first: bytes, headers: Mapping[str, str], body: bytes | None) 
     # What is left without printable characters is the line breaks, one for each header, unless a value brought its own.
     if head.translate(None, _PRINTABLE) != b"\r\n" * len(lines):
         raise ValueError("A header holds a line break or another control character.")
+    return first + agent + head
+
+
+def request_bytes(start: bytes, body: bytes | None) -> bytes:
+    """The whole request; `start` is of `request_start`."""
     if body is not None:
-        return b"%b%b%bContent-Length: %d\r\n\r\n%b" % (first, agent, head, len(body), body)
+        return b"%bContent-Length: %d\r\n\r\n%b" % (start, len(body), body)
     # RFC 9110, 8.6: a method that usually has a body says that this request has none.
-    return b"%b%b%b%b" % (first, agent, head, b"Content-Length: 0\r\n\r\n" if first[:1] == b"P" else b"\r\n")
+    return start + (b"Content-Length: 0\r\n\r\n" if start[:1] == b"P" else b"\r\n")
 
 
 def _learn(name: str) -> str:
@@ -91,17 +100,23 @@ class Connection(asyncio.Protocol):
         self._parser = HttpResponseParser(self)
         self._poll = select.poll()
         self._waiter: asyncio.Future[None] | None = None
+        self.hears: Callable[[], None] | None = (
+            None  # called instead when something has come, or the other side is gone
+        )
         self._failure: str | None = None
         self.closed = False
         self.idle_since = 0.0
         self._begin()
         self.complete, self.reusable = True, True
 
-    def ask(self, request: bytes) -> None:
-        """Send. The caller then waits for `head`. Raises Broken when the other side has hung up already."""
+    def ask(self, request: bytes, hears: Callable[[], None] | None = None) -> None:
+        """Send. The caller then waits for `head`, or is told by `hears`. Raises Broken when the other side has hung up
+        already.
+        """
         if self._transport is None:
             raise Broken(self._failure or "it hung up")
         self._begin()
+        self.hears = hears
         self._transport.write(request)
 
     async def head(self) -> None:
@@ -122,6 +137,18 @@ class Connection(asyncio.Protocol):
             self._paused = False
             self._transport.resume_reading()
         return found
+
+    @property
+    def paused(self) -> bool:
+        """Whether the other side has to wait until `next` is called."""
+        return self._paused
+
+    @property
+    def body(self) -> bytes | None:
+        """The whole of it, which `next` gives as well; None while it is not here."""
+        if not self.complete:
+            return None
+        return self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
 
     def may_follow(self) -> bool:
         """Whether a next request can use the connection: nothing of this exchange is left on the way, or untold."""
@@ -153,7 +180,7 @@ class Connection(asyncio.Protocol):
         self._parts: list[bytes] = []
         self._buffered = self._barren = self._count = 0
         self._paused = False
-        self._framed = self._said = False
+        self._framed = self._said = self._touched = False
         self.started = self.complete = self.reusable = False
 
     def _more(self) -> asyncio.Future[None]:
@@ -164,7 +191,9 @@ class Connection(asyncio.Protocol):
         return waiter
 
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
+        if self.hears is not None:
+            self.hears()
+        elif self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     def _fail(self, why: str) -> None:
@@ -184,7 +213,10 @@ class Connection(asyncio.Protocol):
             self.reusable = False
             self.abort()
             return
-        self._said = False
+        if not self._touched and self._is_known(data):
+            self._wake()
+            return
+        first, self._touched, self._said = not self._touched, True, False
         try:
             self._parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade) as error:
@@ -198,7 +230,29 @@ class Connection(asyncio.Protocol):
                 self._fail("it sends everything but a body")
         else:
             self._barren = 0
+        if first and self.complete and self.reusable and self.status == _OK:
+            self._learn(data)
         self._wake()
+
+    def _is_known(self, data: bytes) -> bool:
+        """Whether it is a whole answer whose head was read before: then it needs no parser, which stays before it."""
+        ends = data.find(b"\r\n\r\n", 0, KNOWN_HEAD) + 4
+        known = _heads.get(data[:ends]) if ends > 3 else None
+        if known is None or len(data) - ends != known[1]:
+            return False
+        self.headers, self.status = known[0], _OK
+        self._parts.append(data[ends:])
+        self.started = self.complete = self.reusable = self._framed = True
+        return True
+
+    def _learn(self, data: bytes) -> None:
+        ends, length = data.find(b"\r\n\r\n", 0, KNOWN_HEAD) + 4, self.headers.get(b"content-length", b"")
+        if ends < 4 or b"transfer-encoding" in self.headers or not length.isdigit() or int(length) != len(data) - ends:
+            return
+        if int(length):
+            if len(_heads) >= MOST_HEADS:
+                _heads.clear()
+            _heads[data[:ends]] = self.headers, int(length)
 
     def eof_received(self) -> bool:
         if self.started and not self._framed and self._failure is None:

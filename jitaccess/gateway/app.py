@@ -17,11 +17,22 @@ from msgspec.structs import replace
 from jitaccess.gateway import tracing, wire
 from jitaccess.gateway.builtin.definitions import NAMES
 from jitaccess.gateway.calling.calls import Call, forward_call, no_server, record_knock
+from jitaccess.gateway.calling.short import ShortCall, ShortWay
 from jitaccess.gateway.context import Context
 from jitaccess.gateway.core import Clock, Gateway, Seen
 from jitaccess.gateway.endpoint import PATH, PREFIX, Endpoint, Target
 from jitaccess.gateway.heads import Heads, check_content, token_of
-from jitaccess.gateway.http import Answering, Receive, Scope, Send, check_length, read_body, send_empty, send_json
+from jitaccess.gateway.http import (
+    BEGUN,
+    Answering,
+    Receive,
+    Scope,
+    Send,
+    check_length,
+    read_body,
+    send_empty,
+    send_json,
+)
 from jitaccess.gateway.limits import MAX_IN_FLIGHT, MAX_READING, RETRY_AFTER, one_more
 from jitaccess.gateway.methods import METHODS, Method, initialize
 from jitaccess.gateway.presence import Presences
@@ -53,6 +64,7 @@ class Application:
     def __init__(self, gateway: Gateway) -> None:
         self.gateway = gateway
         gateway.elsewhere = Elsewhere(gateway, forward_call)
+        self.short = gateway.short = ShortWay(gateway)
         self._presences = Presences()
         self._numbers = itertools.count()
         self._heads = Heads()
@@ -60,7 +72,8 @@ class Application:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         answering = send if isinstance(send, Answering) else Answering(send)
         try:
-            await self._serve(scope, receive, answering)
+            begun: ShortCall | None = scope.get(BEGUN)
+            await (self._serve(scope, receive, answering) if begun is None else self._go_on(begun, receive, answering))
         except RpcError as error:
             if not answering.status:
                 await _send_error(answering, error)
@@ -124,6 +137,16 @@ class Application:
             await self._answer(Context(self.gateway, principal, endpoint, message, *seen), headers, receive, send)
         except RpcError as error:
             error.request_id = message.id
+            raise
+
+    async def _go_on(self, begun: ShortCall, receive: Receive, send: Send) -> None:
+        """With a call that went the short way so far."""
+        begun.taken_over()
+        seen = (self.gateway, begun.call.principal, begun.endpoint, begun.message, begun.snapshot, begun.call.clock)
+        try:
+            await self._answer(Context(*seen, begun=begun), begun.head.headers, receive, send)
+        except RpcError as error:
+            error.request_id = begun.message.id
             raise
 
     async def _listen_legacy(
@@ -200,8 +223,9 @@ class Application:
         reply = Reply(send, events=bool(events), preferred=preferred)
         try:
             caller = Caller(message, principal.key, session_id, reply, asked_of, level)
-            with one_more(self.gateway.limits.busy, principal.key, limit=MAX_IN_FLIGHT):
-                await self._work(Context(*seen, caller), session_id, handler, reply, receive)
+            begun = context.begun
+            with begun.busy if begun else one_more(self.gateway.limits.busy, principal.key, limit=MAX_IN_FLIGHT):
+                await self._work(Context(*seen, caller, begun), session_id, handler, reply, receive)
         finally:
             reply.close()
             if reply.streaming:
@@ -223,6 +247,8 @@ class Application:
         if key in in_flight:
             raise RpcError(wire.INVALID_REQUEST, "A request with this id is in progress in this session.", status=400)
         in_flight[key] = task
+        if self.gateway.over:  # a call that went the short way is in nobody's list
+            task.cancel()
         with self._presences.of(task, receive) as client:
             # A wait that nobody waits for is over, in every era.
             if message.modern or _waits(message.params):

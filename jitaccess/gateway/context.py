@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 
-from jitaccess import __version__
 from jitaccess.gateway import wire
 from jitaccess.gateway.core import Clock, Gateway
 from jitaccess.gateway.endpoint import Endpoint
@@ -15,11 +16,14 @@ from jitaccess.kernel.strictjson import JsonObject
 from jitaccess.policy.engine.decide import Who
 from jitaccess.policy.engine.rules import Snapshot
 
-SERVER_INFO: JsonObject = {"name": "jitaccess", "version": __version__}
+if TYPE_CHECKING:
+    from jitaccess.gateway.calling.short import ShortCall
 
 
 class Context(msgspec.Struct, frozen=True):
-    """One request on its way: who asks what where; policy and clock as they were read when it came."""
+    """One request on its way: who asks what where; policy and clock as they were read when it came. `begun`: a call of
+    a tool, which is under way already.
+    """
 
     gateway: Gateway
     principal: Principal
@@ -28,6 +32,7 @@ class Context(msgspec.Struct, frozen=True):
     snapshot: Snapshot
     clock: Clock
     caller: Caller | None = None
+    begun: ShortCall | None = None
 
     @property
     def who(self) -> Who:
@@ -39,6 +44,4 @@ def complete(context: Context, value: JsonObject) -> JsonObject:
     """A result in the words of the client's era, whatever the era of the server it came from."""
     if not context.message.modern:
         return {key: member for key, member in value.items() if key not in {"resultType", "ttlMs", "cacheScope"}}
-    meta = value.get("_meta")
-    stamped = {wire.META_SERVER: SERVER_INFO, **(meta if isinstance(meta, dict) else {})}
-    return {"resultType": "complete", **value, "_meta": stamped}
+    return wire.stamped(value)

@@ -53,18 +53,17 @@ from jitaccess.store.wakeups import Wakeups
 from requests_app.selectors import still_open
 
 if TYPE_CHECKING:
+    from jitaccess.gateway.calling.short import ShortWay
     from jitaccess.gateway.talking.elsewhere import Elsewhere
 
 log = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 
-OWN_THREADS = 2
-BETWEEN_CHECKS = 0.01
+DB_THREADS, OWN_THREADS, BETWEEN_CHECKS = 8, 2, 0.01
 POLL_SECONDS = float(os.environ.get("JITACCESS_TEST_POLL_SECONDS", "1"))  # tests see then what wake-ups do alone
 HOUSEKEEPING_SECONDS = 5.0
 RENEW_SECONDS = 300.0
-DB_THREADS = 8
 # Longer than a transaction may last that revokes a token.
 REVOKED_WITHIN = timedelta(minutes=10)
 END_SECONDS = 2.0  # a lease that is not ended runs out
@@ -112,6 +111,7 @@ class Gateway:
     ended: EndedSessions = field(default_factory=EndedSessions)
     calls: RunningCalls = field(init=False)
     parked: ParkedCalls = field(init=False)
+    short: ShortWay = field(init=False)  # of its application
     over: bool = False
     instance: UUID = field(init=False)
     admission: Admission = field(init=False)
@@ -124,7 +124,7 @@ class Gateway:
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
     _notes: set[asyncio.Task[None]] = field(default_factory=set)
     _running: bool = False
-    _clock: Clock | None = None
+    known_clock: Clock | None = None  # the database's as last read
 
     async def start(self) -> None:
         """Enter this process, start the batch writer and the watchers. Raises when the database cannot be used."""
@@ -161,6 +161,7 @@ class Gateway:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.short.stop()
         calls = list(self.in_flight.values())
         self.cut()
         # What they owe the ledger must be with the batch writer before it stops.
@@ -170,6 +171,7 @@ class Gateway:
         await asyncio.gather(self.pool.close(), asyncio.to_thread(self._wakeups.stop))
         await self.admission.stop_lane()
         await asyncio.to_thread(self.admission.stop)
+        await asyncio.to_thread(self.admission.write_left)
         with contextlib.suppress(Exception):
             await asyncio.wait_for(self.db(instances.end_lease, self.instance), END_SECONDS)
         executors = {self._executor: DB_THREADS, self._own: OWN_THREADS}
@@ -192,12 +194,14 @@ class Gateway:
     def begin_shutdown(self) -> None:
         """Streams end first: an open one would hold the server's graceful stop until its timeout."""
         self._running = False
+        self.short.close()
         self.streams.shut()
         self.waits.end()
 
     def cut(self) -> None:
         """Cancel the calls that have not ended in the time they were given: their clients are told, and the ledger."""
         self.over = True
+        self.short.turn_all()  # which are cancelled as they begin the long way
         for call in list(self.in_flight.values()):
             call.cancel()
 
@@ -231,7 +235,7 @@ class Gateway:
     @property
     def clock(self) -> Clock:
         """The database's clock as this process last read it, or its own before that."""
-        return self._clock or Clock(datetime.now(UTC), steady())
+        return self.known_clock or Clock(datetime.now(UTC), steady())
 
     def _heard(self, slug: str, principal: str | None, method: str, params: JsonObject) -> None:
         """A server said something, on a connection of this principal or (None) of everybody's."""
@@ -285,15 +289,15 @@ class Gateway:
             return None
         if counted(snapshot, [Subject(agent=principal.agent, user=principal.user)], now.clock):
             return None
-        self._clock = Clock(now.clock, steady())
-        return snapshot, self._clock
+        self.known_clock = Clock(now.clock, steady())
+        return snapshot, self.known_clock
 
     def recognize(self, token: str, *, source: str) -> tuple[Principal, Seen] | None:
         """Whose token it was within the last minute, and policy as this process knows it: for calls, which are decided
         with their token and policy as they are then. None for a token that has to be asked about.
         """
         principal = self.known.find(token, source=source)
-        return (principal, (self.store.current, self._clock)) if principal and self._clock else None
+        return (principal, (self.store.current, self.known_clock)) if principal and self.known_clock else None
 
     async def look(self, principal: Principal) -> Seen:
         """The newest snapshot and the clock, read from the database now: what this principal's lists are made from."""
@@ -302,8 +306,8 @@ class Gateway:
     def _look(self, principals: Iterable[Principal]) -> Seen:
         read = steady()
         snapshot, clock = self.store.look(*{Subject(agent=one.agent, user=one.user) for one in principals})
-        self._clock = Clock(clock, read)
-        return snapshot, self._clock
+        self.known_clock = Clock(clock, read)
+        return snapshot, self.known_clock
 
     async def _watch(self) -> None:
         """Tell open streams what changed: each second, at the next edge of a binding, and when somebody wakes us."""
@@ -339,6 +343,7 @@ class Gateway:
         (snapshot, clock), ended, mail, open_ = await self._run(self._own, read)
         self.mail.deliver(mail)
         self.waits.settle(waited, open_)
+        self.short.check(snapshot, clock.now())
         self.calls.check(snapshot, clock.now())
         edge = await self.streams.refresh(snapshot, clock.now(), ended)
         self.subscriptions.sweep(snapshot, clock.now())

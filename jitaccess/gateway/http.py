@@ -17,9 +17,12 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 MAX_BODY = 2 * 1024 * 1024
 BODY_SECONDS = 15.0
 PART = 64 * 1024
+# Bytes of a head and of a body that may go the short way; and the member of the scope of a call that comes from there.
+SHORT_HEAD, SHORT_BODY = 2048, 4096
+BEGUN = "jitaccess.begun"
 SLOW_SECONDS = 30.0
 _EVERYWHERE = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
-_JSON = (*_EVERYWHERE, (b"content-type", b"application/json"))
+JSON_HEADERS = (*_EVERYWHERE, (b"content-type", b"application/json"))
 
 
 class ClientGone(ConnectionError):
@@ -95,7 +98,7 @@ async def disconnected(receive: Receive) -> None:
 
 async def send_json(send: Send, status: int, value: JsonObject, headers: dict[str, str] | None = None) -> None:
     body = encoded(value)
-    raw = [*_JSON, (b"content-length", b"%d" % len(body))]
+    raw = [*JSON_HEADERS, (b"content-length", b"%d" % len(body))]
     for name, text in headers.items() if headers else ():
         raw.append((name.encode(), text.encode("latin-1")))
     await send({"type": "http.response.start", "status": status, "headers": raw})

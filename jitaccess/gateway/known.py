@@ -23,9 +23,16 @@ class KnownTokens:
     def __init__(self) -> None:
         self._principals: OrderedDict[str, tuple[Principal, float]] = OrderedDict()
 
+    def __contains__(self, hashed: str) -> bool:
+        return hashed in self._principals
+
     def find(self, token: str, *, source: str) -> Principal | None:
         """The principal of a token that was good within the last minute, as it comes from `source` now."""
-        found = self._principals.get(token_hash(token))
+        return self.of(token_hash(token), source=source)
+
+    def of(self, hashed: str, *, source: str) -> Principal | None:
+        """The same by the token's hash."""
+        found = self._principals.get(hashed)
         if found is None or steady() - found[1] > SECONDS:
             return None
         return found[0] if found[0].source == source else replace(found[0], source=source)

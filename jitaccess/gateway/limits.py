@@ -124,12 +124,15 @@ class Limits:
 class one_more:  # noqa: N801 - read like a function
     """Count a principal's request while it lasts. Raises RpcError(429) when there are `limit` already."""
 
-    __slots__ = ("_counter", "_key", "_limit")
+    __slots__ = ("_counted", "_counter", "_key", "_limit")
 
-    def __init__(self, counter: Counter[str], key: str, *, limit: int) -> None:
-        self._counter, self._key, self._limit = counter, key, limit
+    def __init__(self, counter: Counter[str], key: str, *, limit: int, counted: bool = False) -> None:
+        """`counted`: it is, already."""
+        self._counter, self._key, self._limit, self._counted = counter, key, limit, counted
 
     def __enter__(self) -> None:
+        if self._counted:
+            return
         now = self._counter.get(self._key, 0)
         if now >= self._limit:
             raise too_many("at_once", f"At most {self._limit} requests may be in progress at once.", 1.0)

@@ -11,7 +11,7 @@ from jitaccess.gateway.builtin import access
 from jitaccess.gateway.builtin.definitions import DEFINITIONS, INSTRUCTIONS, NAMES, CallTool
 from jitaccess.gateway.calling import mirrored
 from jitaccess.gateway.calling.calls import Call, forward_call
-from jitaccess.gateway.context import SERVER_INFO, Context, complete
+from jitaccess.gateway.context import Context, complete
 from jitaccess.gateway.seeing import offering, offers
 from jitaccess.gateway.seeing.listing import ttl_ms
 from jitaccess.gateway.sessions import open_session
@@ -45,7 +45,7 @@ async def initialize(context: Context) -> tuple[JsonObject, str]:
     value: JsonObject = {
         "protocolVersion": version,
         "capabilities": (await _capabilities(context))[0],
-        "serverInfo": SERVER_INFO,
+        "serverInfo": wire.SERVER_INFO,
         "instructions": _instructions(context),
     }
     return value, session.id
@@ -96,6 +96,10 @@ async def _list_tools(context: Context) -> JsonObject:
 
 
 async def _call_tool(context: Context) -> JsonObject:
+    if context.begun is not None:
+        known = context.begun.call
+        call = Call(context.principal, known.target, known.arguments, context.clock, context.caller)
+        return complete(context, await forward_call(context.gateway, call, context.begun))
     params = context.message.params
     name, arguments = params.get("name"), params.get("arguments", {})
     if not isinstance(name, str) or not isinstance(arguments, dict):

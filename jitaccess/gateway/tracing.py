@@ -48,6 +48,11 @@ def set_up() -> None:
     _tracer = provider.get_tracer("jitaccess")
 
 
+def on() -> bool:
+    """Whether anybody wants traces."""
+    return _tracer is not None
+
+
 def carry(header: str | None, meta: JsonObject) -> None:
     """Remember for this request what its client said; `_meta` is nearer to the call than the header."""
     for said in (meta.get("traceparent"), header):

@@ -32,6 +32,7 @@ class Switch:
     def __init__(self, *, role: str, gateway: Gateway | None, web: bool, background: Background | None) -> None:
         self._gateway = gateway
         self._mcp = Application(gateway) if gateway else None
+        self.short = self._mcp.short if self._mcp else None
         self._background = background
         self._live = Live() if web else None
         self._vitals = Vitals(role, _checks(gateway, background), _gauges(gateway, self._live))
@@ -140,7 +141,7 @@ def _gauges(gateway: Gateway | None, live: Live | None) -> Gauges:
         return pages | {
             "open_streams": float(len(gateway.streams)),
             "upstream_children": float(gateway.pool.children),
-            "calls_in_flight": float(len(gateway.in_flight)),
+            "calls_in_flight": float(len(gateway.in_flight) + len(gateway.short)),
         }
 
     reads = [*([of_installation] if live is not None else []), *([of_gateway(gateway)] if gateway else [])]

@@ -6,12 +6,15 @@ import logging
 import re
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from contextvars import Context
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from random import getrandbits
 
+from jitaccess.gateway.calling.short import Client, Head, ShortCall, ShortWay
+from jitaccess.gateway.endpoint import PREFIX
 from jitaccess.gateway.http import Answering, ClientGone, Receive, Scope, Send
 from jitaccess.gateway.tracing import trace_id
-from jitaccess.kernel.discreet import begin_request
+from jitaccess.kernel.discreet import begin_request, is_about
 
 log = logging.getLogger("jitaccess.access")
 
@@ -22,12 +25,43 @@ _UNTOLD = ("/healthz", "/readyz", "/metrics")
 
 
 class Front:
-    """Wraps an ASGI application. `proxies` are the peers whose forwarding headers are believed."""
+    """Wraps an ASGI application. `proxies` are the peers whose forwarding headers are believed. What is asked of the
+    gateway may go the short way, where that is given.
+    """
 
     def __init__(
-        self, app: Callable[[Scope, Receive, Send], Awaitable[None]], *, proxies: Networks, access_log: bool
+        self,
+        app: Callable[[Scope, Receive, Send], Awaitable[None]],
+        *,
+        proxies: Networks,
+        access_log: bool,
+        short: ShortWay | None = None,
     ) -> None:
-        self._app, self._proxies, self._access_log = app, tuple(proxies), access_log
+        self._app, self._proxies, self._access_log, self.short = app, tuple(proxies), access_log, short
+
+    def take(self, client: Client, peer: tuple[str, int] | None, head: Head, body: bytes) -> ShortCall | None:
+        """As `ShortWay.take`."""
+        assert self.short is not None
+        if self._proxies:
+            scope: Scope = {"client": peer, "headers": head.forwarded}
+            believe(scope, self._proxies)
+            peer = scope["client"]
+        return self.short.take(client, head, body, peer[0] if peer else "")
+
+    def answered(self, status: int, call: ShortCall) -> bytes:
+        """Tell of a call that went the short way; its name."""
+        name = f"{getrandbits(128):032x}"
+        if self._access_log and log.isEnabledFor(logging.INFO):
+            Context().run(self._tell, name, status, call)
+        return name.encode()
+
+    def _tell(self, name: str, status: int, call: ShortCall) -> None:
+        about = begin_request(name)
+        if call.admitted is not None:
+            is_about(call=call.admitted.recorded, grant=call.admitted.verdict.grant)
+        path, source = f"{PREFIX}{call.head.slug}", call.call.principal.source
+        scope: Scope = {"method": "POST", "path": path, "client": (source, 0)}
+        _tell(scope, status, round((time.monotonic() - call.since) * 1000), about)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

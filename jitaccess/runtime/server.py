@@ -139,7 +139,7 @@ def serve(
     up = role == "up"
     stop_seconds = UP_STOP_SECONDS if up and not env.text("JITACCESS_STOP_SECONDS") else settings.STOP_SECONDS
     config = uvicorn.Config(
-        Front(switch, proxies=settings.TRUSTED_PROXIES, access_log=not up),
+        Front(switch, proxies=settings.TRUSTED_PROXIES, access_log=not up, short=switch.short),
         loop="uvloop",
         http=Protocol,
         limit_concurrency=most_connections(raise_open_files()),

@@ -31,6 +31,8 @@ from jitaccess.gateway.models import OpenCall, RefusalCount
 from jitaccess.gateway.upstream.config import StdioServer
 from jitaccess.identity.models import AccessToken, Agent, User
 from jitaccess.identity.services import issue_token
+from jitaccess.runtime.front import Front
+from jitaccess.runtime.protocol import Protocol
 from jitaccess.runtime.server import bind
 from tests.cast import Cast
 
@@ -128,9 +130,9 @@ class _Server(uvicorn.Server):
 def serve(servers: dict[str, StdioServer], **options: Any) -> Served:
     """As runtime.server does it, without the signals and the web half."""
     gateway = Gateway(servers=servers.get, **options)
-    listener = bind("127.0.0.1", 0)
+    application, listener = Application(gateway), bind("127.0.0.1", 0)
     config = uvicorn.Config(
-        Application(gateway), http="httptools", lifespan="off", log_config=None, access_log=False,
+        Front(application, proxies=(), access_log=False, short=application.short), http=Protocol, lifespan="off", log_config=None, access_log=False,
         server_header=False, proxy_headers=False, timeout_graceful_shutdown=2,
     )  # fmt: skip
     ready: Any = threading.Event()

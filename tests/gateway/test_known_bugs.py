@@ -236,13 +236,14 @@ def test_each_call_goes_in_the_name_of_who_makes_it(
         cast.agent.users.add(user)
     served = start({"git": HttpServer("git", upstream.url, {})})
     people = [cast.anna, cast.bert, cast.olga] * 8
+    clients = [served.client(cast, user=user) for user in people]
     with ThreadPoolExecutor(6) as pool:
 
-        def named(user: Any) -> str:
-            with served.client(cast, user=user) as client:
+        def named(client: Client) -> str:
+            with client:
                 return str(client.call("git_log")["content"][0]["text"])
 
-        assert list(pool.map(named, people)) == [user.username for user in people]
+        assert list(pool.map(named, clients)) == [user.username for user in people]
     assert len({seen.request.headers[HEADER] for seen in upstream.calls()}) == len(people)
 
 

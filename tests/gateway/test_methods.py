@@ -199,7 +199,8 @@ def test_a_hidden_tool_answers_exactly_like_an_unknown_one_and_is_on_record(
         ):
             header = {} if name == name.strip() else {"mcp_name": "=?base64?IGdpdF9sb2c=?="}
             response = agent.post(message, **(header if message["params"]["name"] == name else {}))
-            headers = {key: value for key, value in response.headers.items() if key not in {"date", "content-length"}}
+            differs = {"date", "content-length", "x-request-id"}
+            headers = {key: value for key, value in response.headers.items() if key not in differs}
             found.add((response.status_code, response.content.replace(name.encode(), b"NAME"), str(headers)))
         return found
 

@@ -21,7 +21,7 @@ from jitaccess.kernel.strictjson import Json, JsonObject
 
 # Arguments up to this many bytes are digested where they are: a thread costs more.
 SMALL = 4096
-_DOMAIN = "jitaccess-args-v1"
+DOMAIN = "jitaccess-args-v1"
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -117,8 +117,8 @@ async def kept(gateway: Gateway, arguments: JsonObject) -> tuple[str, Json, Json
     Large ones in a thread, one at a time: they must hold up neither the event loop nor, several at once, everybody.
     """
     if len(strictjson.encode_read(arguments)) <= SMALL:
-        return digest(arguments, domain=_DOMAIN), redact(arguments), None
+        return digest(arguments, domain=DOMAIN), redact(arguments), None
     async with gateway.large:
-        whole, plain = await asyncio.to_thread(lambda: (digest(arguments, domain=_DOMAIN), plain_numbers(arguments)))
+        whole, plain = await asyncio.to_thread(lambda: (digest(arguments, domain=DOMAIN), plain_numbers(arguments)))
     assert isinstance(plain, dict)
     return whole, redact(arguments), plain

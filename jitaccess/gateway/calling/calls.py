@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -25,6 +26,7 @@ from jitaccess.gateway.talking import rounds
 from jitaccess.gateway.talking.between import ask, hand_over, unaskable
 from jitaccess.gateway.talking.parked import ParkedCall
 from jitaccess.gateway.talking.rounds import FIRST, Turn, Wanted
+from jitaccess.gateway.upstream.atonce import Underway
 from jitaccess.gateway.upstream.connection import Connection
 from jitaccess.gateway.upstream.errors import RemoteError, UpstreamError
 from jitaccess.gateway.wire import INVALID_PARAMS, RpcError
@@ -35,14 +37,21 @@ from jitaccess.kernel.steps import step
 from jitaccess.kernel.strictjson import JsonObject
 from jitaccess.policy.engine.decide import Who, decide
 
+if TYPE_CHECKING:
+    from jitaccess.gateway.calling.short import ShortCall
+
 __all__ = ["Call", "forward_call", "no_server", "record_knock"]
 
 
-async def forward_call(gateway: Gateway, call: Call) -> JsonObject:
-    """The server's result. Of a tool also a refusal or failure is a result; of anything else it is an error.
+async def forward_call(gateway: Gateway, call: Call, begun: ShortCall | None = None) -> JsonObject:
+    """The server's result. Of a tool also a refusal or failure is a result; of anything else it is an error. `begun`:
+    the same call, as far as it went the short way.
 
     Raises RpcError for what the protocol calls an error.
     """
+    if begun is not None:
+        known = Known(gateway, call, begun.digest, begun.shown)
+        return await _to_its_end(known, await _round(known, FIRST, begun))
     try:
         args_digest, shown, plain = await kept(gateway, call.arguments)
     except Invalid as error:
@@ -56,14 +65,17 @@ async def forward_call(gateway: Gateway, call: Call) -> JsonObject:
     goes_on = not rounds.MEMBERS.isdisjoint(given)
     turn = rounds.begin(given, known.subject, now=call.clock.now()) if goes_on else FIRST
     if turn.parked is not None:
-        outcome = await _resume(known, turn)
-    else:
-        outcome = await _round(known, turn)
+        return await _to_its_end(known, await _resume(known, turn))
+    return await _to_its_end(known, await _round(known, turn))
+
+
+async def _to_its_end(known: Known, outcome: JsonObject | Asking) -> JsonObject:
+    """The result, when all is asked that the server wants to know."""
     while isinstance(outcome, Asking):
         refused = unaskable(known, outcome)
         if refused is not None:
             return refused
-        if call.modern:
+        if known.call.modern:
             return await hand_over(known, outcome)
         answered = await ask(known, outcome)
         if not isinstance(answered, Turn):
@@ -72,19 +84,17 @@ async def forward_call(gateway: Gateway, call: Call) -> JsonObject:
     return outcome
 
 
-async def _round(known: Known, turn: Turn) -> JsonObject | Asking:
-    """Decide, record, forward: once, unless it took too long to be still good."""
+async def _round(known: Known, turn: Turn, begun: ShortCall | None = None) -> JsonObject | Asking:
+    """Decide, record, forward: once, unless it took too long to be still good. What has `begun` goes on from there."""
     gateway, call = known.gateway, known.call
-    barred = ""
     for attempt in range(TRIES):
-        # A child is started only for a call that would be allowed, and before admission: a start may take longer
-        # than an admission stays good.
-        guess, first = _guess(known), not attempt and not turn.number
-        allowed = guess.verdict.allowed
-        if allowed and first and too_often(gateway, call.principal, call.target, guess.verdict.server, known.digest):
-            barred = REPEATED
-        connection = await _connect(gateway, call) if allowed and not barred else None
-        admitted = await _admit(known, turn, barred, guess)
+        underway = begun.underway if begun is not None else None
+        started = begun.started if begun is not None else None
+        if begun is not None:
+            admitted, connection = await _taken_over(known, begun)
+            begun = None
+        else:
+            admitted, connection = await _let_through(known, turn, first=not attempt and not turn.number)
         if isinstance(admitted, dict):
             return admitted
         try:
@@ -94,23 +104,52 @@ async def _round(known: Known, turn: Turn) -> JsonObject | Asking:
             raise
         if isinstance(connection, UpstreamError):
             return broken(gateway, call, admitted, connection)
-        forwarding = Forwarding(gateway, call, admitted, connection, turn, time.monotonic())
+        forwarding = Forwarding(gateway, call, admitted, connection, turn, started or time.monotonic())
+        forwarding.begun = underway is not None
         try:
             with tracing.span("forward", server=call.target.server_name):
-                return await _forward(known, forwarding)
+                return await _forward(known, forwarding, underway)
         except TooLate:
             gateway.admission.not_sent(admitted, "could not start within a second")
             await connection.make_ready()
     return refusal(call, "policy_busy", None, None)
 
 
+async def _let_through(
+    known: Known, turn: Turn, *, first: bool
+) -> tuple[Admitted | JsonObject, Connection | UpstreamError | None]:
+    """What its batch says, or what the client is told instead; and the connection, if there is one by then."""
+    gateway, call = known.gateway, known.call
+    guess, barred = _guess(known), ""
+    allowed = guess.verdict.allowed
+    if allowed and first and too_often(gateway, call.principal, call.target, guess.verdict.server, known.digest):
+        barred = REPEATED
+    # A child is started only for a call that would be allowed, and before admission: a start may take longer than an
+    # admission stays good.
+    connection = await _connect(gateway, call) if allowed and not barred else None
+    return await _admit(known, turn, barred, guess), connection
+
+
+async def _taken_over(
+    known: Known, begun: ShortCall
+) -> tuple[Admitted | JsonObject, Connection | UpstreamError | None]:
+    """As `_let_through`, of a call that is with its batch already, or further."""
+    assert begun.future is not None
+    connection = begun.connection if begun.underway is not None or begun.connection.alive else None
+    return await _heard(known, known.gateway.admission.heard(begun.future), FIRST), connection
+
+
 async def _admit(known: Known, turn: Turn, barred: str = "", guess: Guess | None = None) -> Admitted | JsonObject:
     """Let through and on record, or what the client is told instead."""
+    intent = known.call.intent(known.digest, known.shown, turn, barred=barred, guess=guess)
+    return await _heard(known, known.gateway.admission.admit(intent), turn)
+
+
+async def _heard(known: Known, answer: Awaitable[Admitted], turn: Turn) -> Admitted | JsonObject:
     gateway, call = known.gateway, known.call
     try:
         with tracing.span("admit", server=call.target.server_name):
-            intent = call.intent(known.digest, known.shown, turn, barred=barred, guess=guess)
-            admitted = await gateway.admission.admit(intent)
+            admitted = await answer
     except Unavailable:
         return refusal(call, "unavailable", None, None)
     is_about(call=admitted.recorded, grant=admitted.verdict.grant)
@@ -125,17 +164,17 @@ async def _admit(known: Known, turn: Turn, barred: str = "", guess: Guess | None
     return admitted
 
 
-async def _forward(known: Known, forwarding: Forwarding) -> JsonObject | Asking:
+async def _forward(known: Known, forwarding: Forwarding, underway: Underway | None = None) -> JsonObject | Asking:
     connection, call = forwarding.connection, known.call
     asks = bool(call.capabilities) and not forwarding.modern and not connection.server.shared
     if asks and call.modern:
         parked = ParkedCall(known.gateway.parked, forwarding, known.subject)
         return _asking(await parked.next(), forwarding, parked)
-    outcome = await _send(known, forwarding, asks=asks)
+    outcome = await _send(known, forwarding, underway, asks=asks)
     return _asking(outcome, forwarding, None)
 
 
-async def _send(known: Known, forwarding: Forwarding, *, asks: bool) -> JsonObject | Wanted:
+async def _send(known: Known, forwarding: Forwarding, underway: Underway | None, *, asks: bool) -> JsonObject | Wanted:
     gateway = known.gateway
 
     async def relayed(method: str, params: JsonObject) -> JsonObject:
@@ -147,14 +186,16 @@ async def _send(known: Known, forwarding: Forwarding, *, asks: bool) -> JsonObje
         )
 
     try:
-        with gateway.calls.one(forwarding.admitted):
-            answer = await forwarding.send(relayed if asks else None)
+        with gateway.calls.one(forwarding.admitted) as running:
+            if underway is not None:
+                gateway.calls.look(running)
+            answer = await forwarding.send(relayed if asks else None, underway)
             step("forward.answered")
     except RemoteError as error:
         return forwarding.outcome(_raising(error))
     except BaseException as error:  # noqa: BLE001 - each becomes what the client is told, or is raised again
         return forwarding.failed(error)
-    return forwarding.outcome(lambda: answer)
+    return forwarding.came_back(answer)
 
 
 def _asking(outcome: JsonObject | Wanted, forwarding: Forwarding, parked: ParkedCall | None) -> JsonObject | Asking:

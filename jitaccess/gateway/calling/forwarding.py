@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from jitaccess.audit.events import Event, Outcome
@@ -18,10 +19,12 @@ from jitaccess.gateway.talking import rounds
 from jitaccess.gateway.talking.caller import LEVELS
 from jitaccess.gateway.talking.rounds import FIRST, Turn, Wanted
 from jitaccess.gateway.upstream.asked import NOBODY, Ask, Told
+from jitaccess.gateway.upstream.atonce import Underway
 from jitaccess.gateway.upstream.confidence import masked
 from jitaccess.gateway.upstream.connection import Connection
 from jitaccess.gateway.upstream.errors import TOO_LATE, RemoteError, UpstreamError
 from jitaccess.gateway.upstream.handshake import MODERN
+from jitaccess.gateway.upstream.http import HttpConnection
 from jitaccess.gateway.wire import INTERNAL_ERROR, INVALID_PARAMS, META_CAPABILITIES, META_LEVEL, RpcError
 from jitaccess.kernel.canonical import digest
 from jitaccess.kernel.steps import step
@@ -73,19 +76,27 @@ class Forwarding:
         assert server is not None
         return server.options.max_result_bytes
 
-    async def send(self, ask: Ask | None) -> JsonObject:
-        """The server's result as it wrote it. Cut when the right to the call ends: TimeoutError."""
+    async def send(self, ask: Ask | None, underway: Underway | None = None) -> JsonObject:
+        """The server's result as it wrote it. Cut when the right to the call ends: TimeoutError. `underway`: it has
+        gone out already, over HTTP.
+        """
+        if underway is not None:
+            assert isinstance(self.connection, HttpConnection)
+            return await self._answered(partial(self.connection.request, underway=underway), ask)
         if self.call.caller is not None and not self.modern:
             await self._set_level(self.call.caller.level)
         step("forward.starting")
+        return await self._answered(self.connection.request, ask)
+
+    async def _answered(self, request: Callable[..., Awaitable[JsonObject]], ask: Ask | None) -> JsonObject:
         answered: UpstreamError | None = None
         try:
-            return await self.connection.request(
+            return await request(
                 self.call.method,
-                self._params(),
+                self.params(),
                 timeout=self.seconds,
                 told=self._told(ask),
-                permit=self._may_start,
+                permit=self.may_start,
             )
         except UpstreamError as error:
             answered = error
@@ -96,11 +107,13 @@ class Forwarding:
         finally:
             self.gateway.pool.answered(self.connection, answered, self.call.principal.key)
 
-    def _may_start(self) -> bool:
+    def may_start(self) -> bool:
+        """Whether the first byte may still go out."""
         self.begun = self.admitted.may_start()
         return self.begun
 
-    def _params(self) -> JsonObject:
+    def params(self) -> JsonObject:
+        """What goes to the server."""
         call, granted = self.call, self.admitted.verdict.grant is not None
         caller, params = call.caller, call.sent_by_grant if granted else call.sent
         meta: JsonObject = tracing.onward(modern=self.modern)
@@ -175,10 +188,18 @@ class Forwarding:
     def outcome(self, result: Callable[[], JsonObject]) -> JsonObject | Wanted:
         """What comes of what `result` returns or raises. Raises as `failed`."""
         try:
-            return self.completed(result())
+            answer = result()
         except RemoteError as error:
             return self._url_required(error) or self.failed(error)
         except BaseException as error:  # noqa: BLE001 - each becomes what the client is told, or is raised again
+            return self.failed(error)
+        return self.came_back(answer)
+
+    def came_back(self, answer: JsonObject) -> JsonObject | Wanted:
+        """What comes of the server's result. Raises as `failed`."""
+        try:
+            return self.completed(answer)
+        except BaseException as error:  # noqa: BLE001 - as above
             return self.failed(error)
 
     def _url_required(self, error: RemoteError) -> Wanted | None:
@@ -204,8 +225,9 @@ class Forwarding:
             "is_error": answer.get("isError") is True,
             "bytes": size,
             "ms": round((time.monotonic() - self.started) * 1000),
-            **self.answers,
         }
+        if self.turn is not FIRST or self.answered:
+            data |= self.answers
         if self.asked:
             data["asked"] = self.asked
         self.gateway.admission.finish(self.admitted, Event.CALL_COMPLETED, Outcome.ALLOWED, data)

@@ -7,7 +7,7 @@ from jitaccess.gateway.upstream.confidence import masked
 from jitaccess.gateway.upstream.config import ServerConfig
 from jitaccess.gateway.upstream.errors import RemoteError, UpstreamError
 from jitaccess.kernel import strictjson
-from jitaccess.kernel.strictjson import Json, JsonObject
+from jitaccess.kernel.strictjson import JsonObject
 from jitaccess.kernel.text import visible
 
 # Of an error: what it says, in characters, and what it adds, in bytes. A result has limits of its own.
@@ -16,6 +16,7 @@ MAX_DATA = 64 * 1024
 
 # The member of a result that holds a list of objects, by method (2026-07-28 and 2025-11-25, "Schema Reference").
 _LISTS = {"tools/call": "content", "resources/read": "contents", "prompts/get": "messages"}
+_DICT = frozenset({dict})
 _CALLED = {
     "tools/call": "a tool result",
     "resources/read": "the content of a resource",
@@ -45,7 +46,7 @@ def _is_usable(method: str, answer: JsonObject) -> bool:
         values = completion.get("values") if isinstance(completion, dict) else None
         return isinstance(values, list) and all(isinstance(value, str) for value in values)
     parts = answer.get(_LISTS[method])
-    objects = isinstance(parts, list) and all(isinstance(part, dict) for part in parts)
+    objects = isinstance(parts, list) and _DICT.issuperset(map(type, parts))  # JSON has no other kind of dict
     return objects and isinstance(answer.get("isError", False), bool)
 
 
@@ -70,10 +71,11 @@ def without_our_words(answer: JsonObject) -> JsonObject:
     for member in _LISTS.values():
         parts = answer.get(member)
         if isinstance(parts, list):
-            cleaned: list[Json] = [cleared(part) if isinstance(part, dict) else part for part in parts]
-            if cleaned != parts:
-                answer = answer | {member: cleaned}
-    return cleared(answer)
+            for part in parts:
+                if isinstance(part, dict) and "_meta" in part:
+                    answer = answer | {member: [cleared(part) if isinstance(part, dict) else part for part in parts]}
+                    break
+    return cleared(answer) if "_meta" in answer else answer
 
 
 def cleared(value: JsonObject) -> JsonObject:

@@ -95,6 +95,10 @@ class RunningCalls:
         if running.admitted.verdict.until is not END_OF_TIME:
             self._arm(running, running.admitted.verdict.until)
 
+    def look(self, running: RunningCall) -> None:
+        """Cut it if its right has ended since it was let through: of one that was in nobody's list until now."""
+        self._look(running, self._store.current, running.now())
+
     def over(self, running: RunningCall) -> None:
         self._calls.discard(running)
         self._fresh.discard(running)

@@ -24,8 +24,9 @@ from jitaccess.gateway.recording import counters
 from jitaccess.gateway.recording.batch import AWAY, admit_batch
 from jitaccess.gateway.recording.clock_guard import ClockGuard
 from jitaccess.gateway.recording.endings import touches_uses, write_endings
-from jitaccess.gateway.recording.facts import Admitted, Ending, Intent, UnheardCommit, Waiting, tell
+from jitaccess.gateway.recording.facts import Admitted, Ending, Hears, Intent, UnheardCommit, Waiting, tell
 from jitaccess.gateway.recording.instances import LEASE
+from jitaccess.gateway.recording.own_connection import OwnConnection
 from jitaccess.kernel.deadline import deadline
 from jitaccess.kernel.errors import Unavailable
 from jitaccess.kernel.steps import step
@@ -46,7 +47,6 @@ COMMIT_SECONDS = 40.0
 PAUSE_SECONDS = 10.0
 # How long the end of a call waits for a call with which it shares a commit.
 ENDS_WAIT = 0.02
-TRUSTED_SECONDS = 1.0
 # How long a stop waits for the packet that is under way; what it says is then heard by nobody.
 LEAVE_SECONDS = 5.0
 
@@ -64,8 +64,7 @@ class Admission:
         self._endings: list[Ending] = []
         self._ends_due = 0.0
         self._stopping = False
-        # When the connection was last seen to work; before that it is asked first.
-        self._worked = -TRUSTED_SECONDS
+        self._connection = OwnConnection()
         self._thread = threading.Thread(target=self._run, name="admission", daemon=True)
         self._lane: Lane | None = None
         self._home = 0  # the thread of the lane's event loop
@@ -99,6 +98,7 @@ class Admission:
             return
         if self._looking_after is not None:
             self._looking_after.cancel()
+            await asyncio.wait({self._looking_after})
         try:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(lane.idle(), LEAVE_SECONDS)
@@ -112,14 +112,31 @@ class Admission:
             self._ready.notify()
         self._thread.join(timeout)
 
+    def write_left(self) -> None:
+        """After `stop`, once the event loop has been told of the last batch: the ends of those of its calls that nobody
+        waits for any more.
+        """
+        endings, self._endings = self._endings, []
+        if endings and not self._thread.is_alive():
+            self._write_endings(endings)
+            connection.close()
+
     async def admit(self, intent: Intent) -> Admitted:
         """Decide and record. Raises Unavailable when that is not possible: then nothing may be forwarded."""
         future: asyncio.Future[Admitted] = asyncio.get_running_loop().create_future()
+        self.enter(intent, future)
+        return await self.heard(future)
+
+    def enter(self, intent: Intent, future: Hears) -> None:
+        """As `admit`, for who is told instead of waiting: an Admitted that nobody wants any more is taken back."""
         lane = self._lane
         if lane is not None and lane.open and intent.plain and not self._stopping:
             lane.enter(Waiting(intent, future))
         else:
             self._take_over_calls([Waiting(intent, future)])
+
+    async def heard(self, future: asyncio.Future[Admitted]) -> Admitted:
+        """What the future of `enter` says. Raises as `admit`."""
         try:
             return await future
         except asyncio.CancelledError:
@@ -170,7 +187,7 @@ class Admission:
         if isinstance(answer, Admitted) and answer.allowed:
             self.not_sent(answer, "the client left or cancelled the call")
 
-    def _settle(self, answers: list[tuple[asyncio.Future[Admitted], Admitted | Exception]]) -> None:
+    def _settle(self, answers: list[tuple[Hears, Admitted | Exception]]) -> None:
         """On the event loop, for a whole batch at once."""
         for future, answer in answers:
             if future.done():
@@ -289,9 +306,9 @@ class Admission:
     def _write_endings(self, endings: list[Ending]) -> bool:
         """False when the database is away; then they wait. One that cannot be written must not hold up the others."""
         try:
-            self._look_after_connection()
+            self._connection.look_after()
             write_endings(endings, instance=self.instance)
-            self._worked = time.monotonic()
+            self._connection.has_worked()
         except AWAY as error:
             log.error("endings of %d calls are not on record yet: %s", len(endings), error)  # noqa: TRY400 - no traceback per retry
             self._keep(endings)
@@ -331,7 +348,7 @@ class Admission:
 
     def _answer(self, calls: Sequence[Waiting], answers: Sequence[Admitted | Exception]) -> None:
         reasons: Counter[tuple[str, str]] = Counter()
-        loops: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Admitted], Admitted | Exception]]] = {}
+        loops: dict[asyncio.AbstractEventLoop, list[tuple[Hears, Admitted | Exception]]] = {}
         for waiting, answer in zip(calls, answers, strict=True):
             if isinstance(answer, Admitted):
                 reasons["allowed" if answer.allowed else "denied", answer.code] += 1
@@ -367,7 +384,7 @@ class Admission:
     def _commit(self, intents: list[Intent], endings: Sequence[Ending] = ()) -> list[Admitted]:
         metrics.BATCH_SIZE.observe(len(intents))
         with metrics.BATCH_SECONDS.time():
-            self._look_after_connection()
+            self._connection.look_after()
             try:
                 answers = self._admit(intents, endings)
             except AWAY as error:
@@ -376,7 +393,7 @@ class Admission:
                     raise
                 close_old_connections()
                 answers = self._admit(intents, endings)
-        self._worked = time.monotonic()
+        self._connection.has_worked()
         return answers
 
     def _admit(self, intents: list[Intent], endings: Sequence[Ending]) -> list[Admitted]:
@@ -388,12 +405,3 @@ class Admission:
             lease_until=lambda: self.lease_until,
             endings=endings,
         )
-
-    def _look_after_connection(self) -> None:
-        """Close it where it is due or broken, as Django does between requests. Not a moment after it worked: whether it
-        does takes as long to ask as to write a small batch.
-        """
-        now = time.monotonic()
-        due = connection.close_at is not None and now >= connection.close_at
-        if due or connection.errors_occurred or now - self._worked > TRUSTED_SECONDS:
-            close_old_connections()

@@ -17,13 +17,13 @@ from django.db import InterfaceError, InternalError, OperationalError, connectio
 from msgspec import structs
 
 from jitaccess.audit.events import Event, Outcome
-from jitaccess.audit.recorder import Row, hex_of, moment, row, what_columns, write_rows
+from jitaccess.audit.recorder import Row, moment, row, write_rows
 from jitaccess.gateway.models import OpenCall
 from jitaccess.gateway.recording import clock_guard, continuations
 from jitaccess.gateway.recording.clock_guard import ClockGuard
 from jitaccess.gateway.recording.continuations import Continued
 from jitaccess.gateway.recording.endings import Ends
-from jitaccess.gateway.recording.facts import FORWARD_WITHIN, Admitted, Ending, Intent, UnheardCommit
+from jitaccess.gateway.recording.facts import FORWARD_WITHIN, TOOLS_CALL, Admitted, Ending, Intent, UnheardCommit
 from jitaccess.gateway.recording.refusals import Refusal, count_refusals
 from jitaccess.identity.services import ask_live
 from jitaccess.kernel.canonical import canonical
@@ -294,7 +294,9 @@ def admitted_row(
     continued: UUID | None = None,
 ) -> Row:
     """The entry of a call that is let through, or `refused` for the reason of that code."""
-    data = {"arguments": intent.arguments, "args_digest": intent.digest, "rule": verdict.rule, **intent.what_for}
+    data = {"arguments": intent.arguments, "args_digest": intent.digest, "rule": verdict.rule}
+    if intent.method != TOOLS_CALL:
+        data |= intent.what_for
     if intent.kind is not Kind.TOOL:
         data["kind"] = intent.kind.value
     if continued is not None:
@@ -304,11 +306,8 @@ def admitted_row(
     return row(
         event=Event.CALL_DENIED if refused else Event.CALL_AUTHORIZED,
         outcome=Outcome.DENIED if refused else Outcome.ALLOWED,
-        actor=intent.principal.columns,
+        about=intent.about(verdict.grant),
         at=at,
-        grant=hex_of(verdict.grant),
-        call=intent.call.hex,
-        what=what_columns(intent.server, intent.server_name, intent.tool),
         tool_pin=verdict.tool.pin if verdict.tool else "",
         bindings=() if refused else verdict.bindings,
         policy_version=version,

@@ -17,14 +17,12 @@ from jitaccess.audit.recorder import (
     Row,
     as_arrays,
     count_rows,
-    hex_of,
     row,
-    what_columns,
     write_rows,
 )
 from jitaccess.gateway.models import OpenCall
 from jitaccess.gateway.recording import continuations
-from jitaccess.gateway.recording.facts import Ending
+from jitaccess.gateway.recording.facts import TOOLS_CALL, Ending
 from jitaccess.kernel.canonical import canonical
 from jitaccess.kernel.steps import step
 from jitaccess.policy.services import return_uses
@@ -130,15 +128,13 @@ def _record_late(closed: list[Ending], instance: UUID) -> None:
 
 def ending_row(one: Ending, instance: UUID, *, late: bool = False) -> Row:
     """Its entry."""
-    intent = one.admitted.intent
-    data = one.data | intent.what_for | ({"ended_as": one.event.value} if late else {})
+    data = one.data
+    if late or one.admitted.intent.method != TOOLS_CALL:
+        data = data | one.admitted.intent.what_for | ({"ended_as": one.event.value} if late else {})
     return row(
         event=Event.CALL_COMPLETED_LATE if late else one.event,
         outcome=one.outcome,
-        actor=intent.principal.columns,
-        grant=hex_of(one.admitted.verdict.grant),
-        call=intent.call.hex,
-        what=what_columns(intent.server, intent.server_name, intent.tool),
+        about=one.admitted.about,
         instance=instance.hex,
         data=canonical(data).decode(),
     )

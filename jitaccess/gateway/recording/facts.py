@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from typing import Protocol
 from uuid import UUID
 
 import msgspec
 
 from jitaccess.audit.events import Event, Outcome
+from jitaccess.audit.recorder import ABOUT, Row, about, what_columns
 from jitaccess.gateway.recording.continuations import Continued
 from jitaccess.identity.principal import Principal
 from jitaccess.kernel.ids import uuid7
@@ -66,6 +68,11 @@ class Intent(msgspec.Struct, frozen=True):
         """What its entries say of its method: nothing for calls of tools, which are most."""
         return {} if self.method == TOOLS_CALL else {"method": self.method}
 
+    def about(self, grant: UUID | None) -> Row:
+        """What its entries have in common, when it is let through by this grant."""
+        what = what_columns(self.server, self.server_name, self.tool)
+        return about(self.principal.columns, what, grant=grant, call=self.call)
+
     @property
     def plain(self) -> bool:
         """Whether nothing but policy decides about it."""
@@ -77,6 +84,7 @@ class Admitted(msgspec.Struct, frozen=True):
 
     `recorded` is the call whose entry tells of this one: its own, or the first of the same refusals in this minute.
     `continued` is what its continuation was; then the verdict's `counted` is None when no further use was taken.
+    `entry` is that entry, where it is at hand.
     """
 
     intent: Intent
@@ -86,6 +94,12 @@ class Admitted(msgspec.Struct, frozen=True):
     read_at: float
     recorded: UUID
     continued: Continued | None = None
+    entry: Row = ()
+
+    @property
+    def about(self) -> Row:
+        """What all entries about it have in common."""
+        return self.entry[ABOUT] or self.intent.about(self.verdict.grant)
 
     @property
     def allowed(self) -> bool:
@@ -99,11 +113,20 @@ class Admitted(msgspec.Struct, frozen=True):
         )
 
 
+class Hears(Protocol):
+    """Who is told, on an event loop, what became of an Intent: a future, or what does as much of one."""
+
+    def get_loop(self) -> asyncio.AbstractEventLoop: ...
+    def done(self) -> bool: ...
+    def set_result(self, result: Admitted, /) -> None: ...
+    def set_exception(self, exception: Exception, /) -> None: ...
+
+
 class Waiting(msgspec.Struct, eq=False):
     """A call that waits to be let through."""
 
     intent: Intent
-    future: asyncio.Future[Admitted]
+    future: Hears
 
 
 class UnheardCommit(Exception):

@@ -39,6 +39,7 @@ ENDS_WAIT = 0.02
 # A database that says nothing for so long is believed to be away.
 SILENT_SECONDS = 10.0
 LOOK_AFTER_SECONDS = 0.5
+LEAVE_SECONDS = 2.0
 
 
 @dataclass(slots=True)
@@ -107,7 +108,8 @@ class Lane:
     def enter(self, waiting: Waiting) -> None:
         """Let this call through, or leave it to the batch writer. Only while `open`."""
         self._waiting.append(waiting)
-        self._soon()
+        if self._due is None:
+            self._soon()
 
     def end(self, ending: Ending) -> None:
         """Put the end of a call on record, with the calls that come soon. Only while `open`."""
@@ -333,6 +335,7 @@ async def keep_open(lane: Lane) -> None:
                 lane.begin(await asyncio.shield(opening))
             except asyncio.CancelledError:
                 opening.add_done_callback(_unwanted)
+                await asyncio.wait({opening}, timeout=LEAVE_SECONDS)  # or nobody is left to close it
                 raise
             except Exception as error:  # noqa: BLE001 - whatever it is, it may be over in a moment
                 log.warning("calls take the slow way for now: %s", error)

@@ -103,6 +103,6 @@ class Batch:
     def answers(self, clock: datetime) -> list[Admitted]:
         """What they are told, when they were let through at `clock`."""
         return [
-            Admitted(one.intent, verdict, ALLOWED, clock, self.read_at, one.intent.call)
-            for one, verdict in zip(self.calls, self._verdicts, strict=True)
+            Admitted(one.intent, verdict, ALLOWED, clock, self.read_at, one.intent.call, None, entry)
+            for one, verdict, entry in zip(self.calls, self._verdicts, self._rows, strict=True)
         ]

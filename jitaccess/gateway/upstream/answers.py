@@ -8,8 +8,8 @@ from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from jitaccess.egress.client import Response
 from jitaccess.egress.errors import EgressFailed
+from jitaccess.egress.response import Response
 from jitaccess.kernel import strictjson
 from jitaccess.kernel.errors import Invalid
 from jitaccess.kernel.strictjson import JsonObject
@@ -112,14 +112,9 @@ class Exchange:
         raise UpstreamError("upstream.died", detail, sent=True, server=self._slug)
 
     def _read(self, message: JsonObject) -> JsonObject:
-        call_id = message.get("id")
         # An error without id is about a request that the server could not read; only one was sent here.
-        ours = type(call_id) is int and call_id == self._call_id
-        if (
-            message.get("jsonrpc") != "2.0"
-            or "method" in message
-            or not (ours or (call_id is None and "error" in message))
-        ):
+        unread = message.get("id") is None and "error" in message
+        if not is_answer_to(message, None if unread else self._call_id):
             raise nonsense(self._slug, "its answer has the id of another request, or is no JSON-RPC message")
         answer = read_answer(message, modern=self._connection.modern)
         if isinstance(answer, dict):
@@ -156,6 +151,14 @@ class Exchange:
             return None
         answer = read_answer(message, modern=False) if message.get("jsonrpc") == "2.0" else None
         return answer if isinstance(answer, RemoteError) else None
+
+
+def is_answer_to(message: JsonObject, call_id: int | None) -> bool:
+    """Whether it is an answer to the request of this id; None: to one that could not be read."""
+    ours = message.get("id")
+    if ours != call_id or isinstance(ours, bool | float):  # true and 1.0 are equal to 1
+        return False
+    return message.get("jsonrpc") == "2.0" and "method" not in message
 
 
 async def messages(

@@ -29,7 +29,9 @@ def inert(text: str, config: ServerConfig) -> str:
 
 def masked(value: Json, config: ServerConfig) -> Json:
     """`value` without the headers' values, in texts and names, of the same shape. Untouched when they are not in it."""
-    secrets = secrets_of(config)
+    if not isinstance(config, HttpServer) or not config.headers:
+        return value
+    secrets = _parts(tuple(config.headers.values()))
     if not secrets:
         return value
     encoded = strictjson.encode(value)

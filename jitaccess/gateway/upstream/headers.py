@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from typing import TypeAlias
 
 from jitaccess.kernel.strictjson import MAX_SAFE_INTEGER, Json, JsonObject
+from jitaccess.kernel.text import visible
 
 from .handshake import MODERN
+from .process import logger
 
 # Header name and the path of the argument that it mirrors.
 Mirror: TypeAlias = "dict[str, tuple[str, ...]]"
@@ -54,6 +56,23 @@ def mirror_of(schema: Json) -> Mirror:
     if _count(schema) != len(found):
         raise ValueError("x-mcp-header stands where no plain path of properties leads")
     return found
+
+
+def valid(slug: str, tools: list[JsonObject]) -> tuple[list[JsonObject], dict[str, Mirror]]:
+    """The tools of a server whose annotations can be used, and by name what those want mirrored."""
+    kept: list[JsonObject] = []
+    mirrors: dict[str, Mirror] = {}
+    for tool in tools:
+        try:
+            mirror = mirror_of(tool.get("inputSchema"))
+        except ValueError as error:
+            shown = visible(str(tool["name"]), limit=128)
+            logger.warning('server %s: the tool "%s" is left out: %s', slug, shown, error)
+            continue
+        kept.append(tool)
+        if mirror:
+            mirrors[str(tool["name"])] = mirror
+    return kept, mirrors
 
 
 def mirrored(mirror: Mirror, arguments: Json) -> dict[str, str]:

@@ -11,15 +11,17 @@ import contextlib
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from jitaccess.egress.client import Client, Progress, Response
+from jitaccess.egress.client import Client, Prepared, Progress
 from jitaccess.egress.errors import EgressFailed, EgressRefused
+from jitaccess.egress.response import Response
 from jitaccess.kernel import strictjson
 from jitaccess.kernel.strictjson import JsonObject
-from jitaccess.kernel.text import visible
 
+from . import atonce
 from . import headers as mcp_headers
 from .answers import Exchange, SessionLost
 from .asked import NOBODY, Asked, Told
+from .atonce import Underway
 from .bounds import CLOSED, Bounds, late
 from .config import Era, HttpServer
 from .errors import TOO_LATE, RemoteError, UpstreamError
@@ -27,17 +29,13 @@ from .handshake import MODERN, Greeting, greet, unavailable
 from .hearing import Hearing
 from .identity import as_header
 from .listener import listen, tells
-from .messages import MAX_PENDING, OnNotification, Permit, list_tools, notification, with_meta
+from .messages import HEADER_MISMATCH, JSON, MAX_PENDING, OnNotification, Permit, list_tools, notification, with_meta
 from .messages import request as request_message
 from .process import logger
 
-DELETE_SECONDS = 2.0
-TELL_SECONDS = 10.0
+DELETE_SECONDS, TELL_SECONDS = 2.0, 10.0
 LEARN_SECONDS = 5.0  # a call waits so long for the list that says which of its arguments are mirrored
 MAX_SIDE_TASKS = 32  # answers to the server's own requests, cancellations, streams read to their end
-
-_JSON = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
-_HEADER_MISMATCH = -32020
 
 
 class HttpConnection(Hearing):
@@ -58,12 +56,13 @@ class HttpConnection(Hearing):
         self.server = server
         self._announced = announced
         self.alive = True
-        self.held = self.lasting = 0  # who holds it though it is idle; requests that stay open on purpose
+        # Who holds it though it is idle; requests that stay open on purpose; calls for which no task waits.
+        self.held = self.lasting = self.at_once = 0
         self.modern = server.era == "modern"
-        self._client = client
+        self.client = client
         self.own_client: Client | None = None  # closed with the connection
-        self._loop = asyncio.get_running_loop()
-        self.last_used = self._loop.time()
+        self.loop = asyncio.get_running_loop()
+        self.last_used = self.loop.time()
         self.level: str | None = None  # of the log messages that the server was told to send
         self.on_notification = on_notification
         self._last_id = self._greeted = 0
@@ -71,8 +70,9 @@ class HttpConnection(Hearing):
         self._version: str | None = None
         self._renewing = asyncio.Lock()
         self.mirrors: dict[str, mcp_headers.Mirror] | None = None
+        self.kinds: dict[tuple[str, str], Prepared] = {}  # of calls that went out at once, by method and name
         self._learning = asyncio.Lock()
-        self.bounds = Bounds(self._loop)
+        self.bounds = Bounds(self.loop)
         self._nobody = Asked(server.slug, NOBODY, self._answer_later)
         self._side: set[asyncio.Task[None]] = set()
 
@@ -106,7 +106,7 @@ class HttpConnection(Hearing):
 
     @property
     def pending(self) -> int:
-        return len(self.bounds.calls)
+        return len(self.bounds.calls) + self.at_once
 
     async def request(
         self,
@@ -116,25 +116,29 @@ class HttpConnection(Hearing):
         timeout: float,  # noqa: ASYNC109 - a timeout is told to the server, asyncio.timeout cannot do that
         told: Told = NOBODY,
         permit: Permit | None = None,
+        underway: Underway | None = None,
     ) -> JsonObject:
-        """As StdioConnection.request. A timeout and the cancellation of the task cancel the call at the server."""
-        if not self.alive:
+        """As StdioConnection.request. A timeout and the cancellation of the task cancel the call at the server. What is
+        `underway` has gone out.
+        """
+        if not self.alive and underway is None:
             raise UpstreamError("upstream.unavailable", f'The connection to "{self.server.slug}" is not open.')
-        if len(self.bounds.calls) - self.lasting >= MAX_PENDING:
+        if self.pending - self.lasting >= MAX_PENDING and underway is None:
             raise UpstreamError(
                 "upstream.busy", f'The server "{self.server.slug}" has {MAX_PENDING} calls in progress.'
             )
-        progress = Progress(permit=permit)
-        call_id = self._next_id()
+        progress = Progress(sent=underway is not None, permit=permit)
+        call_id = underway.call_id if underway is not None else self.next_id()
         if timeout <= 0:
             raise late(self.server.slug, method, timeout, sent=False)
         # Of whom nothing is asked, and who is told nothing, there is nothing to be kept.
         asked = self._nobody if told is NOBODY else Asked(self.server.slug, told, self._answer_later)
-        bound = self.bounds.add(call_id, asked, timeout)
-        self.last_used = self._loop.time()
-        call = self._call_modern if self.modern else self._call_legacy
+        bound = self.bounds.add(call_id, asked, timeout - (underway.age if underway is not None else 0.0))
+        self.last_used = self.loop.time()
         try:
-            return await call(call_id, method, params, asked, told, progress)
+            if self.modern:
+                return await self._call_modern(call_id, method, params, asked, told, progress, underway)
+            return await self._call_legacy(call_id, method, params, asked, told, progress)
         except BaseException as error:
             why = bound.ended()
             if not isinstance(error, asyncio.CancelledError):
@@ -150,7 +154,7 @@ class HttpConnection(Hearing):
             self.bounds.remove(call_id)
             if asked is not self._nobody:
                 asked.over()
-            self.last_used = self._loop.time()
+            self.last_used = self.loop.time()
 
     async def list_tools(self, *, timeout: float = 30) -> list[JsonObject]:  # noqa: ASYNC109 - as request()
         """As StdioConnection.list_tools; without the tools whose x-mcp-header annotations are invalid."""
@@ -159,19 +163,7 @@ class HttpConnection(Hearing):
         tools = await list_tools(self.server.slug, self.request, timeout)
         if not self.modern:
             return tools
-        kept: list[JsonObject] = []
-        mirrors: dict[str, mcp_headers.Mirror] = {}
-        for tool in tools:
-            try:
-                mirror = mcp_headers.mirror_of(tool.get("inputSchema"))
-            except ValueError as error:
-                shown = visible(str(tool["name"]), limit=128)
-                logger.warning('server %s: the tool "%s" is left out: %s', self.server.slug, shown, error)
-                continue
-            kept.append(tool)
-            if mirror:
-                mirrors[str(tool["name"])] = mirror
-        self.mirrors = mirrors
+        kept, self.mirrors = mcp_headers.valid(self.server.slug, tools)
         return kept
 
     async def make_ready(self) -> None:
@@ -190,7 +182,7 @@ class HttpConnection(Hearing):
             with contextlib.suppress(TimeoutError, EgressFailed, EgressRefused):
                 async with asyncio.timeout(DELETE_SECONDS):
                     self._session = session
-                    response = await self._client.send("DELETE", self.server.url, headers=self.legacy_headers())
+                    response = await self.client.send("DELETE", self.server.url, headers=self.legacy_headers())
                     response.close()
             self._session = None
         if self.own_client is not None:
@@ -206,7 +198,7 @@ class HttpConnection(Hearing):
         self, message: JsonObject, extra: dict[str, str], progress: Progress | None = None
     ) -> Coroutine[Any, Any, Response]:
         """Send one message. Raises UpstreamError; a server that cannot be reached ends this connection."""
-        return self.send("POST", {**_JSON, **extra}, strictjson.encode_read(message), progress)
+        return self.send("POST", {**JSON, **extra}, strictjson.encode_read(message), progress)
 
     async def send(
         self, verb: str, extra: dict[str, str], body: bytes | None = None, progress: Progress | None = None
@@ -214,7 +206,7 @@ class HttpConnection(Hearing):
         headers = {**self.server.headers, **extra}
         lasting = verb == "GET" or extra.get("Mcp-Method") == "subscriptions/listen"
         try:
-            return await self._client.send(
+            return await self.client.send(
                 verb, self.server.url, headers=headers, body=body, progress=progress, lasting=lasting
             )
         except EgressRefused as error:
@@ -236,7 +228,7 @@ class HttpConnection(Hearing):
 
     def modern_request(self, method: str, params: JsonObject) -> tuple[int, JsonObject, dict[str, str]]:
         """The id, message and headers of a request of the gateway's own."""
-        call_id, params = self._next_id(), with_meta(params, modern=True, progress_token=None)
+        call_id, params = self.next_id(), with_meta(params, modern=True, progress_token=None)
         return call_id, request_message(call_id, method, params), mcp_headers.standard(method, params)
 
     def aside(self, work: Coroutine[Any, Any, None], *, after: Callable[[], None] = lambda: None) -> None:
@@ -245,12 +237,13 @@ class HttpConnection(Hearing):
             work.close()
             after()
             return
-        task = self._loop.create_task(work)
+        task = self.loop.create_task(work)
         self._side.add(task)
         task.add_done_callback(self._side.discard)
         task.add_done_callback(lambda _: after())
 
-    def _next_id(self) -> int:
+    def next_id(self) -> int:
+        """Of the next request."""
         self._last_id += 1
         return self._last_id
 
@@ -287,17 +280,27 @@ class HttpConnection(Hearing):
         raise AssertionError
 
     async def _call_modern(
-        self, call_id: int, method: str, params: JsonObject, asked: Asked, told: Told, progress: Progress
+        self,
+        call_id: int,
+        method: str,
+        params: JsonObject,
+        asked: Asked,
+        told: Told,
+        progress: Progress,
+        underway: Underway | None,
     ) -> JsonObject:
         sent, who = as_header(with_meta(params, modern=True, progress_token=call_id if told.progress else None))
         message, standard = request_message(call_id, method, sent), mcp_headers.standard(method, sent)
         for last in (False, True):
-            mirrored = await self._mirrored(method, sent) if self.mirrors is None else self._mirror(method, sent)
+            mirrored = await self._mirrored(method, sent) if self.mirrors is None else self.mirror(method, sent)
             try:
-                response = await self.post(message, {**standard, **mirrored, **who}, progress)
+                if underway is not None:
+                    response, underway = await atonce.answered(self, underway), None
+                else:
+                    response = await self.post(message, {**standard, **mirrored, **who}, progress)
                 return await Exchange(self, call_id, asked).answer(response)
             except RemoteError as error:
-                if last or error.rpc_code != _HEADER_MISMATCH or method != "tools/call":
+                if last or error.rpc_code != HEADER_MISMATCH or method != "tools/call":
                     raise
                 self.mirrors = None  # the tool's schema may have changed ("Client Behavior"); it was not called
                 if await self._mirrored(method, sent) == mirrored:
@@ -309,9 +312,10 @@ class HttpConnection(Hearing):
         if method == "tools/call" and self.mirrors is None:
             async with self._learning:
                 await self._learn()
-        return self._mirror(method, params)
+        return self.mirror(method, params)
 
-    def _mirror(self, method: str, params: JsonObject) -> dict[str, str]:
+    def mirror(self, method: str, params: JsonObject) -> dict[str, str]:
+        """The headers that repeat arguments, by what is known."""
         mirror = self.mirrors.get(str(params.get("name"))) if self.mirrors and method == "tools/call" else None
         return mcp_headers.mirrored(mirror, params.get("arguments")) if mirror else {}
 
@@ -337,7 +341,7 @@ class HttpConnection(Hearing):
         due: list[str] = []
 
         def post(method: str, params: JsonObject) -> asyncio.Future[JsonObject]:
-            return self._loop.create_task(self._ask(method, params, era))
+            return self.loop.create_task(self._ask(method, params, era))
 
         self._adopt(await greet(post, due.append, era, self._announced))
         for method in due:
@@ -347,7 +351,7 @@ class HttpConnection(Hearing):
 
     async def _ask(self, method: str, params: JsonObject, era: Era) -> JsonObject:
         """One request of the handshake."""
-        call_id = self._next_id()
+        call_id = self.next_id()
         probing = method == "server/discover"
         try:
             headers = mcp_headers.standard(method, params) if probing else {}

@@ -7,8 +7,8 @@ import contextlib
 import random
 from typing import TYPE_CHECKING
 
-from jitaccess.egress.client import Response
 from jitaccess.egress.errors import EgressFailed
+from jitaccess.egress.response import Response
 from jitaccess.kernel.strictjson import JsonObject
 
 from .answers import Exchange, messages

@@ -17,11 +17,14 @@ MAX_TOOLS = 1000
 MAX_TOOL_PAGES = 100
 MAX_LIST_BYTES = 8 << 20  # of all pages: they are held together, and so is what is kept of them
 
+JSON = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
 LOGGED = "notifications/message"
+HEADER_MISMATCH = -32020
 # What a server of the older era may ask of its client.
 QUESTIONS = frozenset({"elicitation/create", "sampling/createMessage", "roots/list"})
 # Per-request fields of the modern era: a legacy server gets its own in `initialize`.
 _MODERN_ONLY = {META + name for name in ("protocolVersion", "clientInfo", "clientCapabilities", "logLevel")}
+_PLAIN = modern_meta({})
 _RESULT_TYPES: tuple[Json, ...] = ("complete", "input_required")
 _METHOD_NOT_FOUND: JsonObject = {"code": -32601, "message": "Method not found"}
 
@@ -40,6 +43,8 @@ def notification(method: str, params: JsonObject | None = None) -> JsonObject:
 def with_meta(params: JsonObject, *, modern: bool, progress_token: int | None) -> JsonObject:
     """Return `params` with the `_meta` of the era: never the caller's progress token, version or client info."""
     given = params.get("_meta")
+    if given is None and modern and progress_token is None:
+        return {**params, "_meta": _PLAIN}
     meta = {key: value for key, value in given.items() if key != "progressToken"} if isinstance(given, dict) else {}
     if progress_token is not None:
         meta["progressToken"] = progress_token

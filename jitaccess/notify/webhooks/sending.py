@@ -16,8 +16,9 @@ from django.conf import settings
 from jitaccess.audit.models import Entry
 from jitaccess.audit.sequencer import plain
 from jitaccess.egress.addresses import Allowance
-from jitaccess.egress.client import Client, Response
+from jitaccess.egress.client import Client
 from jitaccess.egress.errors import EgressFailed, EgressRefused
+from jitaccess.egress.response import Response
 from jitaccess.egress.webhooks import sign
 from jitaccess.kernel.canonical import canonical
 from jitaccess.kernel.text import visible
