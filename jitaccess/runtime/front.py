@@ -10,8 +10,9 @@ from contextvars import Context
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from random import getrandbits
 
-from jitaccess.gateway.calling.short import Client, Head, ShortCall, ShortWay
-from jitaccess.gateway.endpoint import PREFIX
+from jitaccess.gateway.calling.short import Client, ShortCall, ShortWay
+from jitaccess.gateway.endpoint import PATH, PREFIX
+from jitaccess.gateway.heads import Head
 from jitaccess.gateway.http import Answering, ClientGone, Receive, Scope, Send
 from jitaccess.gateway.tracing import trace_id
 from jitaccess.kernel.discreet import begin_request, is_about
@@ -59,7 +60,8 @@ class Front:
         about = begin_request(name)
         if call.admitted is not None:
             is_about(call=call.admitted.recorded, grant=call.admitted.verdict.grant)
-        path, source = f"{PREFIX}{call.head.slug}", call.call.principal.source
+        path = f"{PREFIX}{call.head.slug}" if call.head.slug else PATH
+        source = call.call.principal.source
         scope: Scope = {"method": "POST", "path": path, "client": (source, 0)}
         _tell(scope, status, round((time.monotonic() - call.since) * 1000), about)
 

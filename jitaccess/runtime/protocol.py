@@ -35,7 +35,7 @@ REST_SECONDS = 15.0  # for the rest of a body that nobody read, after its answer
 STALL_SECONDS = 30.0  # in which a client reads nothing of what waits for it
 SWEEP_SECONDS = 2.0
 PART_SECONDS = 1.0  # for the rest of what may go the short way
-_CALL = b"POST /mcp/"
+_CALL = b"POST /mcp/", b"POST /mcp "
 _JSON = b"".join([b"%b: %b\r\n" % header for header in JSON_HEADERS])
 # For the database, upstreams, children and files: of what the system gives, so much is not for clients.
 KEPT_BACK = 0.25
@@ -97,7 +97,7 @@ class Protocol(HttpToolsProtocol):
         if head is None:
             self._read(data)
             if self.cycle is not before and not self.pipeline and _is_usual(self.cycle):
-                short.learn(key, self.cycle.scope)
+                short.heads.learn(key, self.cycle.scope)
             return True
         if len(data) - ends > head.length or len(self.connections) >= (self.limit_concurrency or math.inf):
             return False

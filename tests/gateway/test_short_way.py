@@ -37,6 +37,16 @@ def test_a_call_whose_head_was_seen_goes_the_short_way_and_is_the_same_call(shor
     assert len({seen.message["id"] for seen in short.upstream.calls()}) == 5
 
 
+@pytest.mark.parametrize("name", ["git__git_log", "git__nothing", "nobody__git_log", "git_log"])
+def test_at_the_endpoint_of_all_servers_it_is_the_same(short: World, name: str) -> None:
+    line = short.line()
+    short.ready(line)
+    request = line.request(call(name, path="x"), path="/mcp", mcp_name=name)
+    is_short = name == "git__git_log"
+    assert both(short, line, request, is_short=is_short).status == 200
+    assert [seen.message["params"]["name"] for seen in short.upstream.calls()] == (["git_log"] * 2 if is_short else [])
+
+
 def test_a_head_is_known_on_every_connection_and_to_its_last_byte(short: World) -> None:
     line = short.line()
     short.ready(line)

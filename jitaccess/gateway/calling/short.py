@@ -13,9 +13,7 @@ import asyncio
 import logging
 import time
 from datetime import datetime, timedelta
-from typing import Any, Protocol
-
-import msgspec
+from typing import Protocol
 
 from jitaccess.audit.redact import redact
 from jitaccess.gateway import tracing, wire
@@ -26,19 +24,17 @@ from jitaccess.gateway.calling.forwarding import Forwarding
 from jitaccess.gateway.calling.repeating import too_often
 from jitaccess.gateway.calling.running import still
 from jitaccess.gateway.core import Gateway
-from jitaccess.gateway.endpoint import PREFIX, Endpoint, Target
-from jitaccess.gateway.heads import Heads, check_content, token_of
-from jitaccess.gateway.http import SHORT_BODY
+from jitaccess.gateway.endpoint import Endpoint, Target
+from jitaccess.gateway.heads import Head, KnownHeads
 from jitaccess.gateway.limits import MAX_IN_FLIGHT, one_more
 from jitaccess.gateway.recording.facts import Admitted, Guess
 from jitaccess.gateway.talking.rounds import FIRST, MEMBERS, Wanted
 from jitaccess.gateway.upstream import atonce
 from jitaccess.gateway.upstream.atonce import Underway
 from jitaccess.gateway.upstream.http import HttpConnection
-from jitaccess.gateway.wire import Headers, Message, RpcError, read_message
+from jitaccess.gateway.wire import Message, RpcError, read_message
 from jitaccess.kernel.canonical import digest
 from jitaccess.kernel.errors import Invalid
-from jitaccess.kernel.ids import token_hash
 from jitaccess.kernel.steps import step
 from jitaccess.kernel.strictjson import Json, JsonObject
 from jitaccess.policy.engine.decide import Who, decide
@@ -50,10 +46,8 @@ log = logging.getLogger(__name__)
 MOMENT_SECONDS = 0.2
 # A right that ends sooner has a timer of its own, on the long way.
 LASTS = timedelta(seconds=5)
-MOST_HEADS = 4096
 # Of `_meta`: what a call is told with, in a stream or in a trace.
 _UNUSUAL = frozenset({"progressToken", "traceparent", "tracestate", wire.META_LEVEL})
-_UNUSUAL_HEADERS = ("traceparent", "tracestate", "mcp-session-id")
 
 
 class Client(Protocol):
@@ -66,25 +60,12 @@ class Client(Protocol):
         """Let the application go on with it, as BEGUN."""
 
 
-class Head(msgspec.Struct, frozen=True):
-    """The head of a request, as it was read once: whose token (hash) for which server. The body has `length` bytes.
-    `forwarded` are the headers by which a proxy says for whom it asks.
-    """
-
-    slug: str
-    hashed: str
-    headers: Headers
-    length: int
-    forwarded: list[tuple[bytes, bytes]]
-
-
 class ShortWay:
     """That of one gateway. Belongs to its event loop."""
 
     def __init__(self, gateway: Gateway) -> None:
         self.gateway = gateway
-        self.heads: dict[bytes, Head] = {}
-        self._read = Heads()
+        self.heads = KnownHeads(gateway.known)
         self._under_way: dict[ShortCall, None] = {}  # oldest first
         self._turned: set[ShortCall] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -93,28 +74,6 @@ class ShortWay:
 
     def __len__(self) -> int:
         return len(self._under_way) + len(self._turned)
-
-    def learn(self, key: bytes, scope: dict[str, Any]) -> None:
-        """Remember the head of a request, if it is one that may come again."""
-        try:
-            headers = self._read.read(scope["headers"])
-            check_content(headers)
-            hashed = token_hash(token_of(headers))
-        except RpcError:
-            return
-        length = headers.get("content-length") or ""
-        usual = length.isdecimal() and int(length) <= SHORT_BODY and headers.said.version == wire.MODERN
-        if (
-            hashed not in self.gateway.known
-            or not usual
-            or any(headers.get(name) is not None for name in _UNUSUAL_HEADERS)
-        ):
-            return
-        if len(self.heads) >= MOST_HEADS:
-            self.heads.clear()
-        forwarded = [pair for pair in scope["headers"] if pair[0].startswith(b"x-forwarded-")]
-        slug = scope["path"].removeprefix(PREFIX)
-        self.heads[key] = Head(slug, hashed, Headers(headers.said), int(length), forwarded)
 
     def take(self, client: Client, head: Head, body: bytes, source: str) -> ShortCall | None:
         """A call that has begun. None: this is for the long way, and nothing has been done."""
@@ -139,16 +98,20 @@ class ShortWay:
         if type(name) is not str or type(arguments) is not dict or not _is_plain(message, name):
             return None
         snapshot, who = gateway.store.current, Who(principal.agent, principal.user)
-        server, connection = snapshot.server_by_slug(head.slug), gateway.pool.ready(head.slug)
-        if server is None or type(connection) is not HttpConnection:
-            return None
-        if server.options.repeat_limit or server.options.identity_header:
+        target = _target(snapshot, head.slug, name)
+        if target is None:
             return None
         args_digest, at = digest(arguments, domain=DOMAIN), clock.now()
-        verdict = decide(snapshot, who=who, server=server.id, tool=name, at=at, arguments=arguments, digest=args_digest)
+        verdict = decide(
+            snapshot, who=who, server=target.server, tool=target.tool, at=at, arguments=arguments, digest=args_digest
+        )
+        server, connection = verdict.server, gateway.pool.ready(target.server_name)
         if not verdict.allowed or verdict.counted is not None or not verdict.until > at + LASTS:
             return None
-        target = Target(server.id, server.slug, name, name)
+        if server is None or server.options.repeat_limit or server.options.identity_header:
+            return None
+        if type(connection) is not HttpConnection:
+            return None
         mirrored.check(snapshot, who, clock, target, arguments, message.mirrored)
         busy = gateway.limits.busy.get(principal.key, 0)
         if busy >= MAX_IN_FLIGHT:
@@ -262,7 +225,7 @@ class ShortCall:
 
     @property
     def endpoint(self) -> Endpoint:
-        return Endpoint(self.call.target.server, self.head.slug)
+        return Endpoint(self.call.target.server, self.head.slug) if self.head.slug else Endpoint()
 
     def turn(self) -> None:
         """Go on the long way."""
@@ -397,3 +360,12 @@ def _is_plain(message: Message, name: str) -> bool:
         and _UNUSUAL.isdisjoint(message.meta)
         and MEMBERS.isdisjoint(message.params)
     )
+
+
+def _target(snapshot: Snapshot, slug: str, name: str) -> Target | None:
+    """What a client means by `name` at the endpoint of the server `slug`, "" that of all. None: nobody's."""
+    if not slug:
+        target = Endpoint().target(snapshot, name)
+        return target if target.server is not None else None
+    server = snapshot.server_by_slug(slug)
+    return None if server is None else Target(server.id, server.slug, name, name)
