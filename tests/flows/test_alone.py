@@ -197,6 +197,7 @@ def test_five_hundred_wait_and_all_of_them_are_found_and_some_decided_together(s
         if not page.locator("#next-part").count():
             break
         page.locator("#next-part").click()
+        expect(page.locator(f"[id='{seen[-1]}']")).to_have_count(0)  # or what is read next is still this part
     assert len(seen) == len(set(seen)) == 500
     expect(page.get_by_role("heading", name="Lately")).to_have_count(0)  # all of it waits
     page.goto("/")
