@@ -158,6 +158,38 @@ def timed_packets() -> None:
         setattr(lane.Lane, name, instead)
 
 
+def timed_short_calls() -> None:
+    """Most calls have no request and no coroutine: see short.py. Those that turn to the long way are timed there."""
+    from jitaccess.gateway.calling import short
+
+    begun, heard, answered = short.ShortWay._begun, short.ShortCall.set_result, short.ShortCall._answer  # noqa: SLF001 - as above
+    marks: dict[int, list[float]] = {}
+
+    def beginning(self: Any, *given: Any) -> Any:
+        at = time.monotonic()
+        one = begun(self, *given)
+        if one is not None and one.future is None:
+            marks[id(one)] = [at, time.monotonic()]
+        return one
+
+    def hearing(self: Any, admitted: Any) -> None:
+        if (mark := marks.get(id(self))) is not None:
+            mark.append(time.monotonic())
+        heard(self, admitted)
+
+    def answering(self: Any, answer: Any) -> None:
+        came = time.monotonic()
+        answered(self, answer)
+        mark = marks.pop(id(self), [])
+        if len(mark) == 3:
+            steps.append(("admission", mark[1], mark[2], 1))
+            steps.append(("forward", mark[2], came, 1))
+            steps.append(("request", mark[0], time.monotonic(), 1))
+
+    short.ShortWay._begun, short.ShortCall.set_result = beginning, hearing  # type: ignore[method-assign]  # noqa: SLF001
+    short.ShortCall._answer = answering  # type: ignore[method-assign]  # noqa: SLF001
+
+
 def main() -> int:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "jitaccess.settings")
     django.setup()
@@ -168,6 +200,7 @@ def main() -> int:
     from jitaccess.store import byhand
 
     timed_requests(app.Application)
+    timed_short_calls()
     timed(admission.Admission, "admit", "admission")
     timed(admission, "admit_batch", "batch", lambda intents, **_: len(intents))
     timed(calls, "_forward", "forward")

@@ -21,7 +21,7 @@ from jitaccess.store import metrics
 MAX_IN_FLIGHT = 32
 MAX_READING = 32
 MOST_PRINCIPALS = 20_000
-MOST_CALLS = 20_000
+MOST_CALLS = 10_000
 REPEAT_SECONDS = 60.0
 # A caller that says the same so often in a minute goes round in circles: on record at each power of ten.
 FLAGGED = frozenset({10, 100, 1_000, 10_000, 100_000})

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 SEQUENCE_SECONDS = 0.3
 # Under load: to place each few entries as they come, or very many at once, would take from calls the database that they
 # wait for.
-AT_ONCE, BETWEEN_SECONDS, BEHIND_SECONDS = 500, 0.04, 0.01
+AT_ONCE, BETWEEN_SECONDS, BEHIND_SECONDS = 250, 0.02, 0.005
 ELECTION_SECONDS = 2.0
 CHECKPOINT_SECONDS = 60.0
 
