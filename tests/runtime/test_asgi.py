@@ -27,6 +27,8 @@ class Broken:
 class Slow:
     """Stands for a gateway that has something to write yet."""
 
+    known: Any = None
+
     def __init__(self) -> None:
         self.broken, self.written, self.mail = asyncio.Event(), False, Postbox()
 
