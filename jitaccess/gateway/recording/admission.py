@@ -42,8 +42,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MAX_BATCH = 256
-# Longer than the database lets a statement run.
-COMMIT_SECONDS = 40.0
+COMMIT_SECONDS = 40.0  # longer than the database lets a statement run
 PAUSE_SECONDS = 10.0
 # How long the end of a call waits for a call with which it shares a commit.
 ENDS_WAIT = 0.02
@@ -113,9 +112,7 @@ class Admission:
         self._thread.join(timeout)
 
     def write_left(self) -> None:
-        """After `stop`, once the event loop has been told of the last batch: the ends of those of its calls that nobody
-        waits for any more.
-        """
+        """After `stop`: the ends of calls of the last batch that nobody waits for any more."""
         endings, self._endings = self._endings, []
         if endings and not self._thread.is_alive():
             self._write_endings(endings)
@@ -212,9 +209,7 @@ class Admission:
         told: Callable[[], None] | None = None,
     ) -> None:
         """Record how an authorized call ended, with the next batch; kept and tried again while the database is away.
-
-        With `continuation` the same principal may go on with it, once. `told` is called, from another thread, when it
-        is on record.
+        With `continuation` the same principal may go on with it, once. `told` is called after it, from another thread.
         """
         seconds = None if event is Event.CALL_NOT_SENT else steady() - admitted.read_at
         counters.ends.count(event, admitted.intent.server_name, seconds)
@@ -367,9 +362,7 @@ class Admission:
         self._take_back([answer for answer in error.answers if answer.allowed], str(error))
 
     def _take_back(self, answers: list[Admitted], why: str) -> None:
-        """Nothing of these calls was sent, if they are on record at all: at once, and once more when a commit that was
-        under way must be over. The second time says nothing new, unless the commit came late.
-        """
+        """Nothing of these calls was sent, if they are on record: said at once, and when a late commit must be over."""
         for answer in answers:
             self.not_sent(answer, why)
         again = [Ending(answer, Event.CALL_NOT_SENT, Outcome.ERROR, {"why": why}) for answer in answers]
