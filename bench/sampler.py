@@ -162,7 +162,7 @@ def timed_short_calls() -> None:
     """Most calls have no request and no coroutine: see short.py. Those that turn to the long way are timed there."""
     from jitaccess.gateway.calling import short
 
-    begun, heard, answered = short.ShortWay._begun, short.ShortCall.set_result, short.ShortCall._answer  # noqa: SLF001 - as above
+    begun, heard, answered = short.ShortWay._begun, short.ShortCall.set_result, short.ShortCall._answer  # noqa: SLF001 - its steps
     marks: dict[int, list[float]] = {}
 
     def beginning(self: Any, *given: Any) -> Any:
@@ -186,8 +186,8 @@ def timed_short_calls() -> None:
             steps.append(("forward", mark[2], came, 1))
             steps.append(("request", mark[0], time.monotonic(), 1))
 
-    short.ShortWay._begun, short.ShortCall.set_result = beginning, hearing  # type: ignore[method-assign]  # noqa: SLF001
-    short.ShortCall._answer = answering  # type: ignore[method-assign]  # noqa: SLF001
+    short.ShortWay._begun, short.ShortCall.set_result = beginning, hearing  # type: ignore[method-assign]  # noqa: SLF001 - that is timing it
+    short.ShortCall._answer = answering  # type: ignore[method-assign]  # noqa: SLF001 - as the line before
 
 
 def main() -> int:

@@ -14,11 +14,6 @@ MASK = "[secret]"
 SHORTEST = 6  # what is shorter stands in ordinary words
 
 
-def secrets_of(config: ServerConfig) -> tuple[str, ...]:
-    """The values of headers, and their parts: servers repeat "Bearer x" as "x". Longest first."""
-    return _parts(tuple(config.headers.values())) if isinstance(config, HttpServer) else ()
-
-
 def inert(text: str, config: ServerConfig) -> str:
     """One line for people, without headers' or variables' values."""
     given = config.headers if isinstance(config, HttpServer) else config.env
@@ -54,5 +49,6 @@ def _masked(value: Json, secrets: tuple[str, ...]) -> Json:
 
 @lru_cache(maxsize=256)
 def _parts(values: tuple[str, ...]) -> tuple[str, ...]:
+    """Them and their words: servers repeat "Bearer x" as "x". Longest first."""
     found = {part for value in values for part in (value, *value.split()) if len(part) >= SHORTEST}
     return tuple(sorted(found - {"Bearer"}, key=len, reverse=True))
