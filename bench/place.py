@@ -28,6 +28,8 @@ LIMITS = {"JITACCESS_RATE_PER_MINUTE": "1000000000", "JITACCESS_RATE_BURST": "10
 
 # A database with the schema that may be copied, a path or a URL: only tests set this, to save five seconds.
 MIGRATED = "JITACCESS_TEST_MIGRATED"
+# Of its log, which a measured database server starts with.
+_LOG_FILES = 64
 
 if TYPE_CHECKING:
     from tests.installation import Installation, Process
@@ -50,10 +52,19 @@ def choose(database: str) -> None:
 
 
 def _durable_postgresql() -> str:
-    """A server as its makers ship it, fsync and all: the one of the test suite may forget what it was told."""
-    server = databases.PostgreSQL.new("max_connections=200")
+    """A server as its makers ship it, fsync and all: the one of the test suite may forget what it was told.
+
+    And as one that has run for a while: the files of its log are there, and used again. A young one makes and fills a
+    new one of 16 MB about once a second under such a load, and everybody waits for that.
+    """
+    server = databases.PostgreSQL.new("max_connections=200", f"min_wal_size={16 * _LOG_FILES}MB")
     server.start()
-    return server.url("postgres")
+    url = server.url("postgres")
+    with psycopg.connect(url, autocommit=True) as connection:
+        for _ in range(_LOG_FILES):
+            connection.execute("SELECT pg_logical_emit_message(false, 'bench', 'a record'), pg_switch_wal()")
+        connection.execute("CHECKPOINT")
+    return url
 
 
 def new_database(server: str, *, like: str = "") -> str:

@@ -127,11 +127,13 @@ async def _calls(
         admission.lease_until = steady() + 600
         await asyncio.gather(*(session(number, time.monotonic() + span) for number in range(count)))
 
-    await sessions(0.5)
+    await admission.start_lane()
+    await sessions(1.0)
     latencies.clear()
     before, began = _used(admission, server), time.monotonic()
     await sessions(seconds)
     took, after = time.monotonic() - began, _used(admission, server)
+    await admission.stop_lane()
     return _Phase(count, latencies, took, *(late - early for early, late in zip(before, after, strict=True)))
 
 

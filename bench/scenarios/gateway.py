@@ -133,7 +133,8 @@ def run(place: Place, options: Namespace) -> Report:
         stack.callback(cores.thaw, [one for target in every.targets for one in (target.process, *target.beside)])
         measured = Run(report, load, database)
         measured.out |= every.out
-        cores.freeze(one.process for one in every.targets if one.freezes)
+        for target in every.targets:
+            cores.freeze([*([target.process] if target.freezes else []), *target.beside])
         for count in counts:
             for turn in range(options.rounds):
                 for target in (one for one in every.targets if not one.peer):

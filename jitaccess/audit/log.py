@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from django.db import transaction
 from django.db.models import Max
 
 from jitaccess.audit import tree
 from jitaccess.audit.models import Leaf, Node
 from jitaccess.audit.tree import STEP
+from jitaccess.store import byhand
+
+_TILE = 1 << STEP
 
 
 def size() -> int:
@@ -36,22 +40,52 @@ def root(at: int) -> bytes:
     return tree.root(nodes(), at)
 
 
-def store_nodes(before: int, fresh: Sequence[bytes]) -> None:
-    """Keep the nodes that are complete with these leaves after the first `before`, in the transaction of the leaves."""
-    after, level = before + len(fresh), STEP
-    while before >> level != after >> level:
-        Node.objects.bulk_create(
-            Node(level=level, index=index, hash=tree.root(tree.nodes_of(below), 1 << STEP).hex())
-            for index in range(before >> level, after >> level)
-            for below in [_below(level, index, before, fresh)]
-        )
+class Growth:
+    """The leaves of the last, incomplete tile as this process committed them, which then need not be read again."""
+
+    def __init__(self) -> None:
+        self._after, self._tile = 0, list[bytes]()
+
+    def store_nodes(self, before: int, last: bytes, fresh: Sequence[bytes]) -> None:
+        """Keep the nodes that are complete with these leaves after the first `before`, whose `last` is this, in the
+        transaction of the leaves.
+        """
+        begun = before % _TILE
+        known = not begun or (before == self._after and self._tile[-1:] == [last])
+        tile = [*((self._tile if known else _tile(0, before >> STEP))[:begun]), *fresh]
+        whole = len(tile) >> STEP
+        first = before >> STEP
+        _store(STEP, first, (tile[at << STEP : (at + 1) << STEP] for at in range(whole)))
+        _store_above(first, first + whole)
+
+        def committed() -> None:
+            self._after, self._tile = before + len(fresh), tile[whole << STEP :]
+
+        transaction.on_commit(committed)
+
+
+def _store_above(before: int, after: int) -> None:
+    """The nodes over those of the first level, of which there were so many before and are after."""
+    level = STEP
+    while before >> STEP != after >> STEP:
+        before, after = before >> STEP, after >> STEP
+        _store(level + STEP, before, (_tile(level, index) for index in range(before, after)))
         level += STEP
 
 
-def _below(level: int, index: int, before: int, fresh: Sequence[bytes]) -> Sequence[bytes]:
-    start = (index << level) - before
-    whole = level == STEP and start >= 0  # all of them are new, and need not be read
-    return fresh[start : start + (1 << STEP)] if whole else _tile(level - STEP, index)
+def _store(level: int, first: int, tiles: Iterable[Sequence[bytes]]) -> None:
+    rows = [
+        (level, index, tree.root(tree.nodes_of(below), _TILE).hex()) for index, below in enumerate(tiles, start=first)
+    ]
+    into = f'INSERT INTO {Node._meta.db_table} (level, "index", hash)'
+    if not rows:
+        return
+    if byhand.on_sqlite():
+        byhand.execute_each(f"{into} VALUES (?, ?, ?)", rows)
+    else:
+        columns = [byhand.array(column, quoted=False) for column in zip(*rows, strict=True)]
+        given = "unnest($1::smallint[], $2::bigint[], $3::text[])"
+        byhand.execute(f"{into} SELECT * FROM {given}", columns)  # noqa: S608 - our own names
 
 
 def _tile(level: int, tile: int) -> list[bytes]:

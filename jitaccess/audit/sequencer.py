@@ -11,10 +11,9 @@ from hashlib import sha256
 from typing import Any
 
 from django.db import connection, transaction
-from django.db.models import Max
 
 from jitaccess.audit import tree
-from jitaccess.audit.log import store_nodes
+from jitaccess.audit.log import Growth
 from jitaccess.audit.models import Cursor, Entry, Leaf, Unsequenced
 from jitaccess.kernel.canonical import canonical
 from jitaccess.kernel.steps import step
@@ -25,6 +24,7 @@ _FIELDS = list(_BY_NAME)
 # In the order of canonical JSON, with what stands before each value there.
 _SORTED = sorted(_FIELDS)
 _BEFORE = [f'{"," if at else ""}"{name}":' for at, name in enumerate(_SORTED)]
+_growth = Growth()
 _quote = json.encoder.encode_basestring  # has exactly the escapes of RFC 8785 section 3.2.2.2
 
 
@@ -44,8 +44,9 @@ def leaf_hash(entry: Entry) -> str:
     return tree.leaf_hash(canonical(plain(entry))).hex()
 
 
-def sequence(*, limit: int = 1000) -> int:
-    """Give up to `limit` waiting entries the next numbers; returns how many wait no longer.
+def sequence(*, limit: int = 1000, tells: bool = True) -> int:
+    """Give up to `limit` waiting entries the next numbers; returns how many wait no longer. Whoever says that it is not
+    to tell those who listen calls `tell` soon.
 
     Safe to run twice, even at once: both would claim the same next number, the primary key lets one of them commit, the
     other rolls back and its entries wait for the next round.
@@ -57,19 +58,25 @@ def sequence(*, limit: int = 1000) -> int:
     with transaction.atomic():
         step("sequence.read")  # PostgreSQL reads with what it writes
         placed = _place_by_postgresql(limit) if waiting is None else _place_on_sqlite(waiting)
-        store_nodes(placed.before, placed.hashes)
+        _growth.store_nodes(placed.before, placed.last, placed.hashes)
         step("sequence.written")
     step("sequence.committed")
-    if placed.hashes:
-        wakeups.notify(wakeups.LEDGER)  # not in the transaction: others who notify would wait for its commit
+    if placed.hashes and tells:
+        tell()
     return placed.done
+
+
+def tell() -> None:
+    """Whoever listens, that the ledger has grown. Not in a transaction: others who notify would wait for its commit."""
+    wakeups.notify(wakeups.LEDGER)
 
 
 @dataclass(frozen=True, slots=True)
 class _Placed:
-    """The leaf hashes that came after the first `before`, and how many entries wait no longer."""
+    """The leaf hashes that came after the first `before`, whose `last` is this, and how many entries wait no longer."""
 
     before: int
+    last: bytes
     hashes: list[bytes]
     done: int
 
@@ -80,9 +87,11 @@ def _place_by_postgresql(limit: int) -> _Placed:
         # A plan is kept. One that was made while the tables were small would go on to read them from end to end.
         byhand.execute("SET LOCAL enable_seqscan = off")
         answer = byhand.execute(_placing(limit))
-    ((before, hashes, done),) = answer.rows
+    ((before, last, hashes, done),) = answer.rows
     joined = bytes.fromhex(hashes)
-    return _Placed(int(before), [joined[at : at + 32] for at in range(0, len(joined), 32)], int(done))
+    return _Placed(
+        int(before), bytes.fromhex(last), [joined[at : at + 32] for at in range(0, len(joined), 32)], int(done)
+    )
 
 
 @cache
@@ -96,7 +105,9 @@ def _placing(limit: int) -> str:
     entry, leaf, queue = (model._meta.db_table for model in (Entry, Leaf, Unsequenced))
     hashed = f"encode(sha256('\\x00'::bytea || convert_to({_canonical_sql()}, 'UTF8')), 'hex')"
     return f"""
-WITH last AS (SELECT coalesce(max(seq), 0) AS seq FROM {leaf}),
+WITH last AS (
+  (SELECT seq, leaf_hash FROM {leaf} ORDER BY seq DESC LIMIT 1) UNION ALL SELECT 0, '' LIMIT 1
+),
 waiting AS (
   SELECT queue.entry_id, found.hash, (SELECT seq FROM {leaf} WHERE entry_id = queue.entry_id) AS place
   FROM (SELECT entry_id FROM {queue} ORDER BY entry_id LIMIT {limit:d}) AS queue
@@ -112,7 +123,8 @@ gone AS (
     SELECT entry_id FROM placed UNION ALL SELECT entry_id FROM waiting WHERE place IS NOT NULL
   )) RETURNING entry_id
 )
-SELECT (SELECT seq FROM last), coalesce(string_agg(leaf_hash, '' ORDER BY seq), ''), (SELECT count(*) FROM gone)
+SELECT (SELECT seq FROM last), (SELECT leaf_hash FROM last),
+  coalesce(string_agg(leaf_hash, '' ORDER BY seq), ''), (SELECT count(*) FROM gone)
 FROM placed"""  # noqa: S608 - our own names
 
 
@@ -184,7 +196,7 @@ _PARTS = ((1, 8), (9, 4), (13, 4), (17, 4), (21, 12))  # of a UUID's digits
 
 
 def _place_on_sqlite(waiting: Sequence[_Waiting]) -> _Placed:
-    before = Leaf.objects.aggregate(last=Max("seq"))["last"] or 0
+    before, last = Leaf.objects.order_by("-seq").values_list("seq", "leaf_hash").first() or (0, "")
     # An entry that has its place and was queued again would stop all others.
     new = [one for one in waiting if not one.placed]
     byhand.execute_each(
@@ -195,7 +207,7 @@ def _place_on_sqlite(waiting: Sequence[_Waiting]) -> _Placed:
         f"DELETE FROM {Unsequenced._meta.db_table} WHERE entry_id = ?",  # noqa: S608 - as above
         [(one.uid.replace("-", ""),) for one in waiting],
     )
-    return _Placed(before, [one.hashed for one in new], len(waiting))
+    return _Placed(before, bytes.fromhex(last), [one.hashed for one in new], len(waiting))
 
 
 def read_after(cursor_name: str, *, limit: int = 500) -> tuple[Cursor, list[Leaf]]:

@@ -6,6 +6,7 @@ With several web processes, an advisory lock elects which one does it. Nothing h
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from typing import Any
@@ -17,7 +18,7 @@ from django.conf import settings
 from django.db import close_old_connections, connection
 
 from jitaccess.audit.heads import sign_head
-from jitaccess.audit.sequencer import sequence
+from jitaccess.audit.sequencer import sequence, tell
 from jitaccess.kernel.errors import JitAccessError
 from jitaccess.runtime.celery import Scheduler
 from jitaccess.runtime.slack_worker import run_slack
@@ -29,6 +30,7 @@ SEQUENCE_SECONDS = 0.3
 # Under load: to place each few entries as they come, or very many at once, would take from calls the database that they
 # wait for.
 AT_ONCE, BETWEEN_SECONDS, BEHIND_SECONDS = 250, 0.02, 0.005
+TELL_SECONDS = 0.1  # how often those who listen hear of entries that keep coming
 ELECTION_SECONDS = 2.0
 CHECKPOINT_SECONDS = 60.0
 
@@ -64,16 +66,24 @@ class Background:
             thread.join(timeout)
 
     def _sequence(self) -> None:
-        leadership, pause = Leadership("sequencer"), SEQUENCE_SECONDS
+        leadership, pause, owed = Leadership("sequencer"), SEQUENCE_SECONDS, False
+        asked = told = -math.inf
         while not self._stopping.wait(pause):
             pause = SEQUENCE_SECONDS
             try:
                 close_old_connections()
-                if (leads := leadership.held()) and (placed := sequence(limit=AT_ONCE)):
-                    pause = BETWEEN_SECONDS if placed < AT_ONCE else BEHIND_SECONDS
-                (self._leads.set if leads else self._leads.clear)()
+                if (now := time.monotonic()) - asked >= SEQUENCE_SECONDS:  # two at once do no harm
+                    (self._leads.set if leadership.held() else self._leads.clear)()
+                    asked = now
+                placed = sequence(limit=AT_ONCE, tells=False) if self._leads.is_set() else 0
+                if placed:
+                    pause, owed = BETWEEN_SECONDS if placed < AT_ONCE else BEHIND_SECONDS, True
+                if owed and (not placed or now - told >= TELL_SECONDS):
+                    owed, told = False, now
+                    tell()
             except Exception as error:  # noqa: BLE001 - the ledger waits in its queue; the loop must not die
                 log.warning("sequencing will be tried again: %s", error)
+                asked = -math.inf
         leadership.give_up()
         connection.close()
 

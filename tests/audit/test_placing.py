@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from datetime import UTC, datetime
 from typing import Any
@@ -12,7 +13,7 @@ from django.db import IntegrityError, connection, transaction
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jitaccess.audit import tree
+from jitaccess.audit import log, sequencer, tree
 from jitaccess.audit.models import Entry, Leaf, Node, Unsequenced
 from jitaccess.audit.sequencer import leaf_hash, sequence
 from jitaccess.kernel.canonical import canonical
@@ -112,6 +113,35 @@ def test_nodes_are_of_the_hashes_in_their_order() -> None:
         pass
     hashes = [bytes.fromhex(text) for text in Leaf.objects.order_by("seq").values_list("leaf_hash", flat=True)]
     roots = [tree.root(tree.nodes_of(hashes[at : at + 256]), 256).hex() for at in (0, 256)]
+    assert list(Node.objects.order_by("index").values_list("hash", flat=True)) == roots
+
+
+@pytest.mark.django_db(transaction=True)
+def test_nodes_are_right_whoever_placed_what_came_before_and_whatever_was_rolled_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What a process remembers of the last tile may be of a state that never came, or that others have left behind."""
+    made = [Entry(at=datetime.now(UTC), event="x", tool=str(number)) for number in range(2000)]
+    Entry.objects.bulk_create(made)
+    processes, chosen = [log.Growth() for _ in range(3)], random.Random(7)
+    placed = 0
+    while placed < 2000:
+        monkeypatch.setattr(sequencer, "_growth", chosen.choice(processes))
+        limit = chosen.choice((1, 40, 256, 300, 513))
+        if chosen.random() < 0.3:
+            with pytest.raises(ZeroDivisionError), transaction.atomic():
+                sequence(limit=limit)
+                raise ZeroDivisionError
+            # Others come next, in another order than they would have had.
+            first = Unsequenced.objects.order_by("pk").values_list("pk", flat=True).first()
+            Unsequenced.objects.filter(pk=first).delete()
+            sequence(limit=limit)
+            Unsequenced.objects.create(entry_id=first)
+        else:
+            sequence(limit=limit)
+        placed = Leaf.objects.count()
+    hashes = [bytes.fromhex(text) for text in Leaf.objects.order_by("seq").values_list("leaf_hash", flat=True)]
+    roots = [tree.root(tree.nodes_of(hashes[at : at + 256]), 256).hex() for at in range(0, 2000 - 255, 256)]
     assert list(Node.objects.order_by("index").values_list("hash", flat=True)) == roots
 
 

@@ -231,7 +231,19 @@ class Lane:
         results: list[Result] | None,
         error: Exception | None,
     ) -> None:
+        """What the database said of a packet. The next one goes out before anybody is told of this one, for they are
+        busy then, and the database is not.
+        """
         self._answered()
+        let_through = None
+        if batch is not None and results is not None:
+            step("admit.committed")
+            try:
+                let_through = self._learned(batch, results[-1])
+            except Exception as unreadable:
+                log.exception("what the database said of a packet could not be read")
+                results, error = None, Gone(str(unreadable))
+        self._go_on()
         try:
             if asking:
                 _tell(asking, results[0] if results is not None else None)
@@ -241,10 +253,9 @@ class Lane:
                 if endings:
                     self._ended(endings, results[-1 - (batch is not None)])
                 if batch is not None:
-                    step("admit.committed")
-                    self._told(batch, results[-1])
+                    self._told(batch, let_through)
         except Exception:
-            log.exception("what the database said of a packet could not be read")
+            log.exception("those who wait for a packet could not be told of it")
             _tell(asking, None)
             self._ends_left(endings)  # a second time says nothing new
             if batch is not None:
@@ -254,23 +265,35 @@ class Lane:
                     if not one.future.done()
                 ]
                 self._unheard([one for one in batch.calls if not one.future.done()], UnheardCommit(answers))
-        if self._waiting or self._asking or len(self._endings) >= MAX_BATCH:
-            self._go()  # at once: whoever waits has waited for this one
-        elif self._endings and self._ends_due is None:
+        self._go_on()
+        if self._endings and self._ends_due is None and self._session is not None and not self._session.busy:
             self._ends_due = self._loop.call_later(ENDS_WAIT, self._waited)
 
-    def _told(self, batch: Batch, result: Result) -> None:
+    def _go_on(self) -> None:
+        """At once: whoever waits has waited for this one."""
+        if self._waiting or self._asking or len(self._endings) >= MAX_BATCH:
+            self._go()
+
+    def _learned(self, batch: Batch, result: Result) -> datetime | None:
+        """The clock at which the calls of this packet were let through, if they were. Policy and time are known from
+        here on as it found them.
+        """
         version, stamp, clock, written = result.rows[0]
         now = head_of((version, stamp, clock))
         self._clock = now.clock, steady()
-        if written != "1":
-            # Newer policy, a token that has ended, or a time at which it is another decision: it is looked at closely.
-            if now.stamp != batch.snapshot.stamp:
-                self._overtaken = batch.snapshot.stamp
+        if written == "1":
+            return now.clock
+        # Newer policy, a token that has ended, or a time at which it is another decision: it is looked at closely.
+        if now.stamp != batch.snapshot.stamp:
+            self._overtaken = batch.snapshot.stamp
+        return None
+
+    def _told(self, batch: Batch, clock: datetime | None) -> None:
+        if clock is None:
             self._calls_left(batch.calls)
             return
         count_events({Event.CALL_AUTHORIZED: len(batch.calls)})
-        self._answer(batch.calls, batch.answers(now.clock))
+        self._answer(batch.calls, batch.answers(clock))
 
     def _ended(self, endings: list[Ending], result: Result) -> None:
         step("complete.committed")
