@@ -60,7 +60,7 @@ log = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 
-DB_THREADS, OWN_THREADS, BETWEEN_CHECKS = 8, 2, 0.01
+DB_THREADS, OWN_THREADS, BETWEEN_CHECKS = 8, 3, 0.01
 POLL_SECONDS = float(os.environ.get("JITACCESS_TEST_POLL_SECONDS", "1"))  # tests see then what wake-ups do alone
 HOUSEKEEPING_SECONDS = 5.0
 RENEW_SECONDS = 300.0
@@ -137,7 +137,7 @@ class Gateway:
         await self.db(lambda: self.store.current)
         self.admission = Admission(self.store, self.instance, self.guard)
         self.admission.start()
-        await self.admission.start_lane()
+        await self.admission.start_lane(lambda: self._run(self._own, self.store.newest))
         self.pool = Pool(self.servers, on_notification=self._heard, on_trouble=self._note_trouble)
         self.watches = Watches(self.pool, self._lists_changed)
         self.subscriptions = Subscriptions(self)
@@ -145,7 +145,7 @@ class Gateway:
         self.parked = ParkedCalls(self.calls)
         self._running = True
         loop = asyncio.get_running_loop()
-        self._wakeups = Wakeups(lambda: _on(loop, self.streams.wake.set))
+        self._wakeups = Wakeups(lambda: _on(loop, self._woken))
         self._wakeups.start()
         self._tasks = [
             asyncio.create_task(self._watch()),
@@ -242,13 +242,9 @@ class Gateway:
         if self.catalogue is not None:
             self.catalogue.heard(slug, principal, method, params)
         self.watches.heard(slug, principal, method, params)
-        if method == TOOLS:
-            self._tools_changed(slug, principal)
-
-    def _tools_changed(self, slug: str, principal: str | None) -> None:
-        """What a trusted server says is passed on as it comes, and told again once the catalogue has its new tools."""
-        server = self.store.current.server_by_slug(slug)
+        server = self.store.current.server_by_slug(slug) if method == TOOLS else None
         if server is not None and server.options.accept_definitions:
+            # What a trusted server says is passed on as it comes, and told again once the catalogue has its new tools.
             self._lists_changed(slug, None if principal == OWN else principal, TOOLS)
 
     def _lists_changed(self, slug: str, principal: str | None, method: str) -> None:
@@ -308,6 +304,10 @@ class Gateway:
         snapshot, clock = self.store.look(*{Subject(agent=one.agent, user=one.user) for one in principals})
         self.known_clock = Clock(clock, read)
         return snapshot, self.known_clock
+
+    def _woken(self) -> None:
+        self.admission.policy_moved()
+        self.streams.wake.set()
 
     async def _watch(self) -> None:
         """Tell open streams what changed: each second, at the next edge of a binding, and when somebody wakes us."""

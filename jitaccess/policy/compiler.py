@@ -195,10 +195,12 @@ def read_bindings(rows: QuerySet[RoleBinding], clock: datetime) -> Bindings:
     since = clock - REMEMBERED
     rows = rows.filter(Q(expires_at=None) | Q(expires_at__gt=since), Q(ended_at=None) | Q(ended_at__gt=since))
     found = list(rows)
-    roles = _roles(Role.objects.filter(pk__in={row.role_id for row in found if row.role_id}))
+    of_roles = {row.role_id for row in found if row.role_id}
+    roles = _roles(Role.objects.filter(pk__in=of_roles)) if of_roles else {}
     pinned = _pinned(row for row in found if row.role_version is not None)
     ended = [row.pk for row in found if row.max_uses is not None and row.ended_at is not None]
-    used_up = set(BindingUse.objects.filter(binding__in=ended, left=0).values_list("binding_id", flat=True))
+    used = BindingUse.objects.filter(binding__in=ended, left=0)
+    used_up = set(used.values_list("binding_id", flat=True)) if ended else set()
     held = {}
     for row in found:
         tools = {UUID(tool): GrantedTool(UUID(tool), pin) for tool, pin in json.loads(row.tools).items()}

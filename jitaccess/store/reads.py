@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 from django.db import connection, transaction
 
+from jitaccess.store import byhand
+
 
 @contextmanager
 def consistent_reads() -> Iterator[None]:
@@ -19,8 +21,8 @@ def consistent_reads() -> Iterator[None]:
     if connection.in_atomic_block or (connection.vendor == "sqlite" and connection.connection.in_transaction):
         yield
     elif connection.vendor == "postgresql":
-        with transaction.atomic(), connection.cursor() as cursor:
-            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        with transaction.atomic():
+            byhand.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")  # in one packet with BEGIN
             yield
     else:
         with connection.cursor() as cursor:

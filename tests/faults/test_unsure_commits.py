@@ -36,7 +36,7 @@ def agent(cast: Cast, served: Served) -> Iterator[Client]:
 def by_the_batch_writer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its steps are what fails here; the quick way has tests of its own (tests/gateway/test_lane.py)."""
 
-    async def nothing(_: Admission) -> None:
+    async def nothing(*_: object) -> None:
         pass
 
     monkeypatch.setattr(Admission, "start_lane", nothing)

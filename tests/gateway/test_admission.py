@@ -72,7 +72,7 @@ def bump() -> None:
 def by_the_batch_writer(monkeypatch: pytest.MonkeyPatch) -> None:
     """These are about its thread; the quick way has tests of its own."""
 
-    async def nothing(_: Admission) -> None:
+    async def nothing(*_: object) -> None:
         pass
 
     monkeypatch.setattr(Admission, "start_lane", nothing)

@@ -49,8 +49,8 @@ def reloads(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     found: list[object] = []
     changes = snapshots._changes
 
-    def watched(old: Snapshot, now: Head) -> Any:
-        known = changes(old, now)
+    def watched(old: Snapshot, now: Head, rows: Any) -> Any:
+        known = changes(old, now, rows)
         if known is None:
             found.append((old.version, now))
         return known

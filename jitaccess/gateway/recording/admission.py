@@ -13,7 +13,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -47,7 +47,6 @@ PAUSE_SECONDS = 10.0
 # How long the end of a call waits for a call with which it shares a commit.
 ENDS_WAIT = 0.02
 # How long a stop waits for the packet that is under way; what it says is then heard by nobody.
-LEAVE_SECONDS = 5.0
 
 
 class Admission:
@@ -72,14 +71,14 @@ class Admission:
     def start(self) -> None:
         self._thread.start()
 
-    async def start_lane(self) -> None:
-        """Let calls of this event loop take the quick way, where there is one."""
+    async def start_lane(self, catch_up: Callable[[], Awaitable[object]]) -> None:
+        """Let calls of this event loop take the quick way, where there is one. `catch_up`: as of the Lane."""
         if byhand.on_sqlite():
             return
-        from jitaccess.gateway.recording.lane import Lane, keep_open  # here: on SQLite nobody needs the driver
+        from jitaccess.gateway.recording import lane, lane_keeper  # here: on SQLite nobody needs the driver
 
         self._home = threading.get_ident()
-        self._lane = Lane(
+        self._lane = lane.Lane(
             store=self._store,
             instance=lambda: self.instance,
             lease_until=lambda: self.lease_until,
@@ -87,22 +86,17 @@ class Admission:
             calls_left=self._take_over_calls,
             ends_left=self._take_over_ends,
             unheard=self._unheard,
+            catch_up=catch_up,
         )
-        self._looking_after = asyncio.create_task(keep_open(self._lane))
+        self._looking_after = asyncio.create_task(lane_keeper.keep_open(self._lane))
 
     async def stop_lane(self) -> None:
         """To be done before `stop`: what is under way is waited for, what waits is left to the thread."""
         lane, self._lane = self._lane, None
-        if lane is None:
-            return
-        if self._looking_after is not None:
-            self._looking_after.cancel()
-            await asyncio.wait({self._looking_after})
-        try:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(lane.idle(), LEAVE_SECONDS)
-        finally:
-            lane.close()
+        if lane is not None and self._looking_after is not None:
+            from jitaccess.gateway.recording import lane_keeper
+
+            await lane_keeper.leave(lane, self._looking_after)
 
     def stop(self, *, timeout: float = 5) -> None:
         """Write what waits, then end the thread."""
@@ -147,6 +141,11 @@ class Admission:
         """As `Lane.look`; None where there is no lane."""
         lane = self._lane
         return await lane.look(hashed) if lane is not None else None
+
+    def policy_moved(self) -> None:
+        """Somebody says so: calls of the lane wait until it is known here what has changed."""
+        if self._lane is not None:
+            self._lane.policy.moved()
 
     def _take_over_calls(self, calls: Sequence[Waiting]) -> None:
         """They are the thread's."""

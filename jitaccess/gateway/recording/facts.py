@@ -123,10 +123,11 @@ class Hears(Protocol):
 
 
 class Waiting(msgspec.Struct, eq=False):
-    """A call that waits to be let through."""
+    """A call that waits to be let through, and how often that was tried in vain."""
 
     intent: Intent
     future: Hears
+    tries: int = 0
 
 
 class UnheardCommit(Exception):

@@ -2,9 +2,9 @@
 
 They are decided before they are written, by policy and clock as this process knows them, and written in one statement
 on the condition that both are still so: the version is in force, every token is good, and the clock has not reached a
-moment at which one of the decisions could be another. When it is not so nothing is written. Then, and for whatever
-needs more than that (refusals, counted uses, continuations, conditions about the time), the batch writer's thread does
-it: see batch.py.
+moment at which one of the decisions could be another. When it is not so nothing is written. Where policy has moved on,
+they wait until this process has caught up, and are decided anew. Otherwise, and for whatever needs more than that
+(refusals, counted uses, continuations, conditions about the time), the batch writer's thread does it: see batch.py.
 """
 
 from __future__ import annotations
@@ -12,16 +12,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TypeVar
 from uuid import UUID
 
 from jitaccess.audit.events import Event
 from jitaccess.audit.recorder import CALL, as_arrays, count_events
 from jitaccess.gateway.recording.endings import END_ALL, ending_row
 from jitaccess.gateway.recording.facts import FORWARD_WITHIN, Admitted, Ending, UnheardCommit, Waiting
+from jitaccess.gateway.recording.following import Following
 from jitaccess.gateway.recording.packet import Batch, admission_statement, question
 from jitaccess.kernel.steps import step
 from jitaccess.policy.compiler import HEAD, Head, head_of
@@ -29,17 +30,19 @@ from jitaccess.policy.snapshots import SnapshotStore
 from jitaccess.store import byhand
 from jitaccess.store.byhand import Result
 from jitaccess.store.host_clock import steady
-from jitaccess.store.onloop import Gone, Session, Statement, Told, connect
+from jitaccess.store.onloop import Gone, Session, Statement, Told
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 MAX_BATCH = 256
 # How long the end of a call waits for a call with which it shares a commit.
 ENDS_WAIT = 0.02
 # A database that says nothing for so long is believed to be away.
 SILENT_SECONDS = 10.0
-LOOK_AFTER_SECONDS = 0.5
-LEAVE_SECONDS = 2.0
+# How often a call is tried here while policy moves on again and again. The batch writer ends with a try that nothing
+# overtakes.
+TRIES = 4
 
 
 @dataclass(slots=True)
@@ -54,7 +57,7 @@ class Lane:
     """One session and one packet at a time. Belongs to an event loop; nothing here ever waits.
 
     What it cannot do goes to `calls_left` and `ends_left`, in whose turn it then is; `unheard` gets calls of which
-    nobody knows whether they are on record.
+    nobody knows whether they are on record. `catch_up` brings the store to the policy in force.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class Lane:
         calls_left: Callable[[Sequence[Waiting]], None],
         ends_left: Callable[[Sequence[Ending]], None],
         unheard: Callable[[Sequence[Waiting], UnheardCommit], None],
+        catch_up: Callable[[], Awaitable[object]],
     ) -> None:
         self._store, self._instance, self._lease_until = store, instance, lease_until
         self._answer, self._calls_left, self._ends_left, self._unheard = answer, calls_left, ends_left, unheard
@@ -77,7 +81,7 @@ class Lane:
         self._waiting: list[Waiting] = []
         self._endings: list[Ending] = []
         self._clock: tuple[datetime, float] | None = None
-        self._overtaken = ""
+        self.policy = Following(store, catch_up, then=self._soon)
         self._due: asyncio.Handle | None = None
         self._ends_due: asyncio.TimerHandle | None = None
         self._silent: asyncio.TimerHandle | None = None
@@ -97,6 +101,7 @@ class Lane:
         session, self._session = self._session, None
         if session is not None:
             session.close()
+        self.policy.close()
         self._leave()
 
     async def idle(self) -> None:
@@ -147,8 +152,8 @@ class Lane:
         if self._ends_due is not None:
             self._ends_due.cancel()
             self._ends_due = None
-        calls, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
-        endings, self._endings = self._endings[:MAX_BATCH], self._endings[MAX_BATCH:]
+        calls, self._waiting = ([], self._waiting) if self.policy.behind else _parted(self._waiting)
+        endings, self._endings = _parted(self._endings)
         asking, self._asking = self._asking, []
         try:
             batch, left, statements = self._packed(calls, endings, asking)
@@ -160,7 +165,7 @@ class Lane:
             return
         self._calls_left(left)
         if not statements:
-            if self._waiting:
+            if self._waiting and not self.policy.behind:
                 self._soon()
             return
         if batch is not None:
@@ -199,7 +204,7 @@ class Lane:
             return None, ()
         read_at, snapshot = steady(), self._store.current
         clock = self._clock
-        if clock is None or snapshot.stamp == self._overtaken or read_at + FORWARD_WITHIN > self._lease_until():
+        if clock is None or self.policy.was_overtaken(snapshot.stamp) or read_at + FORWARD_WITHIN > self._lease_until():
             return None, calls
         batch = Batch(snapshot, clock[0] + timedelta(seconds=read_at - clock[1]), read_at, self._instance())
         left = [one for one in calls if not batch.take(one)]
@@ -271,7 +276,7 @@ class Lane:
 
     def _go_on(self) -> None:
         """At once: whoever waits has waited for this one."""
-        if self._waiting or self._asking or len(self._endings) >= MAX_BATCH:
+        if (self._waiting and not self.policy.behind) or self._asking or len(self._endings) >= MAX_BATCH:
             self._go()
 
     def _learned(self, batch: Batch, result: Result) -> datetime | None:
@@ -283,17 +288,27 @@ class Lane:
         self._clock = now.clock, steady()
         if written == "1":
             return now.clock
-        # Newer policy, a token that has ended, or a time at which it is another decision: it is looked at closely.
+        # Newer policy, a token that has ended, or a time at which it is another decision.
         if now.stamp != batch.snapshot.stamp:
-            self._overtaken = batch.snapshot.stamp
+            self.policy.overtaken(batch.snapshot.stamp)
         return None
 
     def _told(self, batch: Batch, clock: datetime | None) -> None:
         if clock is None:
-            self._calls_left(batch.calls)
+            self._not_let_through(batch)
             return
         count_events({Event.CALL_AUTHORIZED: len(batch.calls)})
         self._answer(batch.calls, batch.answers(clock))
+
+    def _not_let_through(self, batch: Batch) -> None:
+        """Where policy has moved on they are decided anew, before those that came later."""
+        again = list[Waiting]()
+        if self.policy.was_overtaken(batch.snapshot.stamp) and self._session is not None:
+            for one in batch.calls:
+                one.tries += 1
+            again = [one for one in batch.calls if one.tries < TRIES]
+        self._waiting[:0] = again
+        self._calls_left([one for one in batch.calls if one.tries >= TRIES] if again else batch.calls)
 
     def _ended(self, endings: list[Ending], result: Result) -> None:
         step("complete.committed")
@@ -333,6 +348,11 @@ class Lane:
         self._ends_left(endings)
 
 
+def _parted(waiting: list[T]) -> tuple[list[T], list[T]]:
+    """Those of the next packet, and the others."""
+    return waiting[:MAX_BATCH], waiting[MAX_BATCH:]
+
+
 def _tell(asking: Sequence[_Asking], result: Result | None) -> None:
     now, good = None, frozenset[str]()
     if result is not None:
@@ -341,25 +361,3 @@ def _tell(asking: Sequence[_Asking], result: Result | None) -> None:
     for one in asking:
         if not one.future.done():
             one.future.set_result(now if one.hashed in good else None)
-
-
-def _unwanted(opening: asyncio.Future[Any]) -> None:
-    """Nobody waits for the session any more."""
-    if not opening.cancelled() and opening.exception() is None:
-        opening.result().close()
-
-
-async def keep_open(lane: Lane) -> None:
-    """Give it a session whenever it has none; until then the batch writer does it all."""
-    while True:
-        if not lane.open:
-            opening = asyncio.get_running_loop().run_in_executor(None, connect)
-            try:
-                lane.begin(await asyncio.shield(opening))
-            except asyncio.CancelledError:
-                opening.add_done_callback(_unwanted)
-                await asyncio.wait({opening}, timeout=LEAVE_SECONDS)  # or nobody is left to close it
-                raise
-            except Exception as error:  # noqa: BLE001 - whatever it is, it may be over in a moment
-                log.warning("calls take the slow way for now: %s", error)
-        await asyncio.sleep(LOOK_AFTER_SECONDS)
