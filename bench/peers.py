@@ -85,7 +85,7 @@ def _contextforge_env(spot: Spot) -> dict[str, str]:
         "DATABASE_URL": f"sqlite:///{spot.folder}/mcp.db", "AUTH_REQUIRED": "false", "MCP_REQUIRE_AUTH": "false",
         "ALLOW_UNAUTHENTICATED_ADMIN": "true", "JWT_SECRET_KEY": _SECRET, "AUTH_ENCRYPTION_SECRET": _SECRET + "x",
         "SSRF_ALLOW_LOCALHOST": "true", "SSRF_ALLOW_PRIVATE_NETWORKS": "true", "LOG_LEVEL": "ERROR",
-        "MCPGATEWAY_UI_ENABLED": "false", "PLUGINS_ENABLED": "false",
+        "MCPGATEWAY_UI_ENABLED": "false", "PLUGINS_ENABLED": "false", "RATE_LIMITING_ENABLED": "false",
     }  # fmt: skip
 
 
@@ -105,15 +105,15 @@ PEERS = {
     "fastmcp-shared": Peer(
         ("fastmcp", "uvloop", "httptools"), _fastmcp(True), "create_proxy(connected client), stateless, JSON answers"
     ),
-    # Without authentication, pages, plugins and logs; stateless sessions and JSON answers are its defaults. One
-    # process, because one core is what everybody has.
+    # Without authentication, rate limits, pages, plugins, logs; stateless sessions and JSON answers are its defaults.
+    # One process, because one core is what everybody has.
     "contextforge": Peer(
         ("mcp-contextforge-gateway",),
         lambda spot: [
             str(spot.installed / "bin/mcpgateway"),
             *f"--host 127.0.0.1 --port {spot.port} --no-access-log".split(),
         ],
-        "SQLite, one worker, no authentication, no plugins, no access log",
+        "SQLite, one worker, no authentication, no rate limits, no plugins, no access log",
         env=_contextforge_env,
         ready=_contextforge_ready,
     ),

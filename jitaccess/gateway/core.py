@@ -361,9 +361,9 @@ class Gateway:
         self.admission.lease_until = asked + instances.LEASE.total_seconds()
 
     async def _keep_house(self) -> None:
-        chores = (
+        chores: tuple[Callable[[], object], ...] = (
             self._renew_lease,
-            instances.close_abandoned_calls,
+            lambda: instances.close_abandoned_calls(own=self.instance),
             write_down_refusals,
             self.guard.watch,
             instances.forget_old_instances,

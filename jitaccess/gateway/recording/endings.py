@@ -32,8 +32,9 @@ _TABLE = OpenCall._meta.db_table
 # Entries of those calls only that are open, which they then are no more.
 END_ALL = (
     f"WITH gone AS (DELETE FROM {_TABLE} WHERE call = ANY(${len(COLUMNS) + 1}::uuid[]) RETURNING call) "  # noqa: S608 - our own names
-    f"{INSERT_FRESH} JOIN gone ON gone.call = fresh.call RETURNING call"
+    f"{INSERT_FRESH} JOIN gone ON gone.call = fresh.call"
 )
+_END_AND_SAY = f"{END_ALL} RETURNING call"
 _CLOSE = f"DELETE FROM {_TABLE} WHERE call IN (SELECT value FROM json_each(?)) RETURNING call"  # noqa: S608
 
 
@@ -79,7 +80,7 @@ class Ends:
             return
         calls = [one.admitted.intent.call.hex for one in self._endings]
         if not byhand.on_sqlite():
-            self._closed = byhand.execute(END_ALL, (*as_arrays(self._rows), byhand.array(calls, quoted=False)))
+            self._closed = byhand.execute(_END_AND_SAY, (*as_arrays(self._rows), byhand.array(calls, quoted=False)))
             return
         self._closed = byhand.execute(_CLOSE, (json.dumps(calls),))
         closed = {call for (call,) in self._closed.rows}

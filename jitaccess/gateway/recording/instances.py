@@ -51,10 +51,14 @@ def end_other_leases(instance: UUID) -> None:
     GatewayInstance.objects.exclude(pk=instance).update(lease_until=JitNow())
 
 
-def close_abandoned_calls(*, limit: int = 500) -> int:
-    """Record call.outcome_unknown for open calls whose process has no lease any more; returns how many."""
+def close_abandoned_calls(*, own: UUID | None = None, limit: int = 500) -> int:
+    """Record call.outcome_unknown for open calls whose process has no lease any more; returns how many. Not for those
+    of `own`, the process that does it, which lives and may enter again: it knows their outcome.
+    """
     alive = GatewayInstance.objects.filter(pk=OuterRef("instance"), lease_until__gt=JitNow())
     abandoned = OpenCall.objects.filter(~Exists(alive)).order_by("call")
+    if own is not None:
+        abandoned = abandoned.exclude(instance=own)
     if not abandoned.exists():
         return 0  # looked first: an idle round takes no lock
     with transaction.atomic():

@@ -313,10 +313,10 @@ class Lane:
     def _ended(self, endings: list[Ending], result: Result) -> None:
         step("complete.committed")
         if result.count != len(endings):
-            # They were closed as unknown, or have an end already: it is for the batch writer to say which.
-            closed = {UUID(call) for (call,) in result.rows}
-            self._ends_left([one for one in endings if one.admitted.intent.call not in closed])
-            endings = [one for one in endings if one.admitted.intent.call in closed]
+            # Some were closed as unknown, or have an end already: the batch writer says which. Of the others it says
+            # nothing new.
+            self._ends_left(endings)
+            return
         count_events(Counter(one.event for one in endings))
 
     def _failed(self, batch: Batch | None, endings: list[Ending], error: Exception | None) -> None:
