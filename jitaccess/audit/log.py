@@ -44,6 +44,9 @@ class Growth:
     """The leaves of the last, incomplete tile as this process committed them, which then need not be read again."""
 
     def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
         self._after, self._tile = 0, list[bytes]()
 
     def store_nodes(self, before: int, last: bytes, fresh: Sequence[bytes]) -> None:

@@ -66,6 +66,11 @@ def sequence(*, limit: int = 1000, tells: bool = True) -> int:
     return placed.done
 
 
+def forget() -> None:
+    """What this process remembers of the ledger's end, where it may have become another."""
+    _growth.forget()
+
+
 def tell() -> None:
     """Whoever listens, that the ledger has grown. Not in a transaction: others who notify would wait for its commit."""
     wakeups.notify(wakeups.LEDGER)
@@ -105,9 +110,7 @@ def _placing(limit: int) -> str:
     entry, leaf, queue = (model._meta.db_table for model in (Entry, Leaf, Unsequenced))
     hashed = f"encode(sha256('\\x00'::bytea || convert_to({_canonical_sql()}, 'UTF8')), 'hex')"
     return f"""
-WITH last AS (
-  (SELECT seq, leaf_hash FROM {leaf} ORDER BY seq DESC LIMIT 1) UNION ALL SELECT 0, '' LIMIT 1
-),
+WITH last AS (SELECT coalesce(max(seq), 0) AS seq FROM {leaf}),
 waiting AS (
   SELECT queue.entry_id, found.hash, (SELECT seq FROM {leaf} WHERE entry_id = queue.entry_id) AS place
   FROM (SELECT entry_id FROM {queue} ORDER BY entry_id LIMIT {limit:d}) AS queue
@@ -123,7 +126,7 @@ gone AS (
     SELECT entry_id FROM placed UNION ALL SELECT entry_id FROM waiting WHERE place IS NOT NULL
   )) RETURNING entry_id
 )
-SELECT (SELECT seq FROM last), (SELECT leaf_hash FROM last),
+SELECT (SELECT seq FROM last), coalesce((SELECT leaf_hash FROM {leaf} WHERE seq = (SELECT seq FROM last)), ''),
   coalesce(string_agg(leaf_hash, '' ORDER BY seq), ''), (SELECT count(*) FROM gone)
 FROM placed"""  # noqa: S608 - our own names
 

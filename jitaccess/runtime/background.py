@@ -18,7 +18,7 @@ from django.conf import settings
 from django.db import close_old_connections, connection
 
 from jitaccess.audit.heads import sign_head
-from jitaccess.audit.sequencer import sequence, tell
+from jitaccess.audit.sequencer import forget, sequence, tell
 from jitaccess.kernel.errors import JitAccessError
 from jitaccess.runtime.celery import Scheduler
 from jitaccess.runtime.slack_worker import run_slack
@@ -73,17 +73,20 @@ class Background:
             try:
                 close_old_connections()
                 if (now := time.monotonic()) - asked >= SEQUENCE_SECONDS:  # two at once do no harm
-                    (self._leads.set if leadership.held() else self._leads.clear)()
+                    if (leads := leadership.held()) and not self._leads.is_set():
+                        forget()  # others have placed entries meanwhile
+                    (self._leads.set if leads else self._leads.clear)()
                     asked = now
                 placed = sequence(limit=AT_ONCE, tells=False) if self._leads.is_set() else 0
                 if placed:
                     pause, owed = BETWEEN_SECONDS if placed < AT_ONCE else BEHIND_SECONDS, True
                 if owed and (not placed or now - told >= TELL_SECONDS):
-                    owed, told = False, now
                     tell()
+                    owed, told = False, now
             except Exception as error:  # noqa: BLE001 - the ledger waits in its queue; the loop must not die
                 log.warning("sequencing will be tried again: %s", error)
-                asked = -math.inf
+                pause, asked = SEQUENCE_SECONDS, -math.inf
+                forget()
         leadership.give_up()
         connection.close()
 

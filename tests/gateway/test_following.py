@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
+import psycopg
 import pytest
+from django.db import connection
 
 from jitaccess.gateway.recording import following
 from jitaccess.policy.snapshots import SnapshotStore
@@ -109,6 +114,92 @@ def test_a_wake_up_for_nothing_leaves_the_quick_way_open(
     for _ in range(5):
         assert "content" in caller.call("git_log")
     assert slow == []
+
+
+def test_wake_ups_without_end_hold_nobody_up(
+    caller: Client, quick: Served, slow: list[int], aside: ThreadPoolExecutor
+) -> None:
+    over = threading.Event()
+
+    def storm() -> int:
+        count = 0
+        with psycopg.connect(**connection.get_connection_params(), autocommit=True) as other:
+            while not over.is_set():
+                other.execute("SELECT pg_notify(%s, '')", [wakeups.CHANNEL])
+                count += 1
+        return count
+
+    sent = aside.submit(storm)
+    try:
+        began = time.monotonic()
+        for _ in range(20):
+            assert "content" in caller.call("git_log")
+        took = time.monotonic() - began
+    finally:
+        over.set()
+    assert sent.result(10) > 20
+    assert took < 20 * following.WAIT_SECONDS
+    assert slow == []
+
+
+def test_looks_that_follow_one_another_without_end_hold_nobody_longer_than_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One look at a time, each followed by a turn of those who wait; and in the end they do not wait at all."""
+    monkeypatch.setattr(following, "WAIT_SECONDS", 0.2)
+    store: Any = SimpleNamespace(current=SimpleNamespace(stamp="one"))
+    under_way, most, turns, held = 0, 0, 0, []
+
+    async def look() -> None:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await asyncio.sleep(0.01)
+        under_way -= 1
+
+    def turn() -> None:
+        nonlocal turns
+        turns += 1
+
+    async def storm() -> None:
+        policy = following.Following(store, look, then=turn)
+        loop, began = asyncio.get_running_loop(), asyncio.get_running_loop().time()
+        while loop.time() - began < 0.5:
+            policy.moved()
+            held.append((loop.time() - began, policy.behind))
+            await asyncio.sleep(0.002)
+        policy.close()
+        policy.moved()
+        assert not policy.behind
+
+    asyncio.run(storm())
+    assert most == 1
+    assert turns > 10
+    assert held[0][1]
+    assert not any(behind for at, behind in held if at > 0.25)
+
+
+def test_a_look_that_fails_is_followed_by_another_when_policy_moves_again() -> None:
+    store: Any = SimpleNamespace(current=SimpleNamespace(stamp="one"))
+    turns, looks = [0], [0]
+
+    async def look() -> None:
+        looks[0] += 1
+        raise OSError
+
+    def turn() -> None:
+        turns[0] += 1
+
+    async def twice() -> None:
+        policy = following.Following(store, look, then=turn)
+        for number in (1, 2):
+            policy.overtaken("one")
+            assert policy.behind
+            while turns[0] < number:
+                await asyncio.sleep(0)
+            assert not policy.behind
+            assert policy.was_overtaken("one")
+
+    asyncio.run(twice())
+    assert looks == [2]
 
 
 def test_a_change_during_the_look_is_looked_for_again(

@@ -162,6 +162,8 @@ class Lane:
             _tell(asking, None)
             self._ends_left(endings)
             self._calls_left(calls)
+            if self._waiting or self._endings:
+                self._soon()
             return
         self._calls_left(left)
         if not statements:
@@ -275,9 +277,12 @@ class Lane:
             self._ends_due = self._loop.call_later(ENDS_WAIT, self._waited)
 
     def _go_on(self) -> None:
-        """At once: whoever waits has waited for this one."""
-        if (self._waiting and not self.policy.behind) or self._asking or len(self._endings) >= MAX_BATCH:
-            self._go()
+        """At once: whoever waits has waited for this one. Whatever comes of it, that one is told, too."""
+        try:
+            if (self._waiting and not self.policy.behind) or self._asking or len(self._endings) >= MAX_BATCH:
+                self._go()
+        except Exception:
+            log.exception("a packet could not be sent")
 
     def _learned(self, batch: Batch, result: Result) -> datetime | None:
         """The clock at which the calls of this packet were let through, if they were. Policy and time are known from
