@@ -80,7 +80,11 @@ def test_postgresql_gives_up_because_its_log_cannot_grow_and_all_is_well_once_it
         refused_for_lack_of_space(world)
         server.limit_files(None)
         # It recovers by itself, or has given up for good when it had no space for that either.
-        eventually(lambda: not server.running or "ready to accept" in server.log.rpartition("PANIC")[2], within=60)
+        eventually(
+            lambda: not server.running or "ready to accept" in server.log.rpartition("PANIC")[2],
+            within=60,
+            what=lambda: server.log[-4500:],
+        )
         if not server.running:
             server.start()
         world.filler = 0
