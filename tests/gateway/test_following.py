@@ -28,7 +28,8 @@ __all__ = ["caller", "quick", "slow"]
 
 @pytest.fixture
 def learning(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """Nobody learns anything about policy by looking before this is set."""
+    """Nobody learns anything about policy by looking before this is set; calls wait as long as that takes."""
+    monkeypatch.setattr(following, "WAIT_SECONDS", 20.0)
     free, whole = threading.Event(), SnapshotStore.newest
 
     def newest(self: SnapshotStore) -> Any:
