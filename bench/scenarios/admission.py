@@ -127,7 +127,7 @@ async def _calls(
         admission.lease_until = steady() + 600
         await asyncio.gather(*(session(number, time.monotonic() + span) for number in range(count)))
 
-    await admission.start_lane(lambda: asyncio.to_thread(admission._store.newest))  # noqa: SLF001
+    await admission.start_lane(lambda: asyncio.to_thread(admission._store.newest))  # noqa: SLF001 - as the gateway does
     await sessions(1.0)
     latencies.clear()
     before, began = _used(admission, server), time.monotonic()
