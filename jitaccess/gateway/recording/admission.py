@@ -46,7 +46,6 @@ COMMIT_SECONDS = 40.0  # longer than the database lets a statement run
 PAUSE_SECONDS = 10.0
 # How long the end of a call waits for a call with which it shares a commit.
 ENDS_WAIT = 0.02
-# How long a stop waits for the packet that is under way; what it says is then heard by nobody.
 
 
 class Admission:

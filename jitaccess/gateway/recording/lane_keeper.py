@@ -13,6 +13,8 @@ from jitaccess.store.onloop import connect
 log = logging.getLogger(__name__)
 
 LOOK_AFTER_SECONDS = 0.5
+# How long a stop waits for a session that is being opened, and for the packet that is under way; what it says is then
+# heard by nobody.
 OPENING_SECONDS, LEAVE_SECONDS = 2.0, 5.0
 
 
