@@ -175,7 +175,7 @@ class Installation:
 
     def cli(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [COMMAND, *arguments], env=self.env, cwd=ROOT, text=True, capture_output=True, check=check
+            [COMMAND, *arguments], env=self.env, cwd=ROOT, text=True, capture_output=True, check=check, timeout=100
         )
 
     def stop(self) -> None:

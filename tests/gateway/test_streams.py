@@ -123,6 +123,28 @@ def test_a_change_right_after_the_acknowledgement_is_never_lost(
         stream.changed()
 
 
+def test_a_grant_is_told_even_if_nobody_saw_that_the_one_before_it_had_ended(
+    cast: Cast, gateway: Served, agent: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    streams, looks = gateway.gateway.streams, threading.Event()
+    looks.set()
+    refresh = streams.refresh
+
+    async def seldom(*seen: Any) -> Any:
+        return await refresh(*seen) if looks.is_set() else None
+
+    monkeypatch.setattr(streams, "refresh", seldom)
+    with agent.listen() as stream:
+        first = cast.grant()
+        stream.changed()
+        looks.clear()
+        revoke_grant(grant_id=first.pk, user=cast.anna)
+        cast.grant()
+        looks.set()
+        stream.changed()
+        assert stream.quiet
+
+
 def test_frames_of_a_modern_stream_carry_its_id_and_only_what_was_asked_for(cast: Cast, agent: Client) -> None:
     with agent.listen(toolsListChanged=True, promptsListChanged=True, resourceSubscriptions=["x"]) as stream:
         params = stream.acknowledged["params"]

@@ -44,7 +44,10 @@ def ttl_ms(snapshot: Snapshot, *, who: Who, at: datetime) -> int:
 
 
 def signature(snapshot: Snapshot, *, who: Who, server: ServerFacts, at: datetime) -> int:
-    """Changes when the list changes: what decides whether list_changed is due."""
+    """Changes when the list changes, and with each grant that begins or ends: what decides whether list_changed is due.
+
+    Whoever waits for a grant is told of it, even if the one before ended so shortly before that nobody has seen it.
+    """
     shown = seen(snapshot, who=who, server=server, at=at)
     known: dict[tuple[int, int], int] = server.memo.setdefault("signatures", {})
     key = (shown.visible, shown.locked)
@@ -59,7 +62,7 @@ def signature(snapshot: Snapshot, *, who: Who, server: ServerFacts, at: datetime
                 if visible == "1" or locked == "1"
             )
         )
-    return found
+    return hash((found, *shown.grants)) if shown.grants else found
 
 
 @dataclass(slots=True)

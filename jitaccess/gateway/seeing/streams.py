@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import logging
 import time
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable, Iterable
@@ -25,6 +26,8 @@ from jitaccess.kernel.strictjson import JsonObject
 from jitaccess.policy.engine.decide import END_OF_TIME, Kind, Who, bindings_of, next_edge
 from jitaccess.policy.engine.rules import Snapshot
 from jitaccess.policy.engine.standing import parts_of
+
+log = logging.getLogger(__name__)
 
 MAX_PER_PRINCIPAL = 16
 KEEP_ALIVE_SECONDS = 15.0
@@ -287,6 +290,8 @@ class Streams:
     def check_failed(self) -> None:
         """Close every stream once policy could not be checked for three seconds."""
         if time.monotonic() - self._checked > BLIND_SECONDS:
+            if any(not stream.ended for stream in self._open):
+                log.warning("policy could not be checked for %d seconds: open streams end", BLIND_SECONDS)
             self.end_all()
 
     def end_all(self) -> None:

@@ -32,11 +32,15 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """The tools that a principal may know about: `visible` and `locked` as bits, the n-th tool of `tools` is 1 << n."""
+    """The tools that a principal may know about: `visible` and `locked` as bits, the n-th tool of `tools` is 1 << n.
+
+    `grants` are the bindings of grants that give it any of these tools.
+    """
 
     tools: Sequence[ToolFacts] = ()
     visible: int = 0
     locked: int = 0
+    grants: tuple[UUID, ...] = ()
 
 
 def seen(snapshot: Snapshot, *, who: Who, server: ServerFacts, at: datetime) -> Seen:
@@ -45,14 +49,15 @@ def seen(snapshot: Snapshot, *, who: Who, server: ServerFacts, at: datetime) -> 
     if isinstance(has, Verdict):
         return Seen()
     table = _table(has.server)
-    bits = has.listed
-    if bits is None:
+    listed = has.listed
+    if listed is None:
         here = look(snapshot, who=who, server=server.id, at=at)
         assert isinstance(here, Here)
-        bits = _bits(here, table)
+        grants = tuple(one.binding.id for one in here.has.grants if _allowed_by(here.asked, one, table))
+        listed = (*_bits(here, table), grants)
         if not here.has.rights.timed:
-            here.has.listed = bits
-    return Seen(table.tools, *bits)
+            here.has.listed = listed
+    return Seen(table.tools, *listed)
 
 
 def listed_tools(snapshot: Snapshot, *, who: Who, server: ServerFacts, at: datetime) -> list[Listed]:

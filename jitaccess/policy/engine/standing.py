@@ -59,7 +59,8 @@ class Askable:
 class Standing:
     """A principal's rights on one server, whatever it asks there. Read by many threads; only ever added to.
 
-    `settled` are verdicts by tool that hold for any arguments, `listed` are the tools it sees, as listing knows them.
+    `settled` are verdicts by tool that hold for any arguments, `listed` are the tools it sees and the grants
+    that give it some, as listing knows them.
     """
 
     agent: AgentFacts
@@ -73,7 +74,7 @@ class Standing:
     denying: tuple[tuple[RoleFacts, tuple[RoleRule, ...]], ...]
     askable: Askable
     settled: dict[str, Verdict] = field(default_factory=dict)
-    listed: tuple[int, int] | None = None
+    listed: tuple[int, int, tuple[UUID, ...]] | None = None
 
     def settle(self, tool: str, verdict: Verdict) -> None:
         if len(self.settled) >= MAX_SETTLED:
