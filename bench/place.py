@@ -55,9 +55,12 @@ def _durable_postgresql() -> str:
     """A server as its makers ship it, fsync and all: the one of the test suite may forget what it was told.
 
     And as one that has run for a while: the files of its log are there, and used again. A young one makes and fills a
-    new one of 16 MB about once a second under such a load, and everybody waits for that.
+    new one of 16 MB about once a second under such a load, and everybody waits for that. Its memory is what
+    docs/guides/run-in-production.md says: the default's is for the smallest of machines.
     """
-    server = databases.PostgreSQL.new("max_connections=200", f"min_wal_size={16 * _LOG_FILES}MB")
+    server = databases.PostgreSQL.new(
+        "max_connections=200", "shared_buffers=1GB", f"min_wal_size={16 * _LOG_FILES}MB", "max_wal_size=4GB"
+    )
     server.start()
     url = server.url("postgres")
     with psycopg.connect(url, autocommit=True) as connection:

@@ -9,6 +9,7 @@ from datetime import UTC
 from functools import cache
 from hashlib import sha256
 from typing import Any
+from uuid import UUID
 
 from django.db import connection, transaction
 
@@ -44,9 +45,10 @@ def leaf_hash(entry: Entry) -> str:
     return tree.leaf_hash(canonical(plain(entry))).hex()
 
 
-def sequence(*, limit: int = 1000, tells: bool = True) -> int:
+def sequence(*, limit: int = 1000, tells: bool = True, whole: bool = True) -> int:
     """Give up to `limit` waiting entries the next numbers; returns how many wait no longer. Whoever says that it is not
-    to tell those who listen calls `tell` soon.
+    to tell those who listen calls `tell` soon, and whoever does not look at the `whole` queue does so soon: what was
+    made before all that waited then is not found otherwise.
 
     Safe to run twice, even at once: both would claim the same next number, the primary key lets one of them commit, the
     other rolls back and its entries wait for the next round.
@@ -57,7 +59,7 @@ def sequence(*, limit: int = 1000, tells: bool = True) -> int:
         return 0
     with transaction.atomic():
         step("sequence.read")  # PostgreSQL reads with what it writes
-        placed = _place_by_postgresql(limit) if waiting is None else _place_on_sqlite(waiting)
+        placed = _place_by_postgresql(limit, whole=whole) if waiting is None else _place_on_sqlite(waiting)
         _growth.store_nodes(placed.before, placed.last, placed.hashes)
         step("sequence.written")
     step("sequence.committed")
@@ -86,13 +88,35 @@ class _Placed:
     done: int
 
 
-def _place_by_postgresql(limit: int) -> _Placed:
+_FIRST = UUID(int=0)
+_LATE_MS = 1000  # which the first 48 bits of a UUIDv7 count
+
+
+class _Queue:
+    """Where the queue begins on PostgreSQL. In front of that lie the remains of those who left, until they are vacuumed
+    away: hundreds of thousands under load, over which the database would step one by one each time.
+    """
+
+    begins = _FIRST
+
+    def found(self, first: str | None) -> None:
+        """The first of all that wait, if any do. Some that were made a little before it may come soon."""
+        if first is not None:
+            self.begins = UUID(int=max(UUID(first).int - (_LATE_MS << 80), 0))
+
+
+_queue = _Queue()
+
+
+def _place_by_postgresql(limit: int, *, whole: bool) -> _Placed:
     """Reads, hashes and writes in one statement: entries do not travel."""
     with byhand.round_trip():
         # A plan is kept. One that was made while the tables were small would go on to read them from end to end.
         byhand.execute("SET LOCAL enable_seqscan = off")
-        answer = byhand.execute(_placing(limit))
-    ((before, last, hashes, done),) = answer.rows
+        answer = byhand.execute(_placing(limit), ((_FIRST if whole else _queue.begins).hex,))
+    ((before, last, hashes, done, first),) = answer.rows
+    if whole:
+        _queue.found(first)
     joined = bytes.fromhex(hashes)
     return _Placed(
         int(before), bytes.fromhex(last), [joined[at : at + 32] for at in range(0, len(joined), 32)], int(done)
@@ -113,7 +137,7 @@ def _placing(limit: int) -> str:
 WITH last AS (SELECT coalesce(max(seq), 0) AS seq FROM {leaf}),
 waiting AS (
   SELECT queue.entry_id, found.hash, (SELECT seq FROM {leaf} WHERE entry_id = queue.entry_id) AS place
-  FROM (SELECT entry_id FROM {queue} ORDER BY entry_id LIMIT {limit:d}) AS queue
+  FROM (SELECT entry_id FROM {queue} WHERE entry_id >= $1::uuid ORDER BY entry_id LIMIT {limit:d}) AS queue
   CROSS JOIN LATERAL (SELECT {hashed} AS hash FROM {entry} AS entry WHERE uid = queue.entry_id OFFSET 0) AS found
 ),
 placed AS (
@@ -127,7 +151,8 @@ gone AS (
   )) RETURNING entry_id
 )
 SELECT (SELECT seq FROM last), coalesce((SELECT leaf_hash FROM {leaf} WHERE seq = (SELECT seq FROM last)), ''),
-  coalesce(string_agg(leaf_hash, '' ORDER BY seq), ''), (SELECT count(*) FROM gone)
+  coalesce(string_agg(leaf_hash, '' ORDER BY seq), ''), (SELECT count(*) FROM gone),
+  (SELECT entry_id FROM waiting ORDER BY entry_id LIMIT 1)
 FROM placed"""  # noqa: S608 - our own names
 
 

@@ -27,9 +27,8 @@ from jitaccess.store.leader import Leadership
 log = logging.getLogger(__name__)
 
 SEQUENCE_SECONDS = 0.3
-# Under load: to place each few entries as they come, or very many at once, would take from calls the database that they
-# wait for.
-AT_ONCE, BETWEEN_SECONDS, BEHIND_SECONDS = 250, 0.02, 0.005
+# Under load: to place each few entries as they come, or very many at once, would keep the processor from calls.
+AT_ONCE, BETWEEN_SECONDS, BEHIND_SECONDS = 500, 0.05, 0.01
 TELL_SECONDS = 0.1  # how often those who listen hear of entries that keep coming
 ELECTION_SECONDS = 2.0
 CHECKPOINT_SECONDS = 60.0
@@ -71,13 +70,13 @@ class Background:
         while not self._stopping.wait(pause):
             pause = SEQUENCE_SECONDS
             try:
-                close_old_connections()
-                if (now := time.monotonic()) - asked >= SEQUENCE_SECONDS:  # two at once do no harm
+                if whole := (now := time.monotonic()) - asked >= SEQUENCE_SECONDS:  # two at once do no harm
+                    close_old_connections()  # which asks whether this one is still good
                     if (leads := leadership.held()) and not self._leads.is_set():
                         forget()  # others have placed entries meanwhile
                     (self._leads.set if leads else self._leads.clear)()
                     asked = now
-                placed = sequence(limit=AT_ONCE, tells=False) if self._leads.is_set() else 0
+                placed = sequence(limit=AT_ONCE, tells=False, whole=whole) if self._leads.is_set() else 0
                 if placed:
                     pause, owed = BETWEEN_SECONDS if placed < AT_ONCE else BEHIND_SECONDS, True
                 if owed and (not placed or now - told >= TELL_SECONDS):

@@ -107,6 +107,24 @@ def test_what_waits_and_is_not_there_goes_on_waiting_and_stops_nobody() -> None:
 
 
 @pytest.mark.django_db
+def test_what_comes_late_is_found_by_whoever_looks_at_the_whole_queue() -> None:
+    """As from a process whose clock is behind. Those who do not look there find what is new."""
+    hour = 3_600_000 << 80  # of a UUIDv7
+    for number in (8 * hour, 8 * hour + 1):
+        entry(number)
+    assert sequence() == 2
+    entry(7 * hour)
+    entry(8 * hour + 2)
+    found = sequence(whole=False)
+    assert found == (1 if connection.vendor == "postgresql" else 2)
+    assert found + sequence() == 2
+    assert {8 * hour + 2, 7 * hour} <= {uid.int for uid in Leaf.objects.values_list("entry_id", flat=True)}
+    entry(7 * hour + 1)
+    assert sequence(whole=False) == 1, "where the last one was found, others may come"
+    assert not Unsequenced.objects.exists()
+
+
+@pytest.mark.django_db
 def test_nodes_are_of_the_hashes_in_their_order() -> None:
     Entry.objects.bulk_create(Entry(at=datetime.now(UTC), event="x", tool=str(number)) for number in range(700))
     while sequence(limit=300):

@@ -13,7 +13,8 @@ from jitaccess.notify.webhooks.owed import owe
 log = logging.getLogger("jitaccess.webhooks")
 
 _AT_ONCE = 4  # endpoints in one process
-_MOST_STEPS = 20  # of reading, in one run of the task
+# Of reading, in one run of the task: as long as there is more than this. While calls come there is always something.
+_MOST_STEPS, _MUCH = 20, 500
 _busy: set[UUID] = set()
 _lock = threading.Lock()
 
@@ -25,7 +26,7 @@ def deliver() -> None:
     In threads of their own: a slow endpoint holds up neither another one nor the sweeps.
     """
     for _ in range(_MOST_STEPS):
-        if not owe():
+        if owe() < _MUCH:
             break
     for endpoint in due_endpoints():
         begin(endpoint)
