@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import sys
+import time
 from argparse import Namespace
 from collections import Counter
 from contextlib import ExitStack
@@ -34,6 +35,8 @@ OPTIONS = {
     "small": (0, "1: a small policy"),
 }
 WARM_UP = 0.4
+# For what stood still and is awake again: all its chores are due at once, which otherwise come one after the other.
+SETTLE = 1.5
 HEAD = (
     "sessions", "what", "calls/s", "p50 ms", "p99 ms", "max ms", "CPU µs/call", "database CPU µs/call", "memory MiB",
     "of bare pass-through", "of nginx",
@@ -77,6 +80,8 @@ class Run:
         print(f"  {count:>4} sessions: {target.name}", file=sys.stderr, flush=True)
         awake = [*([target.process] if target.freezes else []), *target.beside]
         cores.thaw(awake)
+        if target.beside:
+            time.sleep(SETTLE)
         try:
             if warm_up:
                 self.load.run(target.job(count, warm_up))

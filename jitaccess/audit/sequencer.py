@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC
 from functools import cache
@@ -47,8 +50,8 @@ def leaf_hash(entry: Entry) -> str:
 
 def sequence(*, limit: int = 1000, tells: bool = True, whole: bool = True) -> int:
     """Give up to `limit` waiting entries the next numbers; returns how many wait no longer. Whoever says that it is not
-    to tell those who listen calls `tell` soon, and whoever does not look at the `whole` queue does so soon: what was
-    made before all that waited then is not found otherwise.
+    to tell those who listen calls `tell` soon. Unless it is to look at the `whole` queue, what was made long before it
+    came may wait for a third of a second, and get its place behind what came with it.
 
     Safe to run twice, even at once: both would claim the same next number, the primary key lets one of them commit, the
     other rolls back and its entries wait for the next round.
@@ -89,7 +92,6 @@ class _Placed:
 
 
 _FIRST = UUID(int=0)
-_LATE_MS = 1000  # which the first 48 bits of a UUIDv7 count
 
 
 class _Queue:
@@ -97,12 +99,30 @@ class _Queue:
     away: hundreds of thousands under load, over which the database would step one by one each time.
     """
 
-    begins = _FIRST
+    # Made so long before the first that waits, an entry may yet come: longer than anybody waits for a lock, or for the
+    # answer to a packet. The first 48 bits of a UUIDv7 count milliseconds.
+    LATE_MS = 10_000
+    WHOLE_SECONDS = 0.3
 
-    def found(self, first: str | None) -> None:
-        """The first of all that wait, if any do. Some that were made a little before it may come soon."""
-        if first is not None:
-            self.begins = UUID(int=max(UUID(first).int - (_LATE_MS << 80), 0))
+    def __init__(self) -> None:
+        self.begins, self._due = _FIRST, -math.inf
+
+    @contextmanager
+    def look(self, *, whole: bool) -> Iterator[UUID]:
+        """From where on to look: from the very first at least every 0.3 s, unless that takes long."""
+        began = time.monotonic()
+        whole = whole or began >= self._due
+        try:
+            yield _FIRST if whole else self.begins
+        finally:
+            if whole:
+                took = time.monotonic() - began
+                self._due = began + took + max(self.WHOLE_SECONDS, 10 * took)
+
+    def found(self, since: UUID, first: str | None) -> None:
+        """The first that waits from there on, if any do."""
+        if since == _FIRST and first is not None:
+            self.begins = UUID(int=max(UUID(first).int - (self.LATE_MS << 80), 0))
 
 
 _queue = _Queue()
@@ -110,13 +130,16 @@ _queue = _Queue()
 
 def _place_by_postgresql(limit: int, *, whole: bool) -> _Placed:
     """Reads, hashes and writes in one statement: entries do not travel."""
-    with byhand.round_trip():
-        # A plan is kept. One that was made while the tables were small would go on to read them from end to end.
-        byhand.execute("SET LOCAL enable_seqscan = off")
-        answer = byhand.execute(_placing(limit), ((_FIRST if whole else _queue.begins).hex,))
-    ((before, last, hashes, done, first),) = answer.rows
-    if whole:
-        _queue.found(first)
+    with _queue.look(whole=whole) as since:
+        with byhand.round_trip():
+            # A plan is kept. One that was made while the tables were small would go on to read them from end to end.
+            byhand.execute(
+                "SELECT set_config('enable_seqscan', 'off', true), "
+                "set_config('plan_cache_mode', 'force_generic_plan', true)"
+            )
+            answer = byhand.execute(_placing(limit), (since.hex,))
+        ((before, last, hashes, done, first),) = answer.rows
+        _queue.found(since, first)
     joined = bytes.fromhex(hashes)
     return _Placed(
         int(before), bytes.fromhex(last), [joined[at : at + 32] for at in range(0, len(joined), 32)], int(done)

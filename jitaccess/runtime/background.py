@@ -70,13 +70,13 @@ class Background:
         while not self._stopping.wait(pause):
             pause = SEQUENCE_SECONDS
             try:
-                if whole := (now := time.monotonic()) - asked >= SEQUENCE_SECONDS:  # two at once do no harm
+                if (now := time.monotonic()) - asked >= SEQUENCE_SECONDS:  # two at once do no harm
                     close_old_connections()  # which asks whether this one is still good
                     if (leads := leadership.held()) and not self._leads.is_set():
                         forget()  # others have placed entries meanwhile
                     (self._leads.set if leads else self._leads.clear)()
                     asked = now
-                placed = sequence(limit=AT_ONCE, tells=False, whole=whole) if self._leads.is_set() else 0
+                placed = sequence(limit=AT_ONCE, tells=False, whole=False) if self._leads.is_set() else 0
                 if placed:
                     pause, owed = BETWEEN_SECONDS if placed < AT_ONCE else BEHIND_SECONDS, True
                 if owed and (not placed or now - told >= TELL_SECONDS):

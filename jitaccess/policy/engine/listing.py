@@ -34,7 +34,7 @@ class Listed:
 class Seen:
     """The tools that a principal may know about: `visible` and `locked` as bits, the n-th tool of `tools` is 1 << n.
 
-    `grants` are the bindings of grants that give it any of these tools.
+    `grants` are the bindings of grants that give it any of the visible ones.
     """
 
     tools: Sequence[ToolFacts] = ()
@@ -53,8 +53,9 @@ def seen(snapshot: Snapshot, *, who: Who, server: ServerFacts, at: datetime) -> 
     if listed is None:
         here = look(snapshot, who=who, server=server.id, at=at)
         assert isinstance(here, Here)
-        grants = tuple(one.binding.id for one in here.has.grants if _allowed_by(here.asked, one, table))
-        listed = (*_bits(here, table), grants)
+        visible, locked = _bits(here, table)
+        grants = (one.binding.id for one in here.has.grants if _allowed_by(here.asked, one, table) & visible)
+        listed = (visible, locked, tuple(grants))
         if not here.has.rights.timed:
             here.has.listed = listed
     return Seen(table.tools, *listed)
