@@ -20,6 +20,7 @@ from jitaccess.identity.models import Team
 from jitaccess.identity.services import issue_sign_in_link, issue_token
 from jitaccess.kernel.text import visible
 from jitaccess.notify.models import Delivery, Preference
+from jitaccess.notify.slack.linking import issue_code
 from jitaccess.notify.slack.models import SlackCard, SlackInbox, SlackLink
 from jitaccess.notify.webhooks.models import Endpoint, HookDelivery
 from jitaccess.notify.webhooks.services import create_endpoint
@@ -110,6 +111,7 @@ def programs(world: World) -> None:
         request=world.requests["waiting"].pk, kind="channel", place="C1", wanted_seq=3, dead=True,
         error="channel_not_found", due_at=moment,
     )  # fmt: skip
+    issue_code(team="T1", team_name="Northwind", slack_user="U8", slack_name="bert")
     SlackInbox.objects.create(key="k", kind="block_actions", slack_user="U1", received_at=moment, due_at=moment)
     target = Target.objects.create(
         slug="warehouse-rights", url="https://rights.example/", match="database:warehouse", failures=3,

@@ -90,6 +90,8 @@ class Site:
         self, path: str, user: User | None, *, prepare: Any = None, made: Callable[[], HttpResponse] | None = None
     ) -> int:
         """Open it and return its status. `prepare` is called with the client first; `made` answers instead of a view."""
+        # What the last page is still fetching would be said to fail in this one.
+        self.page.evaluate("document.fonts.ready.then(() => null)")
         self._heard.clear()
         MISSING.clear()
         self._client, self._path, self._made = self.client(user), path, made
