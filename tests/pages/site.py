@@ -16,7 +16,7 @@ from typing import Any
 from django.contrib.staticfiles import finders
 from django.http import HttpResponse
 from django.test import Client
-from playwright.sync_api import BrowserContext, Page
+from playwright.sync_api import BrowserContext, Page, Request
 
 from jitaccess.identity.models import User
 
@@ -75,7 +75,10 @@ class Site:
         self._context = contextvars.copy_context()
         self.page.on("console", lambda said: self._hear(said.type, said.text))
         self.page.on("pageerror", lambda error: self._heard.append(str(error)))
-        self.page.on("requestfailed", lambda asked: self._heard.append(f"failed: {asked.url} {asked.failure}"))
+        # What the page before was still fetching is given up with it, which is no fault of this one.
+        self._asked: list[Request] = []
+        self.page.on("request", lambda asked: self._asked.append(asked))
+        self.page.on("requestfailed", self._hear_failure)
         # Not page.route: with it, the browser would keep no file.
         self._browser = context.new_cdp_session(self.page)
         self._browser.on("Fetch.requestPaused", self._serve)
@@ -90,9 +93,8 @@ class Site:
         self, path: str, user: User | None, *, prepare: Any = None, made: Callable[[], HttpResponse] | None = None
     ) -> int:
         """Open it and return its status. `prepare` is called with the client first; `made` answers instead of a view."""
-        # What the last page is still fetching would be said to fail in this one.
-        self.page.evaluate("document.fonts.ready.then(() => null)")
         self._heard.clear()
+        self._asked.clear()
         MISSING.clear()
         self._client, self._path, self._made = self.client(user), path, made
         if prepare:
@@ -125,6 +127,10 @@ class Site:
             "Failed to load resource: the server responded with a status of"
         ):
             self._heard.append(f"{kind}: {text}")
+
+    def _hear_failure(self, asked: Request) -> None:
+        if asked in self._asked:
+            self._heard.append(f"failed: {asked.url} {asked.failure}")
 
     def _serve(self, paused: dict[str, Any]) -> None:
         path = paused["request"]["url"].removeprefix(SITE)
