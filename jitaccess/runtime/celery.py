@@ -55,7 +55,7 @@ class Scheduler(beat.Scheduler):
 
     lost = False
 
-    def adjust(self, n: float, drift: float = 0.0) -> float:  # noqa: ARG002 - as below
+    def adjust(self, n: float, drift: float = 0.0) -> float:  # noqa: ARG002 - Celery's signature
         """When to wake up. Celery's own wakes up 10 ms before, and turns in circles until it is time."""
         return n
 

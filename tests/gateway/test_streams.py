@@ -52,6 +52,18 @@ def everybody(cast: Cast, *served: Served) -> Iterator[list[Stream]]:
         yield found
 
 
+def watching(gateway: Served, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """From now on its watcher looks after streams only while this is set, which it is not yet."""
+    streams, looks = gateway.gateway.streams, threading.Event()
+    refresh = streams.refresh
+
+    async def refreshed(*seen: Any) -> Any:
+        return await refresh(*seen) if looks.is_set() else None
+
+    monkeypatch.setattr(streams, "refresh", refreshed)
+    return looks
+
+
 def test_every_change_of_the_list_reaches_every_stream_of_the_principal_in_every_process(
     cast: Cast, clock: Clock, start: Callable[..., Served]
 ) -> None:
@@ -109,14 +121,8 @@ def test_a_grant_that_runs_out_is_told_at_its_edge_and_not_a_poll_later(
 def test_a_change_right_after_the_acknowledgement_is_never_lost(
     cast: Cast, gateway: Served, agent: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    streams, changed = gateway.gateway.streams, threading.Event()
-    refresh = streams.refresh
-
-    async def later(*seen: Any) -> Any:
-        return await refresh(*seen) if changed.is_set() else None
-
     # The watcher does not come by between the acknowledgement and the change.
-    monkeypatch.setattr(streams, "refresh", later)
+    changed = watching(gateway, monkeypatch)
     with agent.listen() as stream:
         cast.grant()
         changed.set()
@@ -126,14 +132,8 @@ def test_a_change_right_after_the_acknowledgement_is_never_lost(
 def test_a_grant_is_told_even_if_nobody_saw_that_the_one_before_it_had_ended(
     cast: Cast, gateway: Served, agent: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    streams, looks = gateway.gateway.streams, threading.Event()
+    looks = watching(gateway, monkeypatch)
     looks.set()
-    refresh = streams.refresh
-
-    async def seldom(*seen: Any) -> Any:
-        return await refresh(*seen) if looks.is_set() else None
-
-    monkeypatch.setattr(streams, "refresh", seldom)
     with agent.listen() as stream:
         first = cast.grant()
         stream.changed()

@@ -44,7 +44,7 @@ def ttl_ms(snapshot: Snapshot, *, who: Who, at: datetime) -> int:
 
 
 def signature(snapshot: Snapshot, *, who: Who, server: ServerFacts, at: datetime) -> int:
-    """Changes when the list changes, and with each grant that begins or ends: what decides whether list_changed is due.
+    """Changes with the list, and with the grants that give any of it: what decides whether list_changed is due.
 
     Whoever waits for a grant is told of it, even if the one before ended so shortly before that nobody has seen it.
     """
