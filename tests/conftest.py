@@ -19,6 +19,7 @@ from tests import browser, databases, nginx
 from tests.cast import Cast
 from tests.cast_again import cast_again
 from tests.clocks import Clock
+from tests.entered import enter_before_reading
 from tests.once import once
 
 HERE = Path(__file__).parent
@@ -53,6 +54,7 @@ settings.load_profile(os.environ.get("JITACCESS_HYPOTHESIS", "default"))
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "nginx: needs an nginx, which CI insists on")
     _keep_off_the_network()
+    enter_before_reading()
     # Every client makes one, which costs more than most of what it asks; nothing on loopback is encrypted.
     httpcore2.default_ssl_context = functools.cache(httpcore2.default_ssl_context)
     gc.disable()  # until everything is collected: nothing of it is garbage

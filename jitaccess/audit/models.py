@@ -65,6 +65,18 @@ class Unsequenced(models.Model):
         return str(self.entry_id)
 
 
+class Bundle(models.Model):
+    """Entries of calls that are on record and not in the table of entries yet: see bundles.py. PostgreSQL only."""
+
+    id = models.UUIDField(primary_key=True, editable=False, help_text="The uid of its first entry.")
+    at = models.DateTimeField(help_text="The time of its entries.")
+    n = models.IntegerField(help_text="How many they are.")
+    body = models.TextField()
+
+    def __str__(self) -> str:
+        return f"{self.n} entries of {self.at:%F %T}"
+
+
 class Leaf(models.Model):
     """The order of the ledger: contiguous from 1, given by one sequencer; cursors follow it. Append-only too."""
 

@@ -16,9 +16,9 @@ from uuid import UUID
 
 from django.db import connection, transaction
 
-from jitaccess.audit import tree
+from jitaccess.audit import bundles, tree
 from jitaccess.audit.log import Growth
-from jitaccess.audit.models import Cursor, Entry, Leaf, Unsequenced
+from jitaccess.audit.models import Bundle, Cursor, Entry, Leaf, Unsequenced
 from jitaccess.kernel.canonical import canonical
 from jitaccess.kernel.steps import step
 from jitaccess.store import byhand, wakeups
@@ -71,6 +71,11 @@ def sequence(*, limit: int = 1000, tells: bool = True, whole: bool = True) -> in
     return placed.done
 
 
+def behind() -> float:
+    """How long the first that waited was waiting at the last step, in seconds; by the clock of whoever made it."""
+    return time.time() - _queue.first.int / 2**80 / 1000 if _queue.first else 0.0
+
+
 def forget() -> None:
     """What this process remembers of the ledger's end, where it may have become another."""
     _growth.forget()
@@ -106,6 +111,7 @@ class _Queue:
 
     def __init__(self) -> None:
         self.begins, self._due = _FIRST, -math.inf
+        self.first: UUID | None = None
 
     @contextmanager
     def look(self, *, whole: bool) -> Iterator[UUID]:
@@ -121,8 +127,9 @@ class _Queue:
 
     def found(self, since: UUID, first: str | None) -> None:
         """The first that waits from there on, if any do."""
-        if since == _FIRST and first is not None:
-            self.begins = UUID(int=max(UUID(first).int - (self.LATE_MS << 80), 0))
+        self.first = UUID(first) if first is not None else None
+        if since == _FIRST and self.first is not None:
+            self.begins = UUID(int=max(self.first.int - (self.LATE_MS << 80), 0))
 
 
 _queue = _Queue()
@@ -135,9 +142,11 @@ def _place_by_postgresql(limit: int, *, whole: bool) -> _Placed:
             # A plan is kept. One that was made while the tables were small would go on to read them from end to end.
             byhand.execute(
                 "SELECT set_config('enable_seqscan', 'off', true), "
-                "set_config('plan_cache_mode', 'force_generic_plan', true)"
+                "set_config('plan_cache_mode', 'force_generic_plan', true), set_config('jitaccess.places', 'on', true)"
             )
-            answer = byhand.execute(_placing(limit), (since.hex,))
+            entered = byhand.execute(_entering(limit), (since.hex,))
+            byhand.execute("SELECT set_config('jitaccess.places', '', true)")
+        answer = byhand.execute(_placing(limit), (since.hex, entered.rows[0][0]))
         ((before, last, hashes, done, first),) = answer.rows
         _queue.found(since, first)
     joined = bytes.fromhex(hashes)
@@ -147,21 +156,33 @@ def _place_by_postgresql(limit: int, *, whole: bool) -> _Placed:
 
 
 @cache
+def _entering(limit: int) -> str:
+    return bundles.enter_next(limit, queue=Unsequenced._meta.db_table)
+
+
+@cache
 def _placing(limit: int) -> str:
     """The whole step as a statement. The limit stands in it, so that the plan is made for it.
 
     Entries are found by their keys one by one, whatever the planner believes of tables that grow: it does not look
     into a subquery with an OFFSET. What has its place by now leaves the queue, and not before it has it: of two who do
-    this at once the second waits for the first at the number, holding nothing that the first still needs.
+    this at once the second waits for the first at the number, holding nothing that the first still needs. Where there
+    are bundles still, what came after the next one waits for it.
     """
-    entry, leaf, queue = (model._meta.db_table for model in (Entry, Leaf, Unsequenced))
+    entry, leaf, queue, bundle = (model._meta.db_table for model in (Entry, Leaf, Unsequenced, Bundle))
     hashed = f"encode(sha256('\\x00'::bytea || convert_to({_canonical_sql()}, 'UTF8')), 'hex')"
     return f"""
 WITH last AS (SELECT coalesce(max(seq), 0) AS seq FROM {leaf}),
 waiting AS (
-  SELECT queue.entry_id, found.hash, (SELECT seq FROM {leaf} WHERE entry_id = queue.entry_id) AS place
-  FROM (SELECT entry_id FROM {queue} WHERE entry_id >= $1::uuid ORDER BY entry_id LIMIT {limit:d}) AS queue
-  CROSS JOIN LATERAL (SELECT {hashed} AS hash FROM {entry} AS entry WHERE uid = queue.entry_id OFFSET 0) AS found
+  SELECT entry_id, hash, queued,
+    CASE WHEN queued THEN (SELECT seq FROM {leaf} WHERE entry_id = of.entry_id) END AS place
+  FROM (
+    (SELECT entry_id, true AS queued FROM {queue} WHERE entry_id >= $1::uuid AND entry_id < coalesce(
+      (SELECT id FROM {bundle} WHERE id >= $1::uuid ORDER BY id LIMIT 1), 'ffffffff-ffff-ffff-ffff-ffffffffffff'
+    ) ORDER BY entry_id LIMIT {limit:d})
+    UNION ALL SELECT unnest($2::uuid[]), false
+  ) AS of
+  CROSS JOIN LATERAL (SELECT {hashed} AS hash FROM {entry} AS entry WHERE uid = of.entry_id OFFSET 0) AS found
 ),
 placed AS (
   INSERT INTO {leaf} (seq, entry_id, leaf_hash)
@@ -170,11 +191,12 @@ placed AS (
 ),
 gone AS (
   DELETE FROM {queue} WHERE entry_id = ANY(ARRAY(
-    SELECT entry_id FROM placed UNION ALL SELECT entry_id FROM waiting WHERE place IS NOT NULL
-  )) RETURNING entry_id
+    SELECT entry_id FROM waiting LEFT JOIN placed USING (entry_id)
+    WHERE queued AND (place IS NOT NULL OR placed.seq IS NOT NULL)
+  ))
 )
 SELECT (SELECT seq FROM last), coalesce((SELECT leaf_hash FROM {leaf} WHERE seq = (SELECT seq FROM last)), ''),
-  coalesce(string_agg(leaf_hash, '' ORDER BY seq), ''), (SELECT count(*) FROM gone),
+  coalesce(string_agg(leaf_hash, '' ORDER BY seq), ''), (SELECT count(*) FROM waiting),
   (SELECT entry_id FROM waiting ORDER BY entry_id LIMIT 1)
 FROM placed"""  # noqa: S608 - our own names
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from django.db import DatabaseError, connection, transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
-from jitaccess.audit import filed, verify
+from jitaccess.audit import bundles, filed, verify
 from jitaccess.audit.checkpoint import Verifier
 from jitaccess.audit.filed import Filed
 from jitaccess.audit.models import Checkpoint, Entry, Leaf, Node, Unsequenced
@@ -138,7 +138,7 @@ def _loose_ends(size: int) -> Iterator[str]:
     gone = Unsequenced.objects.exclude(Exists(Entry.objects.filter(pk=OuterRef("entry_id")))).count()
     if gone:
         yield f"{gone} entries are gone that waited for their place"
-    late = Unsequenced.objects.filter(entry__at__lt=now()).count()
+    late = Unsequenced.objects.filter(entry__at__lt=now()).count() + bundles.waiting()[0]
     if late > LATE:
         yield f"{late} entries wait for their place: is a web process running?"
 

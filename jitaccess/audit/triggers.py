@@ -5,6 +5,7 @@ from __future__ import annotations
 from jitaccess.store.triggers import Promise
 
 TABLES = ("jit_audit_entry", "jit_audit_leaf", "jit_audit_node", "jit_audit_checkpoint")
+BUNDLE = "jit_audit_bundle"
 _REFUSE = """
 CREATE OR REPLACE FUNCTION jit_audit_refuse() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -12,9 +13,20 @@ BEGIN
     USING ERRCODE = 'integrity_constraint_violation';
 END $$
 """
+# The sequencer says that it places what it enters in the same transaction: in and out of the queue is a third of that.
 _ENQUEUE = """
 CREATE OR REPLACE FUNCTION jit_audit_enqueue() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN INSERT INTO jit_audit_unsequenced (entry_id) SELECT uid FROM fresh; RETURN NULL; END $$
+BEGIN
+  IF coalesce(current_setting('jitaccess.places', true), '') <> 'on' THEN
+    INSERT INTO jit_audit_unsequenced (entry_id) SELECT uid FROM fresh;
+  END IF;
+  RETURN NULL;
+END $$
+"""
+# Whoever deletes bundles enters their entries by that.
+_UNBUNDLE = """
+CREATE OR REPLACE FUNCTION jit_audit_unbundle() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN {}; RETURN NULL; END $$
 """
 
 
@@ -24,17 +36,22 @@ def promise(vendor: str) -> Promise:
 
 
 def _postgresql() -> Promise:
+    from jitaccess.audit.bundles import entering  # here: there are no models yet
+
     triggers = {
         "jit_audit_entry_enqueue": "CREATE TRIGGER jit_audit_entry_enqueue AFTER INSERT ON jit_audit_entry "
-        "REFERENCING NEW TABLE AS fresh FOR EACH STATEMENT EXECUTE FUNCTION jit_audit_enqueue()"
+        "REFERENCING NEW TABLE AS fresh FOR EACH STATEMENT EXECUTE FUNCTION jit_audit_enqueue()",
+        f"{BUNDLE}_entered": f"CREATE TRIGGER {BUNDLE}_entered AFTER DELETE ON {BUNDLE} "
+        "REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION jit_audit_unbundle()",
     }
-    for table in TABLES:
-        for kind, verb, level in (("frozen", "UPDATE OR DELETE", "ROW"), ("kept", "TRUNCATE", "STATEMENT")):
+    for table in (*TABLES, BUNDLE):
+        frozen = "UPDATE" if table == BUNDLE else "UPDATE OR DELETE"
+        for kind, verb, level in (("frozen", frozen, "ROW"), ("kept", "TRUNCATE", "STATEMENT")):
             name = f"{table}_{kind}"
             triggers[name] = (
                 f"CREATE TRIGGER {name} BEFORE {verb} ON {table} FOR EACH {level} EXECUTE FUNCTION jit_audit_refuse()"
             )
-    return Promise(triggers, (_REFUSE, _ENQUEUE))
+    return Promise(triggers, (_REFUSE, _ENQUEUE, _UNBUNDLE.format(entering())))
 
 
 def _sqlite() -> Promise:

@@ -18,7 +18,7 @@ from django.conf import settings
 from django.db import close_old_connections, connection
 
 from jitaccess.audit.heads import sign_head
-from jitaccess.audit.sequencer import forget, sequence, tell
+from jitaccess.audit.sequencer import behind, forget, sequence, tell
 from jitaccess.kernel.errors import JitAccessError
 from jitaccess.runtime.celery import Scheduler
 from jitaccess.runtime.slack_worker import run_slack
@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 SEQUENCE_SECONDS = 0.3
 # Under load: to place each few entries as they come, or very many at once, would keep the processor from calls.
 AT_ONCE, BETWEEN_SECONDS, BEHIND_SECONDS = 500, 0.05, 0.01
+# Calls go first: between two steps it rests so many times as long as a step took, unless entries wait for very long.
+REST, LATE_SECONDS = 3, 5.0
 TELL_SECONDS = 0.1  # how often those who listen hear of entries that keep coming
 ELECTION_SECONDS = 2.0
 CHECKPOINT_SECONDS = 60.0
@@ -76,9 +78,10 @@ class Background:
                         forget()  # others have placed entries meanwhile
                     (self._leads.set if leads else self._leads.clear)()
                     asked = now
+                began = time.monotonic()
                 placed = sequence(limit=AT_ONCE, tells=False, whole=False) if self._leads.is_set() else 0
                 if placed:
-                    pause, owed = BETWEEN_SECONDS if placed < AT_ONCE else BEHIND_SECONDS, True
+                    pause, owed = _rest(placed, time.monotonic() - began), True
                 if owed and (not placed or now - told >= TELL_SECONDS):
                     tell()
                     owed, told = False, now
@@ -132,6 +135,13 @@ class Background:
             worker.stop()
         leadership.give_up()
         connection.close()
+
+
+def _rest(placed: int, took: float) -> float:
+    """How long the sequencer rests after a step, in seconds."""
+    if placed < AT_ONCE:
+        return max(BETWEEN_SECONDS, REST * took)
+    return BEHIND_SECONDS if behind() > LATE_SECONDS else max(BEHIND_SECONDS, REST * took)
 
 
 class _Embedded:

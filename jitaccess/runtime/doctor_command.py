@@ -50,13 +50,14 @@ def _settings() -> Iterator[Any]:
 
 
 def _ledger() -> Iterator[Any]:
+    from jitaccess.audit import bundles
     from jitaccess.audit.models import Checkpoint, Entry, Leaf
     from jitaccess.runtime.doctor import Finding, Mark
     from jitaccess.store.clock import now
 
     last, places = Checkpoint.objects.order_by("-size").first(), Leaf.objects.count()
-    late = Entry.objects.filter(leaf=None, at__lt=now() - _LATE).exists()
-    if late:
+    (_, bundled), before = bundles.waiting(), now() - _LATE
+    if (bundled and bundled < before) or Entry.objects.filter(leaf=None, at__lt=before).exists():
         yield Finding(
             Mark.TROUBLE,
             "entries wait for their place",

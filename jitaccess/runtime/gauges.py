@@ -12,6 +12,7 @@ from django.db import Error, connection, transaction
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from jitaccess.audit import bundles
 from jitaccess.audit.models import Checkpoint, Entry, Unsequenced
 from jitaccess.gateway.core import Gateway
 from jitaccess.notify.models import Delivery
@@ -50,11 +51,12 @@ def of_installation() -> Values:
     """What every process would answer alike."""
     moment = now()
     values: Values = {key: float(count) for key, count in (selectors.how_many() | provisioning.how_many()).items()}
-    values["ledger_unsequenced"] = float(Unsequenced.objects.all()[:MANY].count())
+    bundled, first = bundles.waiting()
+    values["ledger_unsequenced"] = float(Unsequenced.objects.all()[:MANY].count() + bundled)
     # Uids are in the order of time.
     oldest = Unsequenced.objects.order_by("pk").values_list("pk", flat=True).first()
     since = Entry.objects.filter(pk=oldest).values_list("at", flat=True).first() if oldest else None
-    values["ledger_unsequenced_age_seconds"] = _age(since, moment) if since else 0.0
+    values["ledger_unsequenced_age_seconds"] = max(_age(at, moment) if at else 0.0 for at in (since, first))
     signed = Checkpoint.objects.values_list("at", flat=True).first()
     if signed is not None:
         values["ledger_checkpoint_age_seconds"] = _age(signed, moment)

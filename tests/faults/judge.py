@@ -70,6 +70,7 @@ def settle(installation: Installation) -> None:
             return installation.query(
                 "SELECT 'open' AS what, call AS which FROM jit_gateway_opencall"
                 " UNION ALL SELECT 'no place', entry_id FROM jit_audit_unsequenced"
+                " UNION ALL SELECT 'bundled', id FROM jit_audit_bundle"
             )
         except (psycopg.Error, sqlite3.Error) as error:
             return [error]

@@ -24,7 +24,7 @@ import uvicorn
 import uvloop
 from django.db import connection
 
-from jitaccess.audit.models import Entry
+from jitaccess.audit.models import Bundle, Entry
 from jitaccess.gateway.app import Application
 from jitaccess.gateway.core import Gateway
 from jitaccess.gateway.models import OpenCall, RefusalCount
@@ -375,7 +375,8 @@ def ledger_held() -> Iterator[None]:
         other.execute("BEGIN IMMEDIATE")
     else:
         other = psycopg.connect(**_postgresql())
-        other.execute(f"LOCK TABLE {Entry._meta.db_table} IN SHARE ROW EXCLUSIVE MODE")
+        # As all who write both do: first bundles.
+        other.execute(f"LOCK TABLE {Bundle._meta.db_table}, {Entry._meta.db_table} IN SHARE ROW EXCLUSIVE MODE")
     try:
         yield
     finally:

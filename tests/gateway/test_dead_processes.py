@@ -10,6 +10,7 @@ import pytest
 from django.db import transaction
 
 from jitaccess.audit.events import Event
+from jitaccess.audit.models import Bundle
 from jitaccess.audit.recorder import Facts, record
 from jitaccess.gateway import core
 from jitaccess.gateway.models import GatewayInstance, OpenCall
@@ -87,12 +88,13 @@ def test_a_gateway_closes_what_another_left_open_and_leaves_with_its_lease(
 
 
 def test_a_process_that_was_believed_dead_says_that_its_word_comes_late(
-    cast: Cast, gateway: Served, agent: Client, sent: Sent, tmp_path: Path
+    cast: Cast, gateway: Served, agent: Client, sent: Sent, tmp_path: Path, postgresql: bool
 ) -> None:
     go = tmp_path / "go"
     with agent.begin("git_log", **{"do": "wait", "for": str(go)}) as plain:
         assert eventually(sent)
         end_lease(gateway.gateway.instance)
+        assert Bundle.objects.exists() == postgresql, "who closes it needs what authorized it, wherever that is"
         assert close_abandoned_calls() == 1
         go.touch()
         assert b" 200 " in plain.recv(100)

@@ -14,7 +14,8 @@ import pytest
 from django.db import connection
 from msgspec import structs
 
-from jitaccess.audit.models import Entry
+from jitaccess.audit.bundles import unbundle
+from jitaccess.audit.models import Bundle, Entry
 from jitaccess.gateway.models import OpenCall
 from jitaccess.gateway.recording import admission, lane, packet
 from jitaccess.gateway.recording.facts import Guess, Intent, Waiting
@@ -265,6 +266,53 @@ def test_of_two_ends_of_a_call_one_is_on_record(cast: Cast, caller: Client, quic
     call = quick.run(work())
     assert eventually(settled)
     assert Entry.objects.filter(call=call).exclude(event="call.authorized").count() == 1
+
+
+def test_an_end_counts_that_is_not_in_the_table_of_entries_yet(cast: Cast, caller: Client, quick: Served) -> None:
+    assert caller.row
+    principal = cast.principal(token_hash=caller.row.hash)
+    intent = Intent(principal, cast.server.pk, "git", "git_log", "sha256:x", {})
+    admitted = quick.run(quick.gateway.admission.admit(intent))
+    unbundle()
+    quick.run(_not_sent(quick, admitted))
+    assert eventually(lambda: not OpenCall.objects.exists())
+    assert Bundle.objects.exists()
+    quick.run(_not_sent(quick, admitted))
+    assert caller.refusal("git_commit") == "no_binding", "which is said behind it"
+    assert [one.event for one in ledger(call=admitted.intent.call)] == ["call.authorized", "call.not_sent"]
+
+
+def test_an_end_that_comes_twice_keeps_no_call_of_its_packet_from_being_made(
+    cast: Cast, caller: Client, quick: Served, slow: list[int]
+) -> None:
+    assert caller.row
+    principal = cast.principal(token_hash=caller.row.hash)
+    intent = Intent(principal, cast.server.pk, "git", "git_log", "sha256:x", {})
+    first = quick.run(quick.gateway.admission.admit(intent))
+    quick.run(_not_sent(quick, first))
+    assert eventually(lambda: not OpenCall.objects.exists())
+
+    async def both() -> Any:
+        quick.gateway.admission.not_sent(first, "a test")
+        return await quick.gateway.admission.admit(structs.replace(intent, call=uuid7()))
+
+    second = quick.run(both())
+    assert second.allowed
+    assert slow == [1]
+    quick.run(_not_sent(quick, second))
+    assert eventually(settled)
+
+
+def test_calls_and_ends_of_a_packet_are_one_row_until_somebody_enters_them(caller: Client, slow: list[int]) -> None:
+    unbundle()
+    for _ in range(3):
+        assert "content" in caller.call("git_log")
+    assert eventually(lambda: not OpenCall.objects.exists())
+    assert sum(Bundle.objects.values_list("n", flat=True)) == 6
+    begun = Entry.objects.count()
+    assert begun >= 6, "whoever asks has them entered"
+    assert not Bundle.objects.exists()
+    assert slow == []
 
 
 def test_after_an_error_of_the_database_the_quick_way_is_as_quick_as_before(

@@ -27,6 +27,7 @@ from aiohttp import web
 from django.db import connections
 from django.db.models import QuerySet
 
+from jitaccess.audit.bundles import unbundle
 from jitaccess.audit.models import Entry
 from jitaccess.gateway.models import OpenCall
 from jitaccess.gateway.upstream.config import HttpServer
@@ -77,6 +78,7 @@ class Witness:
     def look(self, what: Key) -> None:
         """As many authorizations are committed as calls have arrived, this one included."""
         try:
+            unbundle()
             with self.lock:
                 self.arrived.append(what)
                 digest = f'"args_digest":"{what[2]}"'

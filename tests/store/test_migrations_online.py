@@ -18,7 +18,7 @@ pytestmark = pytest.mark.pure
 
 # Tables that grow with use: to build an index or to check every row takes longer than a write may wait.
 GROWING = {
-    ("jit_audit", name) for name in ("entry", "leaf", "node", "checkpoint", "unsequenced")
+    ("jit_audit", name) for name in ("entry", "leaf", "node", "checkpoint", "unsequenced", "bundle")
 } | {
     ("jit_requests", "accessrequest"), ("jit_requests", "decision"), ("jit_requests", "grant"),
     ("jit_policy", "rolebinding"), ("jit_policy", "policychange"), ("jit_identity", "accesstoken"),

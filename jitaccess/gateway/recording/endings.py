@@ -9,6 +9,7 @@ from uuid import UUID
 
 from django.db import transaction
 
+from jitaccess.audit.bundles import unbundle
 from jitaccess.audit.events import Event
 from jitaccess.audit.models import Entry
 from jitaccess.audit.recorder import (
@@ -30,11 +31,10 @@ from jitaccess.store import byhand
 
 _TABLE = OpenCall._meta.db_table
 # Entries of those calls only that are open, which they then are no more.
-END_ALL = (
+_END_AND_SAY = (
     f"WITH gone AS (DELETE FROM {_TABLE} WHERE call = ANY(${len(COLUMNS) + 1}::uuid[]) RETURNING call) "  # noqa: S608 - our own names
-    f"{INSERT_FRESH} JOIN gone ON gone.call = fresh.call"
+    f"{INSERT_FRESH} JOIN gone ON gone.call = fresh.call RETURNING call"
 )
-_END_AND_SAY = f"{END_ALL} RETURNING call"
 _CLOSE = f"DELETE FROM {_TABLE} WHERE call IN (SELECT value FROM json_each(?)) RETURNING call"  # noqa: S608
 
 
@@ -113,6 +113,7 @@ def _settle(endings: list[Ending]) -> None:
 
 def _record_late(closed: list[Ending], instance: UUID) -> None:
     """Those of calls that are on record, but whose own end is not."""
+    unbundle()
     said = set(Entry.objects.filter(call__in=[one.admitted.intent.call for one in closed]).values_list("call", "event"))
     # Closed as unknown is what can be corrected; any other end was heard before this one.
     open_ = {Event.CALL_AUTHORIZED.value, Event.CALL_OUTCOME_UNKNOWN.value}

@@ -10,6 +10,7 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models import Exists, OuterRef
 
+from jitaccess.audit.bundles import unbundle, unbundle_left
 from jitaccess.audit.events import Event, Outcome
 from jitaccess.audit.models import Entry
 from jitaccess.audit.recorder import Actor, Facts, record_many
@@ -18,6 +19,8 @@ from jitaccess.kernel.steps import step
 from jitaccess.store.clock import JitNow, now
 
 LEASE = timedelta(seconds=15)
+# Bundles that lie so long have no sequencer, or one of the release before, which does not know them.
+LEFT_LYING = timedelta(seconds=30)
 
 
 def register_instance() -> UUID:
@@ -55,12 +58,14 @@ def close_abandoned_calls(*, own: UUID | None = None, limit: int = 500) -> int:
     """Record call.outcome_unknown for open calls whose process has no lease any more; returns how many. Not for those
     of `own`, the process that does it, which lives and may enter again: it knows their outcome.
     """
+    unbundle_left(LEFT_LYING)
     alive = GatewayInstance.objects.filter(pk=OuterRef("instance"), lease_until__gt=JitNow())
     abandoned = OpenCall.objects.filter(~Exists(alive)).order_by("call")
     if own is not None:
         abandoned = abandoned.exclude(instance=own)
     if not abandoned.exists():
         return 0  # looked first: an idle round takes no lock
+    unbundle()
     with transaction.atomic():
         rows = list(abandoned.select_for_update(skip_locked=True)[:limit])
         begun = Entry.objects.filter(call__in=[row.pk for row in rows], event=Event.CALL_AUTHORIZED)

@@ -19,11 +19,10 @@ from typing import TypeVar
 from uuid import UUID
 
 from jitaccess.audit.events import Event
-from jitaccess.audit.recorder import CALL, as_arrays, count_events
-from jitaccess.gateway.recording.endings import END_ALL, ending_row
+from jitaccess.audit.recorder import count_events
 from jitaccess.gateway.recording.facts import FORWARD_WITHIN, Admitted, Ending, UnheardCommit, Waiting
 from jitaccess.gateway.recording.following import Following
-from jitaccess.gateway.recording.packet import Batch, admission_statement, question
+from jitaccess.gateway.recording.packet import Batch, Packet, packet_statement, question
 from jitaccess.kernel.steps import step
 from jitaccess.policy.compiler import HEAD, Head, head_of
 from jitaccess.policy.snapshots import SnapshotStore
@@ -76,7 +75,7 @@ class Lane:
         self._answer, self._calls_left, self._ends_left, self._unheard = answer, calls_left, ends_left, unheard
         self._loop = asyncio.get_running_loop()
         self._session: Session | None = None
-        self._admit, self._ask = admission_statement(), question()
+        self._packet, self._ask = packet_statement(), question()
         self._asking: list[_Asking] = []
         self._waiting: list[Waiting] = []
         self._endings: list[Ending] = []
@@ -156,7 +155,7 @@ class Lane:
         endings, self._endings = _parted(self._endings)
         asking, self._asking = self._asking, []
         try:
-            batch, left, statements = self._packed(calls, endings, asking)
+            packet, left, statements = self._packed(calls, endings, asking)
         except Exception:
             log.exception("a packet could not be made; the batch writer sees what is wrong")
             _tell(asking, None)
@@ -170,31 +169,26 @@ class Lane:
             if self._waiting and not self.policy.behind:
                 self._soon()
             return
-        if batch is not None:
+        if packet.batch is not None:
             step("admit.decided")
-        self._send(statements, lambda results, error: self._heard(batch, endings, asking, results, error))
-        if batch is not None:
+        self._send(statements, lambda results, error: self._heard(packet, asking, results, error))
+        if packet.batch is not None:
             step("admit.written")
-        if endings:
+        if packet.endings:
             step("complete.written")
 
     def _packed(
-        self, calls: Sequence[Waiting], endings: list[Ending], asking: Sequence[_Asking]
-    ) -> tuple[Batch | None, Sequence[Waiting], list[Statement]]:
+        self, calls: Sequence[Waiting], endings: Sequence[Ending], asking: Sequence[_Asking]
+    ) -> tuple[Packet, Sequence[Waiting], list[Statement]]:
         """What is decided here, which calls are not, and the statements, in the order in which `_heard` expects what
         they give.
         """
         statements = [*self._questions(asking)]
-        # Of two ends of one call the first: both would otherwise be on record.
-        endings[:] = list({one.admitted.intent.call.int: one for one in reversed(endings)}.values())[::-1]
-        if endings:  # before the calls: one of them may be the same call, tried again
-            rows = [ending_row(one, self._instance()) for one in endings]
-            ended = byhand.array([row[CALL] for row in rows], quoted=False)
-            statements.append((END_ALL, (*as_arrays(rows), ended)))
-        batch, left = self._decided(calls)
-        if batch is not None:
-            statements.append((self._admit, batch.parameters()))
-        return batch, left, statements
+        packet = Packet(endings, self._instance())
+        packet.batch, left = self._decided(calls)
+        if packet.batch is not None or endings:
+            statements.append((self._packet, packet.parameters()))
+        return packet, left, statements
 
     def _questions(self, asking: Sequence[_Asking]) -> Iterator[Statement]:
         if asking:
@@ -232,8 +226,7 @@ class Lane:
 
     def _heard(
         self,
-        batch: Batch | None,
-        endings: list[Ending],
+        packet: Packet,
         asking: list[_Asking],
         results: list[Result] | None,
         error: Exception | None,
@@ -242,7 +235,7 @@ class Lane:
         busy then, and the database is not.
         """
         self._answered()
-        let_through = None
+        let_through, batch = None, packet.batch
         if batch is not None and results is not None:
             step("admit.committed")
             try:
@@ -255,16 +248,15 @@ class Lane:
             if asking:
                 _tell(asking, results[0] if results is not None else None)
             if results is None:
-                self._failed(batch, endings, error)
+                self._failed(packet, error)
             else:
-                if endings:
-                    self._ended(endings, results[-1 - (batch is not None)])
+                self._ended(packet.endings)
                 if batch is not None:
                     self._told(batch, let_through)
         except Exception:
             log.exception("those who wait for a packet could not be told of it")
             _tell(asking, None)
-            self._ends_left(endings)  # a second time says nothing new
+            self._ends_left(packet.endings)  # a second time says nothing new
             if batch is not None:
                 answers = [
                     answer
@@ -315,18 +307,17 @@ class Lane:
         self._waiting[:0] = again
         self._calls_left([one for one in batch.calls if one.tries >= TRIES] if again else batch.calls)
 
-    def _ended(self, endings: list[Ending], result: Result) -> None:
-        step("complete.committed")
-        if result.count != len(endings):
-            # Some were closed as unknown, or have an end already: the batch writer says which. Of the others it says
-            # nothing new.
-            self._ends_left(endings)
-            return
-        count_events(Counter(one.event for one in endings))
+    def _ended(self, endings: Sequence[Ending]) -> None:
+        if endings:
+            step("complete.committed")
+            count_events(Counter(one.event for one in endings))
 
-    def _failed(self, batch: Batch | None, endings: list[Ending], error: Exception | None) -> None:
-        """Ends are tried again by the batch writer: a second time says nothing new."""
-        self._ends_left(endings)
+    def _failed(self, packet: Packet, error: Exception | None) -> None:
+        """Ends are tried again by the batch writer: a second time says nothing new. It may be one of theirs that was
+        closed as unknown, or has an end already: then it says which.
+        """
+        self._ends_left(packet.endings)
+        batch = packet.batch
         if batch is None:
             return
         if isinstance(error, Gone):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from jitaccess.audit.recorder import CALL, COLUMNS, Row, as_arrays, insert_fresh, moment
+from jitaccess.audit.bundles import bundled
+from jitaccess.audit.recorder import CALL, Row, moment
+from jitaccess.audit.triggers import BUNDLE
 from jitaccess.gateway.models import GatewayInstance, OpenCall
 from jitaccess.gateway.recording.batch import admitted_row, decided
-from jitaccess.gateway.recording.facts import ALLOWED, Admitted, Waiting
+from jitaccess.gateway.recording.endings import ending_row
+from jitaccess.gateway.recording.facts import ALLOWED, Admitted, Ending, Waiting
 from jitaccess.identity.services import live_among
 from jitaccess.policy.compiler import HEAD
 from jitaccess.policy.engine.decide import END_OF_TIME, Code, Verdict
@@ -24,22 +28,32 @@ def _live(hashes: str) -> str:
     return live_among(hashes).replace("(SELECT jit_now())", "(SELECT clock FROM head)")
 
 
-def admission_statement() -> str:
-    """Its parameters: the columns of the entries, the calls, this process, the hashes of the tokens and how many they
-    are, the stamp of the policy, and from when to when the decisions hold.
+# In the order of `Packet.parameters`.
+_FIRST, _ENDED, _ENDS, _ENDINGS, _CALLS, _BEGUN, _BEGINNINGS, _INSTANCE, _HASHES, _TOKENS, _STAMP, _SINCE, _UNTIL = (
+    f"${at}" for at in range(1, 14)
+)
+
+
+def packet_statement() -> str:
+    """Closes calls, and opens others if policy, tokens, time and lease are what they were decided by; both go into one
+    bundle of entries. Fails when one of those that are to be closed is not open.
     """
-    at = len(COLUMNS)
-    calls, instance, hashes, tokens, stamp, since, until = range(at + 1, at + 8)
+    # None of PostgreSQL's other errors is one of the caller's choice without a function of ours.
+    ended = f"({_ENDS}::int / ((SELECT count(*) FROM gone) = {_ENDS}::int)::int)"  # noqa: S608 - names of our own
     return (
         f"WITH head (version, stamp, clock) AS MATERIALIZED ({HEAD}), "  # noqa: S608 - names of our own
-        f"live AS MATERIALIZED (SELECT count(*) AS n FROM ({_live(f'${hashes}')}) AS tokens), "
-        f"go AS MATERIALIZED (SELECT clock FROM head, live WHERE stamp = ${stamp} AND live.n = ${tokens}::int "
-        f"AND clock >= ${since}::timestamptz AND clock < ${until}::timestamptz "
+        f"live AS MATERIALIZED (SELECT count(*) AS n FROM ({_live(_HASHES)}) AS tokens), "
+        f"go AS MATERIALIZED (SELECT clock FROM head, live WHERE {_BEGUN}::int > 0 AND stamp = {_STAMP} "
+        f"AND live.n = {_TOKENS}::int AND clock >= {_SINCE}::timestamptz AND clock < {_UNTIL}::timestamptz "
         f"AND EXISTS (SELECT FROM {GatewayInstance._meta.db_table} AS own "
-        f"WHERE own.id = ${instance}::uuid AND own.lease_until > head.clock)), "
-        f"entered AS ({insert_fresh(at='go.clock')}, go), "
+        f"WHERE own.id = {_INSTANCE}::uuid AND own.lease_until > head.clock)), "
+        f"gone AS (DELETE FROM {OpenCall._meta.db_table} WHERE call = ANY({_ENDED}::uuid[]) RETURNING call), "
         f"opened AS (INSERT INTO {OpenCall._meta.db_table} (call, instance) "
-        f"SELECT one, ${instance}::uuid FROM go, unnest(${calls}::uuid[]) AS one) "
+        f"SELECT one, {_INSTANCE}::uuid FROM go, unnest({_CALLS}::uuid[]) AS one), "
+        f"entries (n, begun) AS (SELECT {ended} + CASE WHEN go.clock IS NULL THEN 0 ELSE {_BEGUN}::int END, "
+        f"CASE WHEN go.clock IS NULL THEN NULL ELSE {_BEGINNINGS}::text END FROM head LEFT JOIN go ON true), "
+        f"bundled AS (INSERT INTO {BUNDLE} (id, at, n, body) "
+        f"SELECT {_FIRST}::uuid, clock, n, concat_ws(E'\\n', {_ENDINGS}::text, begun) FROM head, entries WHERE n > 0) "
         "SELECT version, stamp, clock, (SELECT count(*) FROM go) FROM head"
     )
 
@@ -50,6 +64,9 @@ def question() -> str:
         f"WITH head (version, stamp, clock) AS MATERIALIZED ({HEAD}) "  # noqa: S608 - names of our own
         f"SELECT version, stamp, clock, array_to_string(ARRAY({_live('$1')}), ' ') FROM head"
     )
+
+
+_Taken = tuple[Sequence[Row], Sequence[str], str, str | None, str | None]
 
 
 class Batch:
@@ -84,16 +101,11 @@ class Batch:
         self._until = min(self._until, verdict.until)
         return True
 
-    def parameters(self) -> tuple[str | None, ...]:
-        """As `admission_statement` takes them."""
-        calls = byhand.array([row[CALL] for row in self._rows], quoted=False)
-        hashes = {one.intent.principal.token_hash for one in self.calls}
+    def taken(self) -> _Taken:
+        """Their entries, the hashes of their tokens, the stamp of the policy, and between when the decisions hold."""
         return (
-            *as_arrays(self._rows),
-            calls,
-            self._instance,
-            byhand.array(tuple(hashes), quoted=True),
-            str(len(hashes)),
+            self._rows,
+            tuple({one.intent.principal.token_hash for one in self.calls}),
             self.snapshot.stamp,
             moment(self.at),
             # A packet that lay somewhere for long must not be carried out after all: it was given up by then.
@@ -106,3 +118,41 @@ class Batch:
             Admitted(one.intent, verdict, ALLOWED, clock, self.read_at, one.intent.call, None, entry)
             for one, verdict, entry in zip(self.calls, self._verdicts, self._rows, strict=True)
         ]
+
+
+class Packet:
+    """Calls that end, and perhaps calls that are let through. There is one at least."""
+
+    def __init__(self, endings: Sequence[Ending], instance: UUID) -> None:
+        # Of two ends of one call the first: both would otherwise be on record.
+        self.endings = list({one.admitted.intent.call.int: one for one in reversed(endings)}.values())[::-1]
+        # Made before the calls are decided, whose entries come behind.
+        self._ends, self._instance = [ending_row(one, instance) for one in self.endings], instance
+        self.batch: Batch | None = None
+
+    def parameters(self) -> tuple[str | None, ...]:
+        """As `packet_statement` takes them. Raises what `bundled` raises."""
+        ends = self._ends
+        begun, hashes, stamp, since, until = self.batch.taken() if self.batch is not None else _NOTHING
+        return (
+            str((ends or begun)[0][0]),
+            _calls(ends),
+            str(len(ends)),
+            bundled(ends) if ends else None,
+            _calls(begun),
+            str(len(begun)),
+            bundled(begun) if begun else None,
+            self._instance.hex,
+            byhand.array(hashes, quoted=True),
+            str(len(hashes)),
+            stamp,
+            since,
+            until,
+        )
+
+
+_NOTHING: _Taken = ((), (), "", None, None)
+
+
+def _calls(rows: Sequence[Row]) -> str:
+    return byhand.array([row[CALL] for row in rows], quoted=False)
