@@ -9,6 +9,7 @@ import threading
 from typing import Any
 
 import psycopg
+from django.db import connection
 from django.db.backends.signals import connection_created
 
 _MARK = '"jit_audit_entry"'
@@ -16,10 +17,17 @@ _MARK = '"jit_audit_entry"'
 _ENTER = "DELETE FROM jit_audit_bundle WHERE id IN (SELECT id FROM jit_audit_bundle ORDER BY id FOR UPDATE SKIP LOCKED)"
 
 
-def enter(connection: psycopg.Connection[Any]) -> None:
+def enter(raw: psycopg.Connection[Any]) -> None:
     """Enter what there is: where there is nothing, no lock is waited for."""
-    if connection.execute("SELECT FROM jit_audit_bundle LIMIT 1").fetchone() is not None:
-        connection.execute(_ENTER)
+    if raw.execute("SELECT FROM jit_audit_bundle LIMIT 1").fetchone() is not None:
+        raw.execute(_ENTER)
+
+
+def enter_all() -> None:
+    """In this thread."""
+    if connection.vendor == "postgresql":
+        connection.ensure_connection()
+        enter(connection.connection)
 
 
 def enter_before_reading() -> None:
@@ -33,7 +41,6 @@ def _watch(*, connection: Any, **_: object) -> None:
 
 
 def _enter(execute: Any, sql: str, params: Any, many: bool, context: dict[str, Any]) -> Any:
-    connection = context["connection"]
-    if sql.startswith("SELECT") and _MARK in sql and not connection.in_atomic_block:
-        enter(connection.connection)
+    if sql.startswith("SELECT") and _MARK in sql and not context["connection"].in_atomic_block:
+        enter(context["connection"].connection)
     return execute(sql, params, many, context)

@@ -24,8 +24,7 @@ from jitaccess.store.metrics import LEDGER_ENTRIES
 # The values of an entry's columns in their order, as both databases take them: UUIDs are 32 hexadecimal digits.
 Row = tuple[str | int | None, ...]
 _FIELDS = Entry._meta.concrete_fields
-_AT, _EVENT, CALL = ([field.attname for field in _FIELDS].index(name) for name in ("at", "event", "call"))
-ABOUT = slice(4, 16)  # what `about` gives
+_AT, _EVENT = ([field.attname for field in _FIELDS].index(name) for name in ("at", "event"))
 _TYPES = {"UUIDField": "uuid", "DateTimeField": "timestamptz", "BigIntegerField": "bigint"}
 _QUOTED = tuple(field.get_internal_type() not in _TYPES for field in _FIELDS)
 COLUMNS = [f'"{field.column}"' for field in _FIELDS]

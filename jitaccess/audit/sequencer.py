@@ -49,7 +49,7 @@ def leaf_hash(entry: Entry) -> str:
 
 
 def sequence(*, limit: int = 1000, tells: bool = True, whole: bool = True) -> int:
-    """Give up to `limit` waiting entries the next numbers; returns how many wait no longer. Whoever says that it is not
+    """Give about `limit` waiting entries the next numbers; returns how many wait no longer. Whoever says that it is not
     to tell those who listen calls `tell` soon. Unless it is to look at the `whole` queue, what was made long before it
     came may wait for a third of a second, and get its place behind what came with it.
 
@@ -72,8 +72,8 @@ def sequence(*, limit: int = 1000, tells: bool = True, whole: bool = True) -> in
 
 
 def behind() -> float:
-    """How long the first that waited was waiting at the last step, in seconds; by the clock of whoever made it."""
-    return time.time() - _queue.first.int / 2**80 / 1000 if _queue.first else 0.0
+    """How old the first was that the last step placed, in seconds; 0 where there was none."""
+    return _queue.age
 
 
 def forget() -> None:
@@ -111,7 +111,7 @@ class _Queue:
 
     def __init__(self) -> None:
         self.begins, self._due = _FIRST, -math.inf
-        self.first: UUID | None = None
+        self.age = 0.0
 
     @contextmanager
     def look(self, *, whole: bool) -> Iterator[UUID]:
@@ -125,11 +125,11 @@ class _Queue:
                 took = time.monotonic() - began
                 self._due = began + took + max(self.WHOLE_SECONDS, 10 * took)
 
-    def found(self, since: UUID, first: str | None) -> None:
-        """The first that waits from there on, if any do."""
-        self.first = UUID(first) if first is not None else None
-        if since == _FIRST and self.first is not None:
-            self.begins = UUID(int=max(self.first.int - (self.LATE_MS << 80), 0))
+    def found(self, since: UUID, first: str | None, age: str) -> None:
+        """The first that waited from there on, if any did, and its age in seconds."""
+        self.age = float(age)
+        if since == _FIRST and first is not None:
+            self.begins = UUID(int=max(UUID(first).int - (self.LATE_MS << 80), 0))
 
 
 _queue = _Queue()
@@ -147,8 +147,8 @@ def _place_by_postgresql(limit: int, *, whole: bool) -> _Placed:
             entered = byhand.execute(_entering(limit), (since.hex,))
             byhand.execute("SELECT set_config('jitaccess.places', '', true)")
         answer = byhand.execute(_placing(limit), (since.hex, entered.rows[0][0]))
-        ((before, last, hashes, done, first),) = answer.rows
-        _queue.found(since, first)
+        ((before, last, hashes, done, first, age),) = answer.rows
+        _queue.found(since, first, age)
     joined = bytes.fromhex(hashes)
     return _Placed(
         int(before), bytes.fromhex(last), [joined[at : at + 32] for at in range(0, len(joined), 32)], int(done)
@@ -174,7 +174,7 @@ def _placing(limit: int) -> str:
     return f"""
 WITH last AS (SELECT coalesce(max(seq), 0) AS seq FROM {leaf}),
 waiting AS (
-  SELECT entry_id, hash, queued,
+  SELECT entry_id, hash, "at", queued,
     CASE WHEN queued THEN (SELECT seq FROM {leaf} WHERE entry_id = of.entry_id) END AS place
   FROM (
     (SELECT entry_id, true AS queued FROM {queue} WHERE entry_id >= $1::uuid AND entry_id < coalesce(
@@ -182,7 +182,7 @@ waiting AS (
     ) ORDER BY entry_id LIMIT {limit:d})
     UNION ALL SELECT unnest($2::uuid[]), false
   ) AS of
-  CROSS JOIN LATERAL (SELECT {hashed} AS hash FROM {entry} AS entry WHERE uid = of.entry_id OFFSET 0) AS found
+  CROSS JOIN LATERAL (SELECT {hashed} AS hash, "at" FROM {entry} AS entry WHERE uid = of.entry_id OFFSET 0) AS found
 ),
 placed AS (
   INSERT INTO {leaf} (seq, entry_id, leaf_hash)
@@ -197,7 +197,8 @@ gone AS (
 )
 SELECT (SELECT seq FROM last), coalesce((SELECT leaf_hash FROM {leaf} WHERE seq = (SELECT seq FROM last)), ''),
   coalesce(string_agg(leaf_hash, '' ORDER BY seq), ''), (SELECT count(*) FROM waiting),
-  (SELECT entry_id FROM waiting ORDER BY entry_id LIMIT 1)
+  (SELECT entry_id FROM waiting ORDER BY entry_id LIMIT 1),
+  coalesce((SELECT extract(epoch FROM jit_now() - "at") FROM waiting ORDER BY entry_id LIMIT 1), 0)
 FROM placed"""  # noqa: S608 - our own names
 
 

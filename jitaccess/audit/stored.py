@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from datetime import timedelta
 from itertools import chain
 from typing import Any, TypeVar
 
 from django.db import DatabaseError, connection, transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
-from jitaccess.audit import bundles, filed, verify
+from jitaccess.audit import filed, verify
 from jitaccess.audit.checkpoint import Verifier
 from jitaccess.audit.filed import Filed
-from jitaccess.audit.models import Checkpoint, Entry, Leaf, Node, Unsequenced
+from jitaccess.audit.models import Bundle, Checkpoint, Entry, Leaf, Node, Unsequenced
 from jitaccess.audit.sequencer import plain
 from jitaccess.audit.spelling import misspelled
 from jitaccess.audit.tree import STEP
@@ -22,7 +23,7 @@ from jitaccess.audit.verify import Finding, Report, Row
 from jitaccess.store.clock import now
 
 CHUNK = 500
-LATE = 10_000  # entries that wait for their place
+LATE, WAIT = 10_000, timedelta(minutes=1)  # so many entries may wait for their place for longer
 # What Django's converters, our own and the drivers make of damaged values.
 _DAMAGE = (ValueError, TypeError, AttributeError, OverflowError, DatabaseError)
 _Value = TypeVar("_Value")
@@ -138,9 +139,11 @@ def _loose_ends(size: int) -> Iterator[str]:
     gone = Unsequenced.objects.exclude(Exists(Entry.objects.filter(pk=OuterRef("entry_id")))).count()
     if gone:
         yield f"{gone} entries are gone that waited for their place"
-    late = Unsequenced.objects.filter(entry__at__lt=now()).count() + bundles.waiting()[0]
+    before = now() - WAIT
+    late = Unsequenced.objects.filter(entry__at__lt=before).count()
+    late += sum(Bundle.objects.filter(at__lt=before).values_list("n", flat=True)[:LATE])
     if late > LATE:
-        yield f"{late} entries wait for their place: is a web process running?"
+        yield f"{late} entries wait for their place: is a web process running, and does its log say what stops it?"
 
 
 def _chunks(query: QuerySet[Any], key: str) -> Iterator[tuple[int, int]]:

@@ -13,20 +13,23 @@ BEGIN
     USING ERRCODE = 'integrity_constraint_violation';
 END $$
 """
+# Whoever may make temporary tables and types must not get our rows into theirs: tables are named with their schema, and
+# the path, which `triggers.missing` does not compare, is set besides.
+_SAFE = "LANGUAGE plpgsql SET search_path = public, pg_temp AS"
 # The sequencer says that it places what it enters in the same transaction: in and out of the queue is a third of that.
-_ENQUEUE = """
-CREATE OR REPLACE FUNCTION jit_audit_enqueue() RETURNS trigger LANGUAGE plpgsql AS $$
+_ENQUEUE = f"""
+CREATE OR REPLACE FUNCTION jit_audit_enqueue() RETURNS trigger {_SAFE} $$
 BEGIN
   IF coalesce(current_setting('jitaccess.places', true), '') <> 'on' THEN
-    INSERT INTO jit_audit_unsequenced (entry_id) SELECT uid FROM fresh;
+    INSERT INTO public.jit_audit_unsequenced (entry_id) SELECT uid FROM fresh;
   END IF;
   RETURN NULL;
 END $$
 """
 # Whoever deletes bundles enters their entries by that.
-_UNBUNDLE = """
-CREATE OR REPLACE FUNCTION jit_audit_unbundle() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN {}; RETURN NULL; END $$
+_UNBUNDLE = f"""
+CREATE OR REPLACE FUNCTION jit_audit_unbundle() RETURNS trigger {_SAFE} $$
+BEGIN {{}}; RETURN NULL; END $$
 """
 
 

@@ -29,8 +29,9 @@ log = logging.getLogger(__name__)
 SEQUENCE_SECONDS = 0.3
 # Under load: to place each few entries as they come, or very many at once, would keep the processor from calls.
 AT_ONCE, BETWEEN_SECONDS, BEHIND_SECONDS = 500, 0.05, 0.01
-# Calls go first: between two steps it rests so many times as long as a step took, unless entries wait for very long.
-REST, LATE_SECONDS = 3, 5.0
+# Calls go first: between two steps it rests so many times as long as a step took, unless entries have waited for long.
+# What is older than the first of these times was left by the step before.
+REST, LEFT_SECONDS, LATE_SECONDS = 3, 0.2, 3.0
 TELL_SECONDS = 0.1  # how often those who listen hear of entries that keep coming
 ELECTION_SECONDS = 2.0
 CHECKPOINT_SECONDS = 60.0
@@ -139,9 +140,11 @@ class Background:
 
 def _rest(placed: int, took: float) -> float:
     """How long the sequencer rests after a step, in seconds."""
-    if placed < AT_ONCE:
-        return max(BETWEEN_SECONDS, REST * took)
-    return BEHIND_SECONDS if behind() > LATE_SECONDS else max(BEHIND_SECONDS, REST * took)
+    waited = behind()
+    if waited > LATE_SECONDS:
+        return BEHIND_SECONDS
+    more = placed >= AT_ONCE or waited > LEFT_SECONDS
+    return max(BEHIND_SECONDS if more else BETWEEN_SECONDS, REST * took)
 
 
 class _Embedded:

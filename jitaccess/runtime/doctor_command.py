@@ -61,7 +61,7 @@ def _ledger() -> Iterator[Any]:
         yield Finding(
             Mark.TROUBLE,
             "entries wait for their place",
-            "Start jitaccess up, web, or worker: one of them orders the ledger.",
+            "Start jitaccess up, web, or worker: one of them orders the ledger. If one runs, see its log.",
         )
     if last is None:
         yield Finding(Mark.NOTE, f"{places} entries, none of them signed yet", "Start jitaccess up, web or worker.")

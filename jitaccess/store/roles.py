@@ -42,13 +42,16 @@ def grant_running_role(role: str, *, append_only: tuple[str, ...]) -> None:
 
 
 def lacking_rights() -> list[str]:
-    """Tables of ours that the role of this connection may not even read: it was not granted them after a migration."""
+    """Tables of ours that the role of this connection may not read or add to: it was not granted them after a
+    migration.
+    """
     if connection.vendor != "postgresql":
         return []
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT name FROM unnest(%s::text[]) AS name WHERE to_regclass(name) IS NOT NULL "
-            "AND NOT has_table_privilege(current_user, to_regclass(name), 'SELECT, INSERT')",
+            "AND NOT (has_table_privilege(current_user, to_regclass(name), 'SELECT') "
+            "AND has_table_privilege(current_user, to_regclass(name), 'INSERT'))",
             [sorted(_tables())],
         )
         return [row[0] for row in cursor.fetchall()]

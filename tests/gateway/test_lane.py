@@ -14,7 +14,6 @@ import pytest
 from django.db import connection
 from msgspec import structs
 
-from jitaccess.audit.bundles import unbundle
 from jitaccess.audit.models import Bundle, Entry
 from jitaccess.gateway.models import OpenCall
 from jitaccess.gateway.recording import admission, lane, packet
@@ -27,6 +26,7 @@ from requests_app.models import Grant
 from requests_app.services import revoke_grant
 from tests.cast import Cast
 from tests.clocks import Clock
+from tests.entered import enter_all
 from tests.gateway.harness import Client, Served, eventually, ledger, ledger_held, settled, told
 from tests.gateway.test_entries_of_calls import columns, written_otherwise
 
@@ -273,7 +273,7 @@ def test_an_end_counts_that_is_not_in_the_table_of_entries_yet(cast: Cast, calle
     principal = cast.principal(token_hash=caller.row.hash)
     intent = Intent(principal, cast.server.pk, "git", "git_log", "sha256:x", {})
     admitted = quick.run(quick.gateway.admission.admit(intent))
-    unbundle()
+    enter_all()
     quick.run(_not_sent(quick, admitted))
     assert eventually(lambda: not OpenCall.objects.exists())
     assert Bundle.objects.exists()
@@ -304,7 +304,7 @@ def test_an_end_that_comes_twice_keeps_no_call_of_its_packet_from_being_made(
 
 
 def test_calls_and_ends_of_a_packet_are_one_row_until_somebody_enters_them(caller: Client, slow: list[int]) -> None:
-    unbundle()
+    enter_all()
     for _ in range(3):
         assert "content" in caller.call("git_log")
     assert eventually(lambda: not OpenCall.objects.exists())

@@ -27,7 +27,6 @@ from aiohttp import web
 from django.db import connections
 from django.db.models import QuerySet
 
-from jitaccess.audit.bundles import unbundle
 from jitaccess.audit.models import Entry
 from jitaccess.gateway.models import OpenCall
 from jitaccess.gateway.upstream.config import HttpServer
@@ -37,6 +36,7 @@ from jitaccess.policy.engine.arguments import arguments_digest
 from jitaccess.policy.models import BindingUse
 from jitaccess.store.clock import now
 from tests.clocks import Clock
+from tests.entered import enter_all
 from tests.gateway.harness import DENY, NO_ENDS, Client, Served, data, eventually, ledger, refusals, serve, settled
 from tests.gateway.pipeline_world import Placed, Question, allowed, change, key, placed
 from tests.gateway.upstream.web_server import Seen, WebServer, threaded
@@ -78,7 +78,7 @@ class Witness:
     def look(self, what: Key) -> None:
         """As many authorizations are committed as calls have arrived, this one included."""
         try:
-            unbundle()
+            enter_all()
             with self.lock:
                 self.arrived.append(what)
                 digest = f'"args_digest":"{what[2]}"'

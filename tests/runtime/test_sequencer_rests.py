@@ -14,9 +14,10 @@ from jitaccess.runtime import background
         (3, 0.1, 0.1, 0.3),
         (background.AT_ONCE, 0.001, 0.1, background.BEHIND_SECONDS),
         (background.AT_ONCE, 0.02, 0.1, 0.06),
-        (background.AT_ONCE + 40, 0.02, 4.9, 0.06),
-        (background.AT_ONCE, 0.02, 5.1, background.BEHIND_SECONDS),
-        (background.AT_ONCE, 10.0, 60.0, background.BEHIND_SECONDS),
+        (background.AT_ONCE + 40, 0.02, 2.9, 0.06),
+        (60, 0.001, 0.5, background.BEHIND_SECONDS),  # few bundles are looked at in a step, however small they are
+        (background.AT_ONCE, 0.02, 3.1, background.BEHIND_SECONDS),
+        (60, 10.0, 60.0, background.BEHIND_SECONDS),
     ],
 )
 def test_it_rests_for_as_long_as_a_step_took_three_times_unless_it_is_late(

@@ -11,11 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
+from types import MappingProxyType
 from uuid import UUID
 
 from django.db import InterfaceError, InternalError, OperationalError, connection, transaction
 from msgspec import structs
 
+from jitaccess.audit.bundles import line
 from jitaccess.audit.events import Event, Outcome
 from jitaccess.audit.recorder import Row, moment, row, write_rows
 from jitaccess.gateway.models import OpenCall
@@ -29,6 +31,7 @@ from jitaccess.identity.services import ask_live
 from jitaccess.kernel.canonical import canonical
 from jitaccess.kernel.errors import Unavailable
 from jitaccess.kernel.steps import step
+from jitaccess.kernel.strictjson import Json
 from jitaccess.policy.compiler import HEAD, Head, head_of
 from jitaccess.policy.engine.decide import Kind, Verdict, Who, decide
 from jitaccess.policy.engine.rules import Snapshot, Subject
@@ -294,15 +297,9 @@ def admitted_row(
     continued: UUID | None = None,
 ) -> Row:
     """The entry of a call that is let through, or `refused` for the reason of that code."""
-    data = {"arguments": intent.arguments, "args_digest": intent.digest, "rule": verdict.rule}
-    if intent.method != TOOLS_CALL:
-        data |= intent.what_for
-    if intent.kind is not Kind.TOOL:
-        data["kind"] = intent.kind.value
-    if continued is not None:
-        data["continues"] = str(continued)
+    more: dict[str, Json] = {"continues": str(continued)} if continued is not None else {}
     if refused:
-        data["reason_code"] = refused
+        more["reason_code"] = refused
     return row(
         event=Event.CALL_DENIED if refused else Event.CALL_AUTHORIZED,
         outcome=Outcome.DENIED if refused else Outcome.ALLOWED,
@@ -312,8 +309,32 @@ def admitted_row(
         bindings=() if refused else verdict.bindings,
         policy_version=version,
         instance=instance,
-        data=canonical(data).decode(),
+        data=admitted_data(intent, verdict, more),
     )
+
+
+def admitted_line(intent: Intent, verdict: Verdict, *, about: str, version: int, instance: str) -> str:
+    """The same of one that is let through, in a bundle. `about` is of `about_line`."""
+    return line(
+        event=Event.CALL_AUTHORIZED,
+        outcome=Outcome.ALLOWED,
+        about=about,
+        tool_pin=verdict.tool.pin if verdict.tool else "",
+        bindings=verdict.bindings,
+        policy_version=version,
+        instance=instance,
+        data=admitted_data(intent, verdict),
+    )
+
+
+def admitted_data(intent: Intent, verdict: Verdict, more: Mapping[str, Json] = MappingProxyType({})) -> str:
+    """What the entry of a decided call says besides its columns, and `more`; as canonical JSON."""
+    data = {"arguments": intent.arguments, "args_digest": intent.digest, "rule": verdict.rule, **more}
+    if intent.method != TOOLS_CALL:
+        data |= intent.what_for
+    if intent.kind is not Kind.TOOL:
+        data["kind"] = intent.kind.value
+    return canonical(data).decode()
 
 
 def _subject(intent: Intent) -> Subject:

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from django.db import transaction
 
-from jitaccess.audit.bundles import unbundle
+from jitaccess.audit.bundles import about_line, line, unbundle
 from jitaccess.audit.events import Event
 from jitaccess.audit.models import Entry
 from jitaccess.audit.recorder import (
@@ -113,8 +113,9 @@ def _settle(endings: list[Ending]) -> None:
 
 def _record_late(closed: list[Ending], instance: UUID) -> None:
     """Those of calls that are on record, but whose own end is not."""
-    unbundle()
-    said = set(Entry.objects.filter(call__in=[one.admitted.intent.call for one in closed]).values_list("call", "event"))
+    calls = [one.admitted.intent.call for one in closed]
+    unbundle(calls)
+    said = set(Entry.objects.filter(call__in=calls).values_list("call", "event"))
     # Closed as unknown is what can be corrected; any other end was heard before this one.
     open_ = {Event.CALL_AUTHORIZED.value, Event.CALL_OUTCOME_UNKNOWN.value}
     ended = {call for call, event in said if event not in open_}
@@ -130,13 +131,23 @@ def _record_late(closed: list[Ending], instance: UUID) -> None:
 
 def ending_row(one: Ending, instance: UUID, *, late: bool = False) -> Row:
     """Its entry."""
-    data = one.data
-    if late or one.admitted.intent.method != TOOLS_CALL:
-        data = data | one.admitted.intent.what_for | ({"ended_as": one.event.value} if late else {})
     return row(
         event=Event.CALL_COMPLETED_LATE if late else one.event,
         outcome=one.outcome,
         about=one.admitted.about,
         instance=instance.hex,
-        data=canonical(data).decode(),
+        data=_data(one, late=late),
     )
+
+
+def ending_line(one: Ending, instance: str) -> str:
+    """The same in a bundle."""
+    about = one.admitted.about_line or about_line(one.admitted.about)
+    return line(event=one.event, outcome=one.outcome, about=about, instance=instance, data=_data(one))
+
+
+def _data(one: Ending, *, late: bool = False) -> str:
+    data = one.data
+    if late or one.admitted.intent.method != TOOLS_CALL:
+        data = data | one.admitted.intent.what_for | ({"ended_as": one.event.value} if late else {})
+    return canonical(data).decode()

@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 
 from jitaccess.audit.events import Event, Outcome
-from jitaccess.audit.recorder import ABOUT, Row, about, what_columns
+from jitaccess.audit.recorder import Row, about, what_columns
 from jitaccess.gateway.recording.continuations import Continued
 from jitaccess.identity.principal import Principal
 from jitaccess.kernel.ids import uuid7
@@ -84,7 +84,7 @@ class Admitted(msgspec.Struct, frozen=True):
 
     `recorded` is the call whose entry tells of this one: its own, or the first of the same refusals in this minute.
     `continued` is what its continuation was; then the verdict's `counted` is None when no further use was taken.
-    `entry` is that entry, where it is at hand.
+    `about_line` is `about` as a part of lines, where it is at hand.
     """
 
     intent: Intent
@@ -94,12 +94,12 @@ class Admitted(msgspec.Struct, frozen=True):
     read_at: float
     recorded: UUID
     continued: Continued | None = None
-    entry: Row = ()
+    about_line: str = ""
 
     @property
     def about(self) -> Row:
         """What all entries about it have in common."""
-        return self.entry[ABOUT] or self.intent.about(self.verdict.grant)
+        return self.intent.about(self.verdict.grant)
 
     @property
     def allowed(self) -> bool:

@@ -19,8 +19,9 @@ from jitaccess.kernel.steps import step
 from jitaccess.store.clock import JitNow, now
 
 LEASE = timedelta(seconds=15)
-# Bundles that lie so long have no sequencer, or one of the release before, which does not know them.
-LEFT_LYING = timedelta(seconds=30)
+# Bundles that lie so long have no sequencer, or one of the release before, which does not know them. Less
+# than LEASE: gateways of that release close calls of dead processes by the entries that they find.
+LEFT_LYING = timedelta(seconds=8)
 
 
 def register_instance() -> UUID:
@@ -65,9 +66,9 @@ def close_abandoned_calls(*, own: UUID | None = None, limit: int = 500) -> int:
         abandoned = abandoned.exclude(instance=own)
     if not abandoned.exists():
         return 0  # looked first: an idle round takes no lock
-    unbundle()
     with transaction.atomic():
         rows = list(abandoned.select_for_update(skip_locked=True)[:limit])
+        unbundle([row.pk for row in rows])  # after them: each came with what authorized it
         begun = Entry.objects.filter(call__in=[row.pk for row in rows], event=Event.CALL_AUTHORIZED)
         entries = {entry.call: entry for entry in begun}
         record_many(_unknown(row, entries[row.pk]) for row in rows if row.pk in entries)

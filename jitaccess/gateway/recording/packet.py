@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from jitaccess.audit.bundles import bundled
-from jitaccess.audit.recorder import CALL, Row, moment
+from jitaccess.audit.bundles import about_line, bundled, first_of
+from jitaccess.audit.recorder import moment
 from jitaccess.audit.triggers import BUNDLE
 from jitaccess.gateway.models import GatewayInstance, OpenCall
-from jitaccess.gateway.recording.batch import admitted_row, decided
-from jitaccess.gateway.recording.endings import ending_row
+from jitaccess.gateway.recording.batch import admitted_line, decided
+from jitaccess.gateway.recording.endings import ending_line
 from jitaccess.gateway.recording.facts import ALLOWED, Admitted, Ending, Waiting
 from jitaccess.identity.services import live_among
 from jitaccess.policy.compiler import HEAD
@@ -66,7 +66,7 @@ def question() -> str:
     )
 
 
-_Taken = tuple[Sequence[Row], Sequence[str], str, str | None, str | None]
+_Taken = tuple[Sequence[str], Sequence[str], str, str | None, str | None]
 
 
 class Batch:
@@ -76,7 +76,8 @@ class Batch:
         self.snapshot, self.at, self.read_at, self._instance = snapshot, at, read_at, instance.hex
         self.calls: list[Waiting] = []
         self._verdicts: list[Verdict] = []
-        self._rows: list[Row] = []
+        self._about: list[str] = []
+        self._lines: list[str] = []
         self._until = END_OF_TIME
 
     def take(self, waiting: Waiting) -> bool:
@@ -92,19 +93,21 @@ class Batch:
         if verdict.code is not Code.ALLOWED or verdict.counted is not None or verdict.since >= self.at:
             return False
         try:
-            row = admitted_row(intent, verdict, version=self.snapshot.version, instance=self._instance)
+            about = about_line(intent.about(verdict.grant))
+            line = admitted_line(intent, verdict, about=about, version=self.snapshot.version, instance=self._instance)
         except Exception:  # noqa: BLE001 - the batch writer says which call it is, and refuses that one
             return False
         self.calls.append(waiting)
         self._verdicts.append(verdict)
-        self._rows.append(row)
+        self._about.append(about)
+        self._lines.append(line)
         self._until = min(self._until, verdict.until)
         return True
 
     def taken(self) -> _Taken:
         """Their entries, the hashes of their tokens, the stamp of the policy, and between when the decisions hold."""
         return (
-            self._rows,
+            self._lines,
             tuple({one.intent.principal.token_hash for one in self.calls}),
             self.snapshot.stamp,
             moment(self.at),
@@ -115,8 +118,8 @@ class Batch:
     def answers(self, clock: datetime) -> list[Admitted]:
         """What they are told, when they were let through at `clock`."""
         return [
-            Admitted(one.intent, verdict, ALLOWED, clock, self.read_at, one.intent.call, None, entry)
-            for one, verdict, entry in zip(self.calls, self._verdicts, self._rows, strict=True)
+            Admitted(one.intent, verdict, ALLOWED, clock, self.read_at, one.intent.call, None, about)
+            for one, verdict, about in zip(self.calls, self._verdicts, self._about, strict=True)
         ]
 
 
@@ -127,22 +130,23 @@ class Packet:
         # Of two ends of one call the first: both would otherwise be on record.
         self.endings = list({one.admitted.intent.call.int: one for one in reversed(endings)}.values())[::-1]
         # Made before the calls are decided, whose entries come behind.
-        self._ends, self._instance = [ending_row(one, instance) for one in self.endings], instance
+        self._instance = instance.hex
+        self._ends = [ending_line(one, self._instance) for one in self.endings]
         self.batch: Batch | None = None
 
     def parameters(self) -> tuple[str | None, ...]:
         """As `packet_statement` takes them. Raises what `bundled` raises."""
-        ends = self._ends
+        ends, calls = self._ends, self.batch.calls if self.batch is not None else ()
         begun, hashes, stamp, since, until = self.batch.taken() if self.batch is not None else _NOTHING
         return (
-            str((ends or begun)[0][0]),
-            _calls(ends),
+            first_of(ends or begun),
+            byhand.array([one.admitted.intent.call.hex for one in self.endings], quoted=False),
             str(len(ends)),
             bundled(ends) if ends else None,
-            _calls(begun),
+            byhand.array([one.intent.call.hex for one in calls], quoted=False),
             str(len(begun)),
             bundled(begun) if begun else None,
-            self._instance.hex,
+            self._instance,
             byhand.array(hashes, quoted=True),
             str(len(hashes)),
             stamp,
@@ -152,7 +156,3 @@ class Packet:
 
 
 _NOTHING: _Taken = ((), (), "", None, None)
-
-
-def _calls(rows: Sequence[Row]) -> str:
-    return byhand.array([row[CALL] for row in rows], quoted=False)
