@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -48,7 +49,17 @@ def gateway(name: str, installation: Installation, upstream: str, tokens: Sequen
         started = installation.start("gateway") if installation.database_url else installation.up("--no-demo")
     process = psutil.Process(started.popen.pid)
     url = f"{started.url}/mcp/{ECHO}"
-    return Target(name, url, process, tokens=tokens, how=how, beside=beside, freezes=False)
+    return Target(
+        name, url, process, tokens=tokens, how=how, beside=beside, freezes=False, left=partial(_left, installation)
+    )
+
+
+def _left(installation: Installation) -> int:
+    """Entries that have no place in the order of the ledger yet."""
+    (row,) = installation.query(
+        "SELECT (SELECT coalesce(sum(n), 0) FROM jit_audit_bundle) + (SELECT count(*) FROM jit_audit_unsequenced) AS n"
+    )
+    return int(row["n"])
 
 
 @contextmanager

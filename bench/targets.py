@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,6 +50,7 @@ class Target:
     """A URL to call, and the process (with all that it starts) whose processor time and memory count.
 
     `beside` are processes that belong to it and are not measured: they run on the other core, when it is its turn.
+    `left` counts what they have still to do of what was called before.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Target:
     peer: bool = False
     beside: list[psutil.Process] = field(default_factory=list)
     freezes: bool = True
+    left: Callable[[], int] = lambda: 0
 
     def job(self, sessions: int, seconds: float, *, rate: float = 0.0) -> dict[str, object]:
         """As bench.load is told."""

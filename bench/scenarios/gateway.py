@@ -37,6 +37,7 @@ OPTIONS = {
 WARM_UP = 0.4
 # For what stood still and is awake again: all its chores are due at once, which otherwise come one after the other.
 SETTLE = 1.5
+COMES_UP = 30.0  # how long what has been called may take to do what it left for later
 HEAD = (
     "sessions", "what", "calls/s", "p50 ms", "p99 ms", "max ms", "CPU µs/call", "database CPU µs/call", "memory MiB",
     "of bare pass-through", "of nginx",
@@ -54,6 +55,7 @@ class Measured:
     used_by_database: float = 0.0
     used_beside: float = 0.0
     memory: float = 0.0
+    left: int = 0
 
     @property
     def rate(self) -> float:
@@ -88,11 +90,14 @@ class Run:
             before = self._used(target)
             told = self.load.run(target.job(count, seconds))
             after = self._used(target)
-            memory = target.memory
+            memory, left = target.memory, target.left()
         except (Failed, psutil.NoSuchProcess) as error:
             self._drop(target, f"at {count} sessions: {error}")
             return
         finally:
+            ends = time.monotonic() + COMES_UP
+            while target.left() and time.monotonic() < ends:
+                time.sleep(0.1)
             cores.freeze(awake)
         self.lost[target.name] += told["lost"]
         if (told["lost"] and not target.peer) or set(told["codes"]) - {"allowed"}:
@@ -107,7 +112,7 @@ class Run:
         one.used += after[0] - before[0]
         one.used_by_database += after[1] - before[1]
         one.used_beside += after[2] - before[2]
-        one.memory = max(one.memory, memory)
+        one.memory, one.left = max(one.memory, memory), max(one.left, left)
 
     def _drop(self, target: Target, why: str) -> None:
         """Every answer must be the right one. Of the gateway anything else is a fault, not only a pity."""
@@ -228,6 +233,13 @@ def _tell(report: Report, every: list[Target], run: Run, counts: list[int]) -> N
                     "beside_us": one.per_call(one.used_beside), "memory_mib": one.memory,
                 }  # fmt: skip
     report.table(HEAD, rows)
+    later = [
+        [count, name, f"{2 * one.answers // len(one.rates):,}", f"{one.left:,}"]
+        for (name, count), one in sorted(run.found.items(), key=lambda found: found[0][1])
+        if name in {OURS, TWIN} and run.database
+    ]
+    if later:
+        report.table(("sessions", "what", "entries of a run", "left to the sequencer at its end, at most"), later)
     lost = {name: f"; it closed {count} connections with a call in them" for name, count in run.lost.items() if count}
     told = [[target.name, target.version, target.how + lost.get(target.name, "")] for target in every]
     report.table(("what", "version", "how it runs"), told)
