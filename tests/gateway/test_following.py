@@ -100,6 +100,9 @@ def test_what_cannot_be_learned_holds_nobody_for_long(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(following, "WAIT_SECONDS", 0.05)
+    learning.set()
+    assert eventually(lambda: not _behind(quick)), "of what was before, for which it would wait for longer"
+    learning.clear()
     _unaware(quick)
     cast.grant("git_commit")
     assert "content" in caller.call("git_commit"), "the batch writer reads policy for itself"
