@@ -37,7 +37,8 @@ def enter_before_reading() -> None:
 
 def _watch(*, connection: Any, **_: object) -> None:
     if connection.vendor == "postgresql" and threading.current_thread() is threading.main_thread():
-        connection.execute_wrappers.append(_enter)
+        if _enter not in connection.execute_wrappers:  # it outlives each session
+            connection.execute_wrappers.append(_enter)
 
 
 def _enter(execute: Any, sql: str, params: Any, many: bool, context: dict[str, Any]) -> Any:

@@ -19,8 +19,8 @@ from jitaccess.kernel.steps import step
 from jitaccess.store.clock import JitNow, now
 
 LEASE = timedelta(seconds=15)
-# Bundles that lie so long have no sequencer, or one of the release before, which does not know them. Less
-# than LEASE: gateways of that release close calls of dead processes by the entries that they find.
+# Bundles that lie so long have no sequencer, or one of the release before, which does not know them. Less than LEASE:
+# gateways of that release close calls of dead processes by the entries that they find.
 LEFT_LYING = timedelta(seconds=8)
 
 

@@ -1,4 +1,4 @@
-"""Calls that are let through in one packet: which they are, and the statement that writes them if it is still so."""
+"""Calls that end or are let through in one packet: which they are, and the statement that writes them if it is so."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def packet_statement() -> str:
     """Closes calls, and opens others if policy, tokens, time and lease are what they were decided by; both go into one
     bundle of entries. Fails when one of those that are to be closed is not open.
     """
-    # None of PostgreSQL's other errors is one of the caller's choice without a function of ours.
+    # Divided by zero when they are not as many: the one error that a plain expression can raise on a condition.
     ended = f"({_ENDS}::int / ((SELECT count(*) FROM gone) = {_ENDS}::int)::int)"  # noqa: S608 - names of our own
     return (
         f"WITH head (version, stamp, clock) AS MATERIALIZED ({HEAD}), "  # noqa: S608 - names of our own
@@ -124,7 +124,7 @@ class Batch:
 
 
 class Packet:
-    """Calls that end, and perhaps calls that are let through. There is one at least."""
+    """Calls that end, and calls that are let through. Of one with neither nothing is sent."""
 
     def __init__(self, endings: Sequence[Ending], instance: UUID) -> None:
         # Of two ends of one call the first: both would otherwise be on record.
