@@ -156,3 +156,14 @@ def test_a_passkey_of_nobody_here_is_told_in_words(cast: Cast, page: tuple[Page,
     button(page, "Sign in with a passkey").click()
     expect(page.get_by_text("That did not work")).to_be_visible()
     assert "_auth_user_id" not in site.client.session
+
+
+def test_the_button_for_a_passkey_cannot_be_pressed_before_anything_listens_to_it(
+    browser: Browser, cast: Cast, settings: Any
+) -> None:
+    settings.PUBLIC_URL = SITE
+    page = browser.new_context(java_script_enabled=False).new_page()
+    Site(page)
+    page.goto(f"{SITE}/accounts/login/")
+    expect(button(page, "Sign in with a passkey")).to_be_disabled()
+    page.context.close()

@@ -4,3 +4,9 @@ document.addEventListener("allauth.error", (event) => {
   const note = document.getElementById("passkey-failed");
   if (note) note.hidden = false;
 });
+
+// A button that is pressed before allauth listens would send the form without a passkey. Its listener was added before
+// this one, so that buttons can be pressed from here on.
+document.addEventListener("DOMContentLoaded", () => {
+  for (const button of document.querySelectorAll("[data-passkey]")) button.disabled = false;
+});
