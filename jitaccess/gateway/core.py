@@ -49,6 +49,7 @@ from jitaccess.policy.engine.decide import reachable
 from jitaccess.policy.engine.rules import Snapshot, Subject
 from jitaccess.policy.snapshots import SnapshotStore, counted
 from jitaccess.store.host_clock import steady
+from jitaccess.store.threads import close_connections
 from jitaccess.store.wakeups import Wakeups
 from requests_app.selectors import still_open
 
@@ -60,7 +61,7 @@ log = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 
-DB_THREADS, OWN_THREADS, BETWEEN_CHECKS = 8, 3, 0.01
+DB_THREADS, OWN_THREADS, BETWEEN_CHECKS = 8, 4, 0.01
 POLL_SECONDS = float(os.environ.get("JITACCESS_TEST_POLL_SECONDS", "1"))  # tests see then what wake-ups do alone
 HOUSEKEEPING_SECONDS = 5.0
 RENEW_SECONDS = 300.0
@@ -124,6 +125,7 @@ class Gateway:
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
     _notes: set[asyncio.Task[None]] = field(default_factory=set)
     _running: bool = False
+    _over: threading.Event = field(default_factory=threading.Event)
     known_clock: Clock | None = None  # the database's as last read
 
     async def start(self) -> None:
@@ -150,6 +152,7 @@ class Gateway:
         self._tasks = [
             asyncio.create_task(self._watch()),
             asyncio.create_task(self._keep_house()),
+            asyncio.create_task(self._renew_policy()),
             asyncio.create_task(self.streams.beat()),
         ]
         if self.catalogue is not None:
@@ -175,25 +178,14 @@ class Gateway:
         with contextlib.suppress(Exception):
             await asyncio.wait_for(self.db(instances.end_lease, self.instance), END_SECONDS)
         executors = {self._executor: DB_THREADS, self._own: OWN_THREADS}
-        await asyncio.gather(*(self._close_connections(executor, threads) for executor, threads in executors.items()))
+        await asyncio.gather(*(close_connections(executor, threads) for executor, threads in executors.items()))
         for executor in executors:
             executor.shutdown(wait=False, cancel_futures=True)
-
-    async def _close_connections(self, executor: ThreadPoolExecutor, threads: int) -> None:
-        """Each thread closes its own: they meet at the barrier, so that none does it twice."""
-        barrier = threading.Barrier(threads)
-
-        def close() -> None:
-            with contextlib.suppress(threading.BrokenBarrierError):
-                barrier.wait(timeout=2)
-            connections.close_all()
-
-        loop = asyncio.get_running_loop()
-        await asyncio.wait([loop.run_in_executor(executor, close) for _ in range(threads)], timeout=3)
 
     def begin_shutdown(self) -> None:
         """Streams end first: an open one would hold the server's graceful stop until its timeout."""
         self._running = False
+        self._over.set()
         self.short.close()
         self.streams.shut()
         self.waits.end()
@@ -370,15 +362,17 @@ class Gateway:
             forget_old_continuations,
             sweep,
         )
-        renewed = steady()
         while True:
             for chore in chores:
                 await self._try(chore)
-            if steady() - renewed > RENEW_SECONDS:
-                renewed = steady()
-                await self._try(self.store.renew)
             await self.pool.reap_idle()
             await asyncio.sleep(HOUSEKEEPING_SECONDS)
+
+    async def _renew_policy(self) -> None:
+        """By itself: with very much of it the lease would run out meanwhile."""
+        while True:
+            await asyncio.sleep(RENEW_SECONDS)
+            await self._try(lambda: self.store.renew(self._over))
 
     def _note_trouble(self, slug: str, why: str) -> None:
         """A server is left alone for a while: kept for people, who see it in the admin and by `servers doctor`."""

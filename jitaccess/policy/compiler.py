@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import Any
+from itertools import islice
+from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 from django.db import connection
@@ -50,6 +52,10 @@ from jitaccess.policy.models import (
 from jitaccess.store.clock import as_utc
 from jitaccess.store.reads import consistent_reads
 
+# Everything is read in pieces of so many rows: all of them at once would be there beside what is made of them.
+PIECE = 100
+# Between two pieces, where there is time: they take half as long.
+PAUSE_SECONDS = 0.005
 # Ended grants stay in the snapshot this long, so that a refusal can say "expired" or "revoked".
 REMEMBERED = timedelta(hours=24)
 
@@ -79,20 +85,38 @@ def head_of(row: Sequence[Any]) -> Head:
     return Head(int(version), stamp, as_utc(clock))
 
 
-def compile_snapshot() -> Snapshot:
-    """Read everything at one version. Raises Unavailable, naming what it is, when something cannot be read."""
+@dataclass(frozen=True, slots=True)
+class Everything:
+    """All rows are read: in pieces, and of what is as it was in `old` that is kept, so that nothing is had twice.
+
+    With `over` others get their turn between two pieces, until it is set.
+    """
+
+    old: Snapshot
+    over: threading.Event | None = None
+
+
+class Stopped(Exception):
+    """Before everything was read."""
+
+
+def compile_snapshot(old: Snapshot | None = None, *, over: threading.Event | None = None) -> Snapshot:
+    """Read everything at one version; see Everything. Raises Unavailable, naming what it is, when something cannot be
+    read, and Stopped.
+    """
+    every = Everything(old or Snapshot(0), over)
     with consistent_reads():
         now = head()
-        bindings = read_bindings(RoleBinding.objects.all(), now.clock)
+        bindings = read_bindings(RoleBinding.objects.all(), now.clock, every)
         found: dict[Subject, list[BindingFacts]] = defaultdict(list)
         for place, binding in bindings.held.values():
             found[place].append(binding)
         return Snapshot(
             version=now.version,
             stamp=now.stamp,
-            agents=agents(Agent.objects.all()),
-            users=users(User.objects.all()),
-            servers=servers(Server.objects.all()),
+            agents=agents(Agent.objects.all(), every),
+            users=users(User.objects.all(), every),
+            servers=servers(Server.objects.all(), every),
             bindings={subject: tuple(held) for subject, held in found.items()},
             requestables=requestables(),
             places={pk: place for pk, (place, _) in bindings.held.items()},
@@ -103,10 +127,41 @@ def compile_snapshot() -> Snapshot:
         )
 
 
-def agents(rows: QuerySet[Agent]) -> dict[UUID, AgentFacts]:
+class _Facts(Protocol):
+    @property
+    def id(self) -> UUID: ...
+
+
+Row = TypeVar("Row")
+Facts = TypeVar("Facts", bound=_Facts)
+
+
+def _pieces(rows: QuerySet[Any, Row], every: Everything | None) -> Iterator[list[Row]]:
+    """At once when only some were asked for."""
+    if every is None:
+        yield list(rows)
+        return
+    stream = rows.iterator(chunk_size=PIECE)
+    while piece := list(islice(stream, PIECE)):
+        yield piece
+        if every.over is not None and every.over.wait(PAUSE_SECONDS):
+            raise Stopped
+
+
+def _by_id(found: Iterable[Facts], old: Mapping[UUID, Facts]) -> dict[UUID, Facts]:
+    """Of what is equal in `old`, that one."""
+    facts = {}
+    for one in found:
+        before = old.get(one.id)
+        kept = before if before is not None and before == one else one
+        facts[kept.id] = kept
+    return facts
+
+
+def agents(rows: QuerySet[Agent], every: Everything | None = None) -> dict[UUID, AgentFacts]:
     users = _pairs(Agent.users.through.objects.filter(agent__in=rows).values_list("agent_id", "user_id"))
-    return {
-        agent.pk: AgentFacts(
+    found = (
+        AgentFacts(
             agent.pk,
             agent.name,
             agent.enabled,
@@ -115,22 +170,27 @@ def agents(rows: QuerySet[Agent]) -> dict[UUID, AgentFacts]:
             frozenset(users.get(agent.pk, ())),
             labels(agent.labels, f"agent {agent.name}"),
         )
-        for agent in rows
-    }
+        for piece in _pieces(rows, every)
+        for agent in piece
+    )
+    return _by_id(found, every.old.agents if every else {})
 
 
-def users(rows: QuerySet[User]) -> dict[UUID, UserFacts]:
+def users(rows: QuerySet[User], every: Everything | None = None) -> dict[UUID, UserFacts]:
     teams = _pairs(Team.members.through.objects.filter(user__in=rows).values_list("user_id", "team_id"))
-    return {
-        pk: UserFacts(pk, username, active, frozenset(teams.get(pk, ())))
-        for pk, username, active in rows.values_list("pk", "username", "is_active")
-    }
+    found = (
+        UserFacts(pk, username, active, frozenset(teams.get(pk, ())))
+        for piece in _pieces(rows.values_list("pk", "username", "is_active"), every)
+        for pk, username, active in piece
+    )
+    return _by_id(found, every.old.users if every else {})
 
 
-def servers(rows: QuerySet[Server]) -> dict[UUID, ServerFacts]:
+def servers(rows: QuerySet[Server], every: Everything | None = None) -> dict[UUID, ServerFacts]:
     tools: dict[UUID, dict[str, ToolFacts]] = defaultdict(dict)
-    for tool in Tool.objects.filter(present=True, server__in=rows).order_by("name"):
-        tools[tool.server_id][tool.name] = tool_facts(tool)
+    for piece in _pieces(Tool.objects.filter(present=True, server__in=rows).order_by("name"), every):
+        for tool in piece:
+            tools[tool.server_id][tool.name] = tool_facts(tool)
     access = ServerAccess.objects.filter(server__in=rows)
     listed = _pairs(
         ServerAccess.teams.through.objects.filter(serveraccess__in=access).values_list(
@@ -138,8 +198,8 @@ def servers(rows: QuerySet[Server]) -> dict[UUID, ServerFacts]:
         )
     )
     open_to_all = set(access.filter(every_team=True).values_list("server_id", flat=True))
-    return {
-        server.pk: ServerFacts(
+    found = (
+        ServerFacts(
             server.pk,
             server.slug,
             server.enabled,
@@ -150,7 +210,8 @@ def servers(rows: QuerySet[Server]) -> dict[UUID, ServerFacts]:
             server.options,
         )
         for server in rows.order_by("slug")
-    }
+    )
+    return _by_id(found, every.old.servers if every else {})
 
 
 def tool_facts(tool: Tool) -> ToolFacts:
@@ -191,37 +252,45 @@ class Bindings:
     spent: frozenset[UUID]
 
 
-def read_bindings(rows: QuerySet[RoleBinding], clock: datetime) -> Bindings:
+def read_bindings(rows: QuerySet[RoleBinding], clock: datetime, every: Everything | None = None) -> Bindings:
     since = clock - REMEMBERED
     rows = rows.filter(Q(expires_at=None) | Q(expires_at__gt=since), Q(ended_at=None) | Q(ended_at__gt=since))
-    found = list(rows)
-    of_roles = {row.role_id for row in found if row.role_id}
-    roles = _roles(Role.objects.filter(pk__in=of_roles)) if of_roles else {}
-    pinned = _pinned(row for row in found if row.role_version is not None)
-    ended = [row.pk for row in found if row.max_uses is not None and row.ended_at is not None]
-    used = BindingUse.objects.filter(binding__in=ended, left=0)
-    used_up = set(used.values_list("binding_id", flat=True)) if ended else set()
-    held = {}
-    for row in found:
-        tools = {UUID(tool): GrantedTool(UUID(tool), pin) for tool, pin in json.loads(row.tools).items()}
-        held[row.pk] = (
-            Subject(row.agent_id, row.user_id, row.team_id, row.everyone),
-            BindingFacts(
-                row.pk,
-                Origin(row.origin),
-                roles.get(row.role_id) if row.role_id else None,
-                tools,
-                row.starts_at,
-                row.expires_at,
-                row.ended_at,
-                row.origin_id,
-                row.max_uses,
-                pinned.get((row.role_id, row.role_version or 0)) if row.role_id else None,
-                _constraint(row.arguments) if row.arguments else None,
-                (_privileges(row.privileges),) if row.privileges else (),
-            ),
-        )
+    old = every.old if every else Snapshot(0)
+    facts = {one.id: one for held in old.bindings.values() for one in held}
+    held, used_up, roles = {}, set[UUID](), dict[UUID, RoleFacts]()
+    for found in _pieces(rows, every):
+        roles |= _roles(Role.objects.filter(pk__in={row.role_id for row in found if row.role_id} - roles.keys()))
+        ended = [row.pk for row in found if row.max_uses is not None and row.ended_at is not None]
+        if ended:
+            used_up.update(BindingUse.objects.filter(binding__in=ended, left=0).values_list("binding_id", flat=True))
+        for one, row in zip(_binding_facts(found, roles, facts), found, strict=True):
+            place = Subject(row.agent_id, row.user_id, row.team_id, row.everyone)
+            held[one.id] = (old.places[one.id] if old.places.get(one.id) == place else place, one)
     return Bindings(held, frozenset(used_up))
+
+
+def _binding_facts(
+    rows: Sequence[RoleBinding], roles: Mapping[UUID, RoleFacts], old: Mapping[UUID, BindingFacts]
+) -> Iterable[BindingFacts]:
+    pinned = _pinned(row for row in rows if row.role_version is not None)
+    found = (
+        BindingFacts(
+            row.pk,
+            Origin(row.origin),
+            roles.get(row.role_id) if row.role_id else None,
+            {UUID(tool): GrantedTool(UUID(tool), pin) for tool, pin in json.loads(row.tools).items()},
+            row.starts_at,
+            row.expires_at,
+            row.ended_at,
+            row.origin_id,
+            row.max_uses,
+            pinned.get((row.role_id, row.role_version or 0)) if row.role_id else None,
+            _constraint(row.arguments) if row.arguments else None,
+            (_privileges(row.privileges),) if row.privileges else (),
+        )
+        for row in rows
+    )
+    return _by_id(found, old).values()
 
 
 def _roles(rows: QuerySet[Role]) -> dict[UUID, RoleFacts]:

@@ -17,6 +17,7 @@ from jitaccess.policy.compiler import (
     HEAD,
     REMEMBERED,
     Head,
+    Stopped,
     agents,
     compile_snapshot,
     head,
@@ -83,12 +84,18 @@ class SnapshotStore:
         snapshot = self.catch_up(now)
         return with_spent(snapshot, uses_now(counted(snapshot, whose, now.clock))), now.clock
 
-    def renew(self) -> None:
-        """Read everything anew, so that what got past the triggers is not believed for ever. Holds up nobody."""
-        fresh = compile_snapshot()
+    def renew(self, over: threading.Event) -> None:
+        """Read everything anew, so that what got past the triggers is not believed for ever. Takes its time, and holds
+        up nobody; gives up when `over` is set.
+        """
+        if self._snapshot is None:
+            return
+        try:
+            fresh = compile_snapshot(self._snapshot, over=over)
+        except Stopped:
+            return
         with self.steady:
-            if self._snapshot is not None and self._snapshot.stamp == fresh.stamp:
-                self._snapshot = fresh
+            self._snapshot = _newer(fresh)
 
 
 _head = once(head)  # `catch_up` asks anew where this one is old
@@ -128,7 +135,7 @@ def _newer(old: Snapshot) -> Snapshot:
             return old
         changed = _changes(old, now, [(int(version), *what) for version, *what in rows.rows])
         if changed is None or sum(map(len, changed.values())) > MANY_CHANGES:
-            return compile_snapshot()
+            return compile_snapshot(old)
         return _with_changes(old, now, changed)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from random import Random
@@ -14,19 +15,19 @@ from django.db import connection, transaction
 from jitaccess.catalog.models import Server, Tool
 from jitaccess.identity.models import Agent, User
 from jitaccess.kernel.errors import JitAccessError
-from jitaccess.policy import snapshots
+from jitaccess.policy import compiler, snapshots
 from jitaccess.policy.compiler import Head, compile_snapshot, head
 from jitaccess.policy.engine.rules import Snapshot, Subject
 from jitaccess.policy.models import BindingUse, PolicyChange, PolicyVersion, RoleBinding, ServerAccess
 from jitaccess.policy.services import lock_uses, return_uses, save_role, take_uses
 from jitaccess.policy.snapshots import SnapshotStore
 from jitaccess.policy.triggers import KEPT_VERSIONS
-from jitaccess.store import triggers as store_triggers
 from jitaccess.store.clock import now
 from requests_app.models import Grant
 from requests_app.services import revoke_grant
 from tests.cast import OPERATOR, READ_ONLY, Cast, person
 from tests.clocks import Clock
+from tests.past_triggers import past_the_triggers
 from tests.policy.test_version import CHANGES, Change
 from tests.races import race
 
@@ -240,23 +241,92 @@ def test_who_does_not_let_go_of_uses_holds_up_nobody_for_long(cast: Cast) -> Non
     assert found == [None, 1]
 
 
+class Pauses(threading.Event):
+    """Counts them, and is set after `most`; nobody waits."""
+
+    def __init__(self, most: int = 10_000) -> None:
+        super().__init__()
+        self.most, self.count = most, 0
+
+    def wait(self, timeout: float | None = None) -> bool:
+        assert timeout is not None, "it would wait for ever"
+        self.count += 1
+        return self.count > self.most
+
+
+@pytest.fixture
+def rows_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiler, "PIECE", 1)
+
+
+@pytest.mark.usefixtures("rows_one_by_one")
+def test_what_is_read_anew_in_pieces_is_what_was_read_at_once_and_what_is_equal_is_not_had_twice(cast: Cast) -> None:
+    cast.limited(3)
+    store, pauses = SnapshotStore(), Pauses()
+    old = store.current
+    store.renew(pauses)
+    new = store.current
+    assert new is not old
+    assert new == old
+    assert pauses.count > 5, "others get their turn"
+    for kind in ("agents", "users", "servers", "places"):
+        before, after = getattr(old, kind), getattr(new, kind)
+        assert len(after) > 0
+        assert all(after[key] is one for key, one in before.items()), kind
+    for subject, held in old.bindings.items():
+        assert {id(one) for one in held} == {id(one) for one in new.bindings[subject]}
+
+
+@pytest.mark.usefixtures("rows_one_by_one")
+def test_what_has_changed_is_not_kept_when_everything_is_read_anew(cast: Cast) -> None:
+    old = compile_snapshot()
+    agent = Agent.objects.get(pk=cast.agent.pk)
+    Agent.objects.filter(pk=agent.pk).update(enabled=not agent.enabled)
+    Tool.objects.filter(pk=cast.tools["git_add"].pk).update(present=False)
+    RoleBinding.objects.all().update(ended_at=now())
+    person("dora")
+    new = compile_snapshot(old)
+    assert new == compile_snapshot()
+    assert new.agents[agent.pk].enabled is not agent.enabled
+    assert all(one.ended_at is not None for held in new.bindings.values() for one in held)
+
+
 def test_what_got_past_the_triggers_is_not_believed_for_ever(cast: Cast) -> None:
     store = SnapshotStore()
     assert same(store)
-    triggers = store_triggers._existing(connection)
-    with connection.cursor() as cursor:
-        if connection.vendor == "postgresql":
-            cursor.execute("SET session_replication_role = replica")
-        else:
-            for name in triggers:
-                cursor.execute(f"DROP TRIGGER {name}")
-        RoleBinding.objects.all().delete()
-        if connection.vendor == "postgresql":
-            cursor.execute("SET session_replication_role = DEFAULT")
-        else:
-            for text in triggers.values():
-                cursor.execute(text)
+    past_the_triggers(lambda: RoleBinding.objects.all().delete())
     person("dora")
     assert not same(store), "it follows what the triggers told"
-    store.renew()
+    store.renew(Pauses())
     assert same(store)
+
+
+@pytest.mark.usefixtures("rows_one_by_one")
+def test_what_is_read_anew_is_in_force_whatever_changed_meanwhile(
+    cast: Cast, monkeypatch: pytest.MonkeyPatch, reloads: list[object]
+) -> None:
+    store = SnapshotStore()
+    assert same(store)
+    past_the_triggers(lambda: RoleBinding.objects.all().delete())
+    compiled = snapshots.compile_snapshot
+
+    def overtaken(*given: Any, **named: Any) -> Snapshot:
+        found = compiled(*given, **named)
+        person("dora")
+        store.newest()
+        return found
+
+    monkeypatch.setattr(snapshots, "compile_snapshot", overtaken)
+    store.renew(Pauses())
+    assert store.version == head().version, "what changed meanwhile is in it"
+    assert same(store)
+    assert reloads == []
+
+
+@pytest.mark.usefixtures("rows_one_by_one")
+def test_a_process_that_ends_reads_no_further(cast: Cast) -> None:
+    store, pauses = SnapshotStore(), Pauses(most=2)
+    old = store.current
+    store.renew(pauses)
+    assert pauses.count == 3
+    assert store.current is old
