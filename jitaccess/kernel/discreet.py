@@ -11,6 +11,8 @@ import logging
 import re
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from functools import lru_cache
+from uuid import UUID
 
 # Of the HTTP request that is being answered; "" outside of one.
 request_id: ContextVar[str] = ContextVar("request_id", default="")
@@ -19,6 +21,7 @@ request_id: ContextVar[str] = ContextVar("request_id", default="")
 _about: ContextVar[dict[str, object] | None] = ContextVar("about", default=None)
 
 MASK = "…"
+REPEATED = 120  # characters; what is longer is hardly said twice
 SHORTEST = 6  # what is shorter stands in ordinary words
 _SHAPES = (
     (re.compile(r"(sign-in(?:/|%2f))[^/\s%?#'\"]+", re.IGNORECASE), r"\1" + MASK),
@@ -34,7 +37,9 @@ _SHAPES = (
 _WORDS = re.compile(r"sign-in|bearer|basic|t_|n_|://|passw|secret|token|api", re.IGNORECASE)
 _hidden: set[str] = set()
 _pattern: re.Pattern[str] | None = None
+_hidings = 0  # how often there were new ones
 # What callers give in `extra`, beside what is always there.
+_NUMBERS = (int, float)
 _EXTRA = ("call", "grant", "request", "method", "path", "status", "ms", "client", "task")
 
 
@@ -57,12 +62,13 @@ def is_about(**ids: object) -> None:
 
 def hide(*secrets: str) -> None:
     """Never let these into the log again, wherever they stand. Values of less than six characters are not masked."""
-    global _pattern  # noqa: PLW0603 - what this process knows, in one place
+    global _pattern, _hidings  # noqa: PLW0603 - what this process knows, in one place
     new = {part for secret in secrets for part in (secret, *secret.splitlines()) if len(part) >= SHORTEST} - _hidden
     if new:
         _hidden.update(new)
         longest_first = sorted(_hidden, key=len, reverse=True)
         _pattern = re.compile("|".join(map(re.escape, longest_first)))
+        _hidings += 1  # last: whoever sees this one sees the pattern
 
 
 def discreet(text: str) -> str:
@@ -73,6 +79,16 @@ def discreet(text: str) -> str:
         for shape, instead in _SHAPES:
             text = shape.sub(instead, text)
     return text
+
+
+@lru_cache(maxsize=1024)
+def _once(text: str, _: int) -> str:
+    return discreet(text)
+
+
+def _again(text: str) -> str:
+    """`discreet`, for what the access log says again and again: paths, addresses, short sentences."""
+    return _once(text, _hidings) if len(text) <= REPEATED else discreet(text)
 
 
 class DiscreetFormatter(logging.Formatter):
@@ -96,15 +112,19 @@ class JsonFormatter(logging.Formatter):
             "time": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": discreet(record.getMessage()),
+            "message": _again(record.getMessage()),
         }
         if found := request_id.get():
             said["request_id"] = found
+        given = record.__dict__
         for name in _EXTRA:
-            value = record.__dict__.get(name)
-            # Django puts its request object there.
-            if value is not None and (isinstance(value, str | int | float) or name in {"call", "grant"}):
-                said[name] = value if isinstance(value, int | float) else discreet(str(value))
+            value = given.get(name)
+            if isinstance(value, str):
+                said[name] = _again(value)
+            elif isinstance(value, _NUMBERS):
+                said[name] = value
+            elif isinstance(value, UUID):
+                said[name] = str(value)
         if record.exc_info:
             said["exception"] = discreet(self.formatException(record.exc_info))
         return json.dumps(said)

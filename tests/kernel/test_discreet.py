@@ -8,6 +8,7 @@ import json
 import logging
 from collections.abc import Iterator
 from datetime import datetime
+from uuid import uuid4
 
 import pytest
 
@@ -89,6 +90,32 @@ def test_one_object_a_line_with_everything_a_reader_looks_for(said: io.StringIO)
     assert first["time"].endswith("Z")
     assert datetime.fromisoformat(first["time"]).utcoffset() is not None
     assert "request_id" not in second
+
+
+@pytest.mark.parametrize("said", [JsonFormatter], indirect=True)
+def test_a_secret_is_masked_from_then_on_however_often_it_was_said_before(said: io.StringIO) -> None:
+    log = logging.getLogger("jitaccess.test")
+    secret = f"learned-later-{new_token('x')[2:12]}"
+    for _ in range(3):
+        log.warning("it said %s", secret, extra={"path": f"/mcp/{secret}"})
+    assert said.getvalue().count(secret) == 6
+    said.truncate(said.seek(0))
+    discreet.hide(secret)
+    for _ in range(3):
+        log.warning("it said %s", secret, extra={"path": f"/mcp/{secret}"})
+    assert len(said.getvalue().splitlines()) == 3
+    assert secret not in said.getvalue()
+
+
+@pytest.mark.parametrize("said", [JsonFormatter], indirect=True)
+def test_ids_are_said_as_text_and_what_is_no_value_not_at_all(said: io.StringIO) -> None:
+    call, request = uuid4(), uuid4()
+    extra = {"call": call, "request": request, "grant": None, "client": object(), "ms": 1.5}
+    logging.getLogger("jitaccess.test").warning("a call", extra=extra)
+    line = json.loads(said.getvalue())
+    assert (line["call"], line["request"], line["ms"]) == (str(call), str(request), 1.5)
+    assert "grant" not in line
+    assert "client" not in line
 
 
 def test_what_is_short_or_ordinary_is_left_alone() -> None:
