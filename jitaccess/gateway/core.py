@@ -139,7 +139,7 @@ class Gateway:
         await self.db(lambda: self.store.current)
         self.admission = Admission(self.store, self.instance, self.guard)
         self.admission.start()
-        await self.admission.start_lane(lambda: self._run(self._own, self.store.newest))
+        await self.admission.start_lane(lambda: self._run(self._own, self.store.newest, at_once=True))
         self.pool = Pool(self.servers, on_notification=self._heard, on_trouble=self._note_trouble)
         self.watches = Watches(self.pool, self._lists_changed)
         self.subscriptions = Subscriptions(self)
@@ -210,9 +210,12 @@ class Gateway:
         """Run `function` with a database connection of this process's pool of threads."""
         return await self._run(self._executor, lambda: function(*args, **kwargs))
 
-    async def _run(self, executor: ThreadPoolExecutor, function: Callable[[], T]) -> T:
+    async def _run(self, executor: ThreadPoolExecutor, function: Callable[[], T], *, at_once: bool = False) -> T:
+        """`at_once`: without a look whether the connection is good, for what is tried again when it was not."""
+
         def run() -> T:
-            close_old_connections()
+            if not at_once:
+                close_old_connections()
             try:
                 return function()
             except Exception:

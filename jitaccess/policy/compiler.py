@@ -6,7 +6,7 @@ import json
 import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
 from itertools import islice
@@ -50,6 +50,7 @@ from jitaccess.policy.models import (
     ServerAccess,
 )
 from jitaccess.store.clock import as_utc
+from jitaccess.store.host_clock import steady
 from jitaccess.store.reads import consistent_reads
 
 # Everything is read in pieces of so many rows: all of them at once would be there beside what is made of them.
@@ -65,11 +66,15 @@ HEAD = f"SELECT version, stamp, jit_now() FROM {PolicyVersion._meta.db_table} WH
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The policy version and the database's clock, read in one statement: the clock is not before the version."""
+    """The policy version and the database's clock, read in one statement: the clock is not before the version.
+
+    `known_at`: since when, on the steady clock, somebody here knows of it.
+    """
 
     version: int
     stamp: str
     clock: datetime
+    known_at: float = field(default_factory=steady, compare=False)
 
 
 def head() -> Head:
@@ -258,8 +263,11 @@ def read_bindings(rows: QuerySet[RoleBinding], clock: datetime, every: Everythin
     old = every.old if every else Snapshot(0)
     facts = {one.id: one for held in old.bindings.values() for one in held}
     held, used_up, roles = {}, set[UUID](), dict[UUID, RoleFacts]()
-    for found in _pieces(rows, every):
-        roles |= _roles(Role.objects.filter(pk__in={row.role_id for row in found if row.role_id} - roles.keys()))
+    for found in _pieces(rows if every else rows.select_related("role"), every):
+        if every is None:  # they came along
+            roles = {row.role.pk: _head(row.role) for row in found if row.role is not None and row.role.head}
+        else:
+            roles |= _roles(Role.objects.filter(pk__in={row.role_id for row in found if row.role_id} - roles.keys()))
         ended = [row.pk for row in found if row.max_uses is not None and row.ended_at is not None]
         if ended:
             used_up.update(BindingUse.objects.filter(binding__in=ended, left=0).values_list("binding_id", flat=True))
@@ -294,7 +302,11 @@ def _binding_facts(
 
 
 def _roles(rows: QuerySet[Role]) -> dict[UUID, RoleFacts]:
-    return {role.pk: _compiled(role.pk, role.name, role.document, role.head) for role in rows.exclude(head=0)}
+    return {role.pk: _head(role) for role in rows.exclude(head=0)}
+
+
+def _head(role: Role) -> RoleFacts:
+    return _compiled(role.pk, role.name, role.document, role.head)
 
 
 def _pinned(rows: Iterable[RoleBinding]) -> dict[tuple[UUID, int], RoleFacts]:

@@ -10,6 +10,8 @@ from datetime import datetime
 from typing import TypeVar
 from uuid import UUID
 
+from django.db import connection
+
 from jitaccess.catalog.models import Server
 from jitaccess.identity.models import Agent, User
 from jitaccess.kernel.once import once
@@ -33,6 +35,7 @@ from jitaccess.policy.compiler import (
 from jitaccess.policy.engine.rules import BindingFacts, Snapshot, Subject
 from jitaccess.policy.models import BindingUse, PolicyChange, RoleBinding, ServerAccess
 from jitaccess.store import byhand
+from jitaccess.store.host_clock import steady
 from jitaccess.store.metrics import SNAPSHOT_SECONDS
 from jitaccess.store.reads import consistent_reads
 
@@ -52,6 +55,7 @@ class SnapshotStore:
         # Held by whoever catches up; a batch that must not be overtaken holds it longer.
         self.steady = threading.RLock()
         self._snapshot: Snapshot | None = None
+        self._seen_from = 0.0  # on the steady clock: it was in force at this moment or later
 
     @property
     def version(self) -> int | None:
@@ -65,7 +69,8 @@ class SnapshotStore:
 
     def newest(self) -> Snapshot:
         """The Snapshot in force."""
-        return self.catch_up(head())
+        with self.steady:
+            return self._bring() if self._snapshot is not None else self.catch_up(head())
 
     def catch_up(self, to: Head) -> Snapshot:
         """The Snapshot of `to` or a newer one. Several threads that ask at once read the database once."""
@@ -73,10 +78,19 @@ class SnapshotStore:
             if self._snapshot is None:
                 with SNAPSHOT_SECONDS.labels("everything").time():
                     self._snapshot = compile_snapshot()
-            elif self._snapshot.stamp != to.stamp:
-                with SNAPSHOT_SECONDS.labels("changes").time():
-                    self._snapshot = _newer(self._snapshot)
+            elif self._snapshot.stamp != to.stamp and self._seen_from < to.known_at:
+                return self._bring()
             return self._snapshot
+
+    def _bring(self) -> Snapshot:
+        """To what is in force now."""
+        assert self._snapshot is not None
+        # Inside of somebody's transaction it may be what was in force at its beginning.
+        began = 0.0 if connection.in_atomic_block else steady()
+        with SNAPSHOT_SECONDS.labels("changes").time():
+            self._snapshot = _newer(self._snapshot)
+        self._seen_from = began
+        return self._snapshot
 
     def look(self, *whose: Subject) -> tuple[Snapshot, datetime]:
         """Policy as it is now, with what these subjects have used up, and the database's clock: what lists show."""
@@ -95,7 +109,8 @@ class SnapshotStore:
         except Stopped:
             return
         with self.steady:
-            self._snapshot = _newer(fresh)
+            self._snapshot = fresh
+            self._bring()
 
 
 _head = once(head)  # `catch_up` asks anew where this one is old

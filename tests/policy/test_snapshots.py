@@ -291,6 +291,41 @@ def test_what_has_changed_is_not_kept_when_everything_is_read_anew(cast: Cast) -
     assert all(one.ended_at is not None for held in new.bindings.values() for one in held)
 
 
+def test_who_knows_of_an_older_policy_than_the_store_reads_nothing(cast: Cast, django_assert_num_queries: Any) -> None:
+    store = SnapshotStore()
+    assert store.newest() is store.current
+    person("dora")
+    old = head()
+    person("emil")
+    brought = store.newest()
+    with django_assert_num_queries(0):
+        assert store.catch_up(old) is brought
+    assert brought.version == head().version > old.version
+    person("fred")
+    assert store.catch_up(head()).version == head().version, "who knows of a newer one is believed"
+
+
+def test_a_state_that_stands_still_says_nothing_of_what_is_in_force_by_now(cast: Cast) -> None:
+    store = SnapshotStore()
+    first = store.current
+
+    def another() -> None:
+        person("dora")
+        now_known.append(head())
+
+    now_known: list[Head] = []
+    with transaction.atomic():
+        if connection.vendor == "postgresql":
+            with connection.cursor() as cursor:
+                cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            assert store.newest() is first  # from here on this is what it sees
+            race(another)
+        assert store.newest() is first
+    for one in now_known:
+        assert store.catch_up(one).version == one.version
+    assert len(now_known) == (connection.vendor == "postgresql")
+
+
 def test_what_got_past_the_triggers_is_not_believed_for_ever(cast: Cast) -> None:
     store = SnapshotStore()
     assert same(store)
