@@ -112,15 +112,15 @@ def compile_snapshot(old: Snapshot | None = None, *, over: threading.Event | Non
     every = Everything(old or Snapshot(0), over)
     with consistent_reads():
         now = head()
-        bindings = read_bindings(RoleBinding.objects.all(), now.clock, every)
+        bindings = read_bindings(RoleBinding.objects.order_by(), now.clock, every)
         found: dict[Subject, list[BindingFacts]] = defaultdict(list)
         for place, binding in bindings.held.values():
             found[place].append(binding)
         return Snapshot(
             version=now.version,
             stamp=now.stamp,
-            agents=agents(Agent.objects.all(), every),
-            users=users(User.objects.all(), every),
+            agents=agents(Agent.objects.order_by(), every),
+            users=users(User.objects.order_by(), every),
             servers=servers(Server.objects.all(), every),
             bindings={subject: tuple(held) for subject, held in found.items()},
             requestables=requestables(),

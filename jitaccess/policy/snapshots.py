@@ -185,8 +185,8 @@ def _with_changes(old: Snapshot, now: Head, changed: Mapping[str, set[UUID]]) ->
         old,
         version=now.version,
         stamp=now.stamp,
-        agents=_replaced(old.agents, changed["agent"], lambda ids: agents(Agent.objects.filter(pk__in=ids))),
-        users=_replaced(old.users, changed["user"], lambda ids: users(User.objects.filter(pk__in=ids))),
+        agents=_replaced(old.agents, changed["agent"], lambda ids: agents(Agent.objects.filter(pk__in=ids).order_by())),
+        users=_replaced(old.users, changed["user"], lambda ids: users(User.objects.filter(pk__in=ids).order_by())),
         servers=_replaced(old.servers, changed["server"], lambda ids: servers(Server.objects.filter(pk__in=ids))),
         requestables=requestables() if changed["requestable"] else old.requestables,
         locks=locks(now.clock) if changed["lock"] else old.locks,
@@ -214,7 +214,7 @@ def _exchanged(old: Mapping[UUID, Facts], ids: Iterable[UUID], new: Mapping[UUID
 
 
 def _with_bindings(old: Snapshot, clock: datetime, ids: set[UUID]) -> Snapshot:
-    fresh = read_bindings(RoleBinding.objects.filter(pk__in=ids), clock)
+    fresh = read_bindings(RoleBinding.objects.filter(pk__in=ids).order_by(), clock)
     touched = {old.places[pk] for pk in ids if pk in old.places} | {place for place, _ in fresh.held.values()}
     # Where something changes anyway, what ended long ago goes too: nobody writes to it any more.
     ids = ids | {one.id for subject in touched for one in old.bindings.get(subject, ()) if _forgotten(one, clock)}
