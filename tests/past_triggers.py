@@ -18,9 +18,11 @@ def past_the_triggers(write: Callable[[], object]) -> None:
         else:
             for name in existing:
                 cursor.execute(f"DROP TRIGGER {name}")
-        write()
-        if connection.vendor == "postgresql":
-            cursor.execute("SET session_replication_role = DEFAULT")
-        else:
-            for text in existing.values():
-                cursor.execute(text)
+        try:
+            write()
+        finally:
+            if connection.vendor == "postgresql":
+                cursor.execute("SET session_replication_role = DEFAULT")
+            else:
+                for text in existing.values():
+                    cursor.execute(text)

@@ -7,6 +7,7 @@ import contextlib
 import contextvars
 import logging
 import os
+import random
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -211,7 +212,7 @@ class Gateway:
         return await self._run(self._executor, lambda: function(*args, **kwargs))
 
     async def _run(self, executor: ThreadPoolExecutor, function: Callable[[], T], *, at_once: bool = False) -> T:
-        """`at_once`: without a look whether the connection is good, for what is tried again when it was not."""
+        """`at_once`: without a look whether the connection is good, where others find out when it was not."""
 
         def run() -> T:
             if not at_once:
@@ -374,7 +375,7 @@ class Gateway:
     async def _renew_policy(self) -> None:
         """By itself: with very much of it the lease would run out meanwhile."""
         while True:
-            await asyncio.sleep(RENEW_SECONDS)
+            await asyncio.sleep(RENEW_SECONDS * random.uniform(0.8, 1.2))  # noqa: S311 - not all processes at once
             await self._try(lambda: self.store.renew(self._over))
 
     def _note_trouble(self, slug: str, why: str) -> None:

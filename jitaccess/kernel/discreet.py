@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import threading
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -38,6 +39,7 @@ _WORDS = re.compile(r"sign-in|bearer|basic|t_|n_|://|passw|secret|token|api", re
 _hidden: set[str] = set()
 _pattern: re.Pattern[str] | None = None
 _hidings = 0  # how often there were new ones
+_hiding = threading.Lock()
 # What callers give in `extra`, beside what is always there.
 _NUMBERS = (int, float)
 _EXTRA = ("call", "grant", "request", "method", "path", "status", "ms", "client", "task")
@@ -63,12 +65,13 @@ def is_about(**ids: object) -> None:
 def hide(*secrets: str) -> None:
     """Never let these into the log again, wherever they stand. Values of less than six characters are not masked."""
     global _pattern, _hidings  # noqa: PLW0603 - what this process knows, in one place
-    new = {part for secret in secrets for part in (secret, *secret.splitlines()) if len(part) >= SHORTEST} - _hidden
-    if new:
-        _hidden.update(new)
-        longest_first = sorted(_hidden, key=len, reverse=True)
-        _pattern = re.compile("|".join(map(re.escape, longest_first)))
-        _hidings += 1  # last: whoever sees this one sees the pattern
+    with _hiding:
+        new = {part for one in secrets for part in (one, *one.splitlines()) if len(part) >= SHORTEST} - _hidden
+        if new:
+            _hidden.update(new)
+            longest_first = sorted(_hidden, key=len, reverse=True)
+            _pattern = re.compile("|".join(map(re.escape, longest_first)))
+            _hidings += 1  # last: whoever sees this one sees the pattern
 
 
 def discreet(text: str) -> str:

@@ -10,8 +10,6 @@ from datetime import datetime
 from typing import TypeVar
 from uuid import UUID
 
-from django.db import connection
-
 from jitaccess.catalog.models import Server
 from jitaccess.identity.models import Agent, User
 from jitaccess.kernel.once import once
@@ -37,7 +35,7 @@ from jitaccess.policy.models import BindingUse, PolicyChange, RoleBinding, Serve
 from jitaccess.store import byhand
 from jitaccess.store.host_clock import steady
 from jitaccess.store.metrics import SNAPSHOT_SECONDS
-from jitaccess.store.reads import consistent_reads
+from jitaccess.store.reads import consistent_reads, in_transaction
 
 Facts = TypeVar("Facts")
 # From here on reading everything is cheaper than reading what changed.
@@ -74,6 +72,8 @@ class SnapshotStore:
 
     def catch_up(self, to: Head) -> Snapshot:
         """The Snapshot of `to` or a newer one. Several threads that ask at once read the database once."""
+        if (known := self._snapshot) is not None and known.stamp == to.stamp:
+            return known  # whoever reads now must not hold up those who need nothing
         with self.steady:
             if self._snapshot is None:
                 with SNAPSHOT_SECONDS.labels("everything").time():
@@ -85,12 +85,11 @@ class SnapshotStore:
     def _bring(self) -> Snapshot:
         """To what is in force now."""
         assert self._snapshot is not None
-        # Inside of somebody's transaction it may be what was in force at its beginning.
-        began = 0.0 if connection.in_atomic_block else steady()
+        began = _now()
         with SNAPSHOT_SECONDS.labels("changes").time():
-            self._snapshot = _newer(self._snapshot)
-        self._seen_from = began
-        return self._snapshot
+            found = _newer(self._snapshot) or compile_snapshot(self._snapshot)
+        self._snapshot, self._seen_from = found, began
+        return found
 
     def look(self, *whose: Subject) -> tuple[Snapshot, datetime]:
         """Policy as it is now, with what these subjects have used up, and the database's clock: what lists show."""
@@ -100,7 +99,7 @@ class SnapshotStore:
 
     def renew(self, over: threading.Event) -> None:
         """Read everything anew, so that what got past the triggers is not believed for ever. Takes its time, and holds
-        up nobody; gives up when `over` is set.
+        up nobody; gives up when `over` is set, or when too much has changed meanwhile.
         """
         if self._snapshot is None:
             return
@@ -109,8 +108,15 @@ class SnapshotStore:
         except Stopped:
             return
         with self.steady:
-            self._snapshot = fresh
-            self._bring()
+            began = _now()
+            # Nobody may see it before: it may be older than what this process goes by.
+            if (found := _newer(fresh)) is not None:
+                self._snapshot, self._seen_from = found, began
+
+
+def _now() -> float:
+    """On the steady clock, for a read that begins. Inside of a transaction it may see what was long before."""
+    return 0.0 if in_transaction() else steady()
 
 
 _head = once(head)  # `catch_up` asks anew where this one is old
@@ -140,8 +146,8 @@ def uses_now(bindings: set[UUID]) -> dict[UUID, int]:
     return {binding: left.get(binding, 0) for binding in bindings}
 
 
-def _newer(old: Snapshot) -> Snapshot:
-    """The Snapshot in force, made from `old` and what changed since; from everything when that is not known."""
+def _newer(old: Snapshot) -> Snapshot | None:
+    """The Snapshot in force, made from `old` and what changed since; None when that is not known, or too much."""
     with consistent_reads():
         with byhand.round_trip():
             asked, rows = byhand.execute(HEAD), byhand.execute(_CHANGES, (str(old.version),))
@@ -150,7 +156,7 @@ def _newer(old: Snapshot) -> Snapshot:
             return old
         changed = _changes(old, now, [(int(version), *what) for version, *what in rows.rows])
         if changed is None or sum(map(len, changed.values())) > MANY_CHANGES:
-            return compile_snapshot(old)
+            return None
         return _with_changes(old, now, changed)
 
 

@@ -10,6 +10,13 @@ from django.db import connection, transaction
 from jitaccess.store import byhand
 
 
+def in_transaction() -> bool:
+    """Whether somebody has begun one, with Django or, as `consistent_reads` does, without it."""
+    if connection.in_atomic_block:
+        return True
+    return connection.vendor == "sqlite" and connection.connection is not None and connection.connection.in_transaction
+
+
 @contextmanager
 def consistent_reads() -> Iterator[None]:
     """Read only, at one state: REPEATABLE READ on PostgreSQL, a deferred transaction on SQLite.
@@ -18,7 +25,7 @@ def consistent_reads() -> Iterator[None]:
     is open already, that one has to do.
     """
     connection.ensure_connection()
-    if connection.in_atomic_block or (connection.vendor == "sqlite" and connection.connection.in_transaction):
+    if in_transaction():
         yield
     elif connection.vendor == "postgresql":
         with transaction.atomic():

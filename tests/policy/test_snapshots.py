@@ -10,7 +10,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
 
 from jitaccess.catalog.models import Server, Tool
 from jitaccess.identity.models import Agent, User
@@ -336,26 +336,80 @@ def test_what_got_past_the_triggers_is_not_believed_for_ever(cast: Cast) -> None
     assert same(store)
 
 
-@pytest.mark.usefixtures("rows_one_by_one")
-def test_what_is_read_anew_is_in_force_whatever_changed_meanwhile(
-    cast: Cast, monkeypatch: pytest.MonkeyPatch, reloads: list[object]
-) -> None:
-    store = SnapshotStore()
-    assert same(store)
-    past_the_triggers(lambda: RoleBinding.objects.all().delete())
+@pytest.fixture
+def store() -> SnapshotStore:
+    return SnapshotStore()
+
+
+@pytest.fixture
+def overtaken(store: SnapshotStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whenever everything has been read at leisure, something changes, and the store follows it."""
     compiled = snapshots.compile_snapshot
 
-    def overtaken(*given: Any, **named: Any) -> Snapshot:
-        found = compiled(*given, **named)
-        person("dora")
-        store.newest()
+    def changing(*given: Any, over: threading.Event | None = None) -> Snapshot:
+        found = compiled(*given, over=over)
+        if over is not None:
+            person(f"dora{head().version}")
+            store.newest()
         return found
 
-    monkeypatch.setattr(snapshots, "compile_snapshot", overtaken)
+    monkeypatch.setattr(snapshots, "compile_snapshot", changing)
+
+
+@pytest.mark.usefixtures("overtaken")
+def test_what_is_read_anew_is_in_force_whatever_changed_meanwhile(
+    cast: Cast, store: SnapshotStore, reloads: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert same(store)
+    past_the_triggers(lambda: RoleBinding.objects.all().delete())
+    newer, seen = snapshots._newer, list[int | None]()
+
+    def watched(old: Snapshot) -> Snapshot | None:
+        seen.append(store.version)
+        found = newer(old)
+        seen.append(store.version)
+        return found
+
+    monkeypatch.setattr(snapshots, "_newer", watched)
     store.renew(Pauses())
     assert store.version == head().version, "what changed meanwhile is in it"
     assert same(store)
     assert reloads == []
+    assert seen == sorted(seen, key=lambda version: version or 0), "nobody saw an older one meanwhile"
+
+
+@pytest.mark.usefixtures("overtaken")
+def test_a_database_that_is_lost_at_the_end_of_reading_anew_takes_nobody_back(
+    cast: Cast, store: SnapshotStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert same(store)
+    newer = snapshots._newer
+
+    def lost(old: Snapshot) -> Snapshot | None:
+        if old is not store.current:
+            raise OperationalError("lost")
+        return newer(old)
+
+    monkeypatch.setattr(snapshots, "_newer", lost)
+    with pytest.raises(OperationalError):
+        store.renew(Pauses())
+    assert store.version == head().version
+    person("emil")
+    assert store.catch_up(head()).version == head().version
+
+
+@pytest.mark.usefixtures("overtaken")
+def test_when_too_much_has_changed_meanwhile_the_store_keeps_what_it_has(
+    cast: Cast, store: SnapshotStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert same(store)
+    monkeypatch.setattr(snapshots, "MANY_CHANGES", 0)
+    store.renew(Pauses())
+    kept = store.current
+    assert kept.version == head().version
+    store.renew(Pauses())
+    assert store.version == head().version > kept.version
+    assert same(store)
 
 
 @pytest.mark.usefixtures("rows_one_by_one")

@@ -6,7 +6,8 @@ document.addEventListener("allauth.error", (event) => {
 });
 
 // A button that is pressed before allauth listens would send the form without a passkey. Its listener was added before
-// this one, so that buttons can be pressed from here on.
+// this one, so that buttons can be pressed from here on, if its scripts have come.
 document.addEventListener("DOMContentLoaded", () => {
+  if (!window.webauthnJSON || !window.allauth?.webauthn) return;
   for (const button of document.querySelectorAll("[data-passkey]")) button.disabled = false;
 });
