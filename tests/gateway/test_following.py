@@ -101,12 +101,31 @@ def test_what_cannot_be_learned_holds_nobody_for_long(
 ) -> None:
     monkeypatch.setattr(following, "WAIT_SECONDS", 0.05)
     learning.set()
-    assert eventually(lambda: not _behind(quick)), "of what was before, for which it would wait for longer"
+    policy = _lane(quick).policy
+    # Not only `behind`: between two looks of which the first was asked for earlier, the next one has that one's patience.
+    assert eventually(lambda: policy._over is None), "of what was before, for which it would wait for longer"
     learning.clear()
     _unaware(quick)
     cast.grant("git_commit")
     assert "content" in caller.call("git_commit"), "the batch writer reads policy for itself"
     assert sum(slow) == 1
+
+
+def test_patience_ends_when_its_timer_says_so_whatever_the_clock_says(
+    cast: Cast, caller: Client, quick: Served, learning: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """uvloop's time has milliseconds: added to it, 0.05 may be a little more than when its timer comes."""
+    policy = _lane(quick).policy
+    learning.set()
+    assert eventually(lambda: policy._over is None)
+    learning.clear()
+    _unaware(quick)
+    monkeypatch.setattr(following, "WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(type(quick.loop), "time", lambda loop: 0.0)
+    cast.grant("git_commit")
+    began = time.monotonic()
+    assert "content" in caller.call("git_commit")
+    assert time.monotonic() - began < 15, "it waited for the look, which takes twenty"
 
 
 def test_a_wake_up_for_nothing_leaves_the_quick_way_open(

@@ -28,14 +28,14 @@ class Following:
         # The stamps of a policy that is not in force any more, and of one that may not be.
         self._overtaken = self._doubted = ""
         self._moved = self._closed = False  # moved: since the last look began
-        self._until = 0.0  # calls wait, while one look follows another
+        self._patient = False  # calls wait, while one look follows another
         self._look: asyncio.Future[object] | None = None
         self._over: asyncio.TimerHandle | None = None
 
     @property
     def behind(self) -> bool:
         """Whether calls are to wait, for what is in force is being read."""
-        if self._look is None or self._loop.time() >= self._until:
+        if self._look is None or not self._patient:
             return False
         return self._store.current.stamp in (self._overtaken, self._doubted)
 
@@ -63,9 +63,13 @@ class Following:
     def _follow(self) -> None:
         self._moved = True
         if self._over is None and not self._closed:
-            self._until = self._loop.time() + WAIT_SECONDS
-            self._over = self._loop.call_at(self._until, self._then)
+            self._patient, self._over = True, self._loop.call_later(WAIT_SECONDS, self._enough)
             self._begin()
+
+    def _enough(self) -> None:
+        # Not by a look at the clock: a timer may come a moment before it says so.
+        self._patient = False
+        self._then()
 
     def _begin(self) -> None:
         if self._closed:
