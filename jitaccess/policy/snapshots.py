@@ -85,7 +85,7 @@ class SnapshotStore:
     def _bring(self) -> Snapshot:
         """To what is in force now."""
         assert self._snapshot is not None
-        began = _now()
+        began = _seen_from_now()
         with SNAPSHOT_SECONDS.labels("changes").time():
             found = _newer(self._snapshot) or compile_snapshot(self._snapshot)
         self._snapshot, self._seen_from = found, began
@@ -108,13 +108,13 @@ class SnapshotStore:
         except Stopped:
             return
         with self.steady:
-            began = _now()
+            began = _seen_from_now()
             # Nobody may see it before: it may be older than what this process goes by.
             if (found := _newer(fresh)) is not None:
                 self._snapshot, self._seen_from = found, began
 
 
-def _now() -> float:
+def _seen_from_now() -> float:
     """On the steady clock, for a read that begins. Inside of a transaction it may see what was long before."""
     return 0.0 if in_transaction() else steady()
 
